@@ -1,0 +1,173 @@
+package ims
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+)
+
+// Code is an error code of the service, such as "IMG.0057". The empty code
+// stands for an error that nobody classified.
+type Code string
+
+// The codes that the service itself gives. Their texts and statuses are in
+// errorcodes.csv, the table published with the API reference (release 20251110).
+const (
+	CodeBadFormat          Code = "IMG.0001"
+	CodeNameTooLong        Code = "IMG.0002"
+	CodeNameFormat         Code = "IMG.0003"
+	CodeDescriptionTooLong Code = "IMG.0004"
+	CodeBodyEmpty          Code = "IMG.0007"
+	CodeNameMissing        Code = "IMG.0013"
+	CodeQuota              Code = "IMG.0015"
+	CodeURLFormat          Code = "IMG.0017"
+	CodeJobUnknown         Code = "IMG.0023"
+	CodeTypeUnknown        Code = "IMG.0024"
+	CodeForbidden          Code = "IMG.0026"
+	CodeImageUnknown       Code = "IMG.0027"
+	CodeImageProtected     Code = "IMG.0028"
+	CodeProjectMismatch    Code = "IMG.0030"
+	CodeConflict           Code = "IMG.0035"
+	CodeImageNotActive     Code = "IMG.0046"
+	CodeDescriptionFormat  Code = "IMG.0054"
+	CodeDiskSize           Code = "IMG.0055"
+	CodeOSVersion          Code = "IMG.0056"
+	CodeFile               Code = "IMG.0057"
+	CodeRegion             Code = "IMG.0058"
+	CodeFileTooBig         Code = "IMG.0059"
+	CodeTooManyJobs        Code = "IMG.0060"
+	CodeInternal           Code = "IMG.0061"
+	CodeBucketEmpty        Code = "IMG.0068"
+	CodeBucketAccess       Code = "IMG.0069"
+	CodeToken              Code = "IMG.0087"
+	CodeImageBeingMade     Code = "IMG.0090"
+	CodeUnsupported        Code = "IMG.0105"
+	CodeBucketName         Code = "IMG.0109"
+	CodeTag                Code = "IMG.0115"
+	CodeTagQuota           Code = "IMG.0116"
+	CodeObjectUnknown      Code = "IMG.0121"
+	CodeOSType             Code = "IMG.0122"
+	CodeFirmware           Code = "IMG.0141"
+	CodeEnterpriseProject  Code = "IMG.0155"
+	CodeSpaces             Code = "IMG.0175"
+	CodeArchitecture       Code = "IMG.0212"
+)
+
+//go:embed errorcodes.csv
+var errorCodesCSV []byte
+
+type codeEntry struct {
+	status  int
+	message string
+}
+
+var codes = mustReadCodes(errorCodesCSV)
+
+func mustReadCodes(data []byte) map[Code]codeEntry {
+	rows, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
+	if err != nil {
+		panic(fmt.Sprintf("ims: errorcodes.csv: %v", err)) // embedded: a broken build, not a broken input
+	}
+	table := make(map[Code]codeEntry, len(rows))
+	for _, row := range rows[1:] {
+		status, err := strconv.Atoi(row[1])
+		if err != nil {
+			panic(fmt.Sprintf("ims: errorcodes.csv: %s: %v", row[0], err))
+		}
+		table[Code(row[0])] = codeEntry{status: status, message: row[2]}
+	}
+	return table
+}
+
+// Message is the published text of the code.
+func (c Code) Message() string {
+	if e, ok := codes[c]; ok {
+		return e.message
+	}
+	return codes[CodeInternal].message
+}
+
+// Status is the HTTP status that the code has unless an Error sets another.
+func (c Code) Status() int {
+	if e, ok := codes[c]; ok {
+		return e.status
+	}
+	return http.StatusInternalServerError
+}
+
+// Known reports whether the published table has the code.
+func (c Code) Known() bool { _, ok := codes[c]; return ok }
+
+// Error is a fault that a client is told of.
+type Error struct {
+	Code Code
+	// HTTPStatus replaces the status of the code's row when it is not 0: the
+	// same code means 404 where a thing is looked up by its id.
+	HTTPStatus int
+	// Detail names the field, file or limit at fault and what would be right.
+	// It goes to the client: no secret, no path of this machine.
+	Detail string
+	// Err is the cause, for the log alone.
+	Err error
+}
+
+// Error is the code, its published text and the detail.
+func (e *Error) Error() string {
+	s := string(e.Code) + ": " + e.Reason()
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Reason is the published text followed by the detail: what a failed job says.
+func (e *Error) Reason() string {
+	if e.Detail == "" {
+		return e.Code.Message()
+	}
+	return e.Code.Message() + " (" + e.Detail + ")"
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Status is the HTTP status of the answer.
+func (e *Error) Status() int {
+	if e.HTTPStatus != 0 {
+		return e.HTTPStatus
+	}
+	return e.Code.Status()
+}
+
+// Faultf makes an Error whose detail is formatted. A %w operand becomes its cause
+// and is left in the detail; use Cause for a cause that the client must not read.
+func Faultf(code Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Detail: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// NotFoundf makes an Error with status 404.
+func NotFoundf(code Code, format string, args ...any) *Error {
+	e := Faultf(code, format, args...)
+	e.HTTPStatus = http.StatusNotFound
+	return e
+}
+
+// Cause returns a copy of e that carries err for the log.
+func (e *Error) Cause(err error) *Error {
+	c := *e
+	c.Err = err
+	return &c
+}
+
+// CodeOf is the code of the first Error in err's chain, or "".
+func CodeOf(err error) Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}

@@ -1,0 +1,95 @@
+package ims
+
+import (
+	"slices"
+	"time"
+)
+
+// Role is what a user is in a project.
+type Role string
+
+// The roles, weakest last.
+const (
+	RoleAdmin  Role = "admin"
+	RoleMember Role = "member"
+	RoleReader Role = "reader"
+)
+
+// ValidRole reports whether r is one of the roles.
+func ValidRole(r Role) bool { return r == RoleAdmin || r == RoleMember || r == RoleReader }
+
+// Action is a right that a route asks for, in the service's published spelling.
+type Action string
+
+// The actions of the routes.
+const (
+	ActionImagesList         Action = "ims:images:list"
+	ActionImagesGet          Action = "ims:images:get"
+	ActionImagesUpdate       Action = "ims:images:update"
+	ActionImagesDelete       Action = "ims:images:delete"
+	ActionServerImagesCreate Action = "ims:serverImages:create"
+	ActionDataImagesCreate   Action = "ims:dataImages:create"
+	ActionQuotasGet          Action = "ims:quotas:get"
+	ActionJobsGet            Action = "ims:jobs:get"
+	ActionTagsList           Action = "ims:tags:list"
+	ActionTagsUpdate         Action = "ims:tags:update"
+	ActionEPSList            Action = "eps:enterpriseProjects:list"
+	ActionEPSUpdate          Action = "eps:enterpriseProjects:update"
+	// ActionNone marks a route that any authenticated caller may use.
+	ActionNone Action = ""
+)
+
+// readerActions is what looking without touching takes.
+var readerActions = []Action{
+	ActionImagesList, ActionImagesGet, ActionQuotasGet, ActionJobsGet, ActionTagsList, ActionEPSList,
+}
+
+// memberActions is what a project's daily work takes besides.
+var memberActions = []Action{
+	ActionImagesUpdate, ActionImagesDelete, ActionServerImagesCreate, ActionDataImagesCreate, ActionTagsUpdate,
+}
+
+// Allows reports whether the role carries the action. An admin has every right in
+// its project, enterprise projects among them.
+func (r Role) Allows(a Action) bool {
+	switch r {
+	case RoleAdmin:
+		return true
+	case RoleMember:
+		return a == ActionNone || slices.Contains(readerActions, a) || slices.Contains(memberActions, a)
+	case RoleReader:
+		return a == ActionNone || slices.Contains(readerActions, a)
+	}
+	return false
+}
+
+// Principal is an authenticated caller in the scope of its credential.
+type Principal struct {
+	UserID, UserName     string
+	DomainID, DomainName string
+	// ProjectID is the project in scope, "" for a domain-scoped or unscoped token.
+	ProjectID, ProjectName string
+	Roles                  []Role
+}
+
+// May reports whether one of the caller's roles carries the action.
+func (p Principal) May(a Action) bool {
+	return slices.ContainsFunc(p.Roles, func(r Role) bool { return r.Allows(a) })
+}
+
+// EnterpriseProject groups images inside a domain.
+type EnterpriseProject struct {
+	ID          string // UUID, or DefaultEnterpriseProject
+	DomainID    string
+	Name        string // 1-64 characters
+	Description string // at most 512 characters
+	Enabled     bool
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
+// DefaultEnterpriseProject is the one that every domain has.
+const DefaultEnterpriseProject = "0"
+
+// AllEnterpriseProjects as a filter means no filter.
+const AllEnterpriseProjects = "all_granted_eps"

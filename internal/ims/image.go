@@ -1,0 +1,140 @@
+package ims
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ImageStatus is an image's state.
+type ImageStatus string
+
+// The states of an image; docs/states.md has the picture.
+const (
+	ImageQueued  ImageStatus = "queued"  // metadata alone
+	ImageSaving  ImageStatus = "saving"  // its data is being adopted
+	ImageActive  ImageStatus = "active"  // its data is ours and durable
+	ImageKilled  ImageStatus = "killed"  // its import failed
+	ImageDeleted ImageStatus = "deleted" // gone for clients
+)
+
+// EnvType says what kind of machine an image is for, in the wire's spelling.
+type EnvType string
+
+// The values of virtual_env_type that a quick import makes.
+const (
+	EnvECS  EnvType = "FusionCompute"
+	EnvBMS  EnvType = "Ironic"
+	EnvData EnvType = "DataImage"
+)
+
+// Sizes in bytes.
+const (
+	MiB int64 = 1 << 20
+	GiB int64 = 1 << 30
+	TiB int64 = 1 << 40
+	// MaxFileSize is the largest file that a quick import takes.
+	MaxFileSize = TiB
+	// MaxDiskGiB is the largest min_disk.
+	MaxDiskGiB = 1024
+)
+
+// Data says where an image's bytes lie in the image area. The zero value means
+// that there are none yet.
+type Data struct {
+	// Key of the disk object; BitmapKey of its trusted bitmap, "" for none.
+	Key, BitmapKey string
+	// ETag and BitmapETag pin the adopted bytes: reads are conditional on them.
+	ETag, BitmapETag string
+	Format           string // "raw" or "zvhd2"
+	Size             int64  // bytes of the stored object
+	BitmapSize       int64  // bytes of the stored bitmap
+	VirtualSize      int64  // bytes of the disk that a machine sees
+}
+
+// Image is a disk image and what is known of it.
+type Image struct {
+	ID                  string // UUID
+	ProjectID           string
+	EnterpriseProjectID string
+	Name                string
+	Description         string
+	Status              ImageStatus
+	Env                 EnvType
+	OSVersion           string // "" for a data disk
+	OSType              string // Linux or Windows
+	OSBit               string // "32", "64" or ""
+	Platform            string // "" for a data disk
+	Architecture        string // x86 or arm
+	Firmware            string // bios or uefi
+	LicenseType         string // kept, not interpreted
+	MinDiskGiB          int
+	MinRAMMiB           int
+	MaxRAMMiB           string // "" when unset
+	Protected           bool
+	// Attributes are the other patchable ones, such as __support_fc_inject.
+	Attributes map[string]string
+	Tags       []Tag  // ordered by key
+	SourceURL  string // bucket:object
+	FileSize   int64  // bytes of the imported file
+	Data       Data
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ActiveAt   time.Time // zero until active
+}
+
+// NewImageID makes a random image id.
+func NewImageID() string { return uuid.NewString() }
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+// ValidUUID reports whether s is a UUID in lower case with hyphens.
+func ValidUUID(s string) bool { return uuidForm.MatchString(s) }
+
+// ImageFilter selects images of a list. Empty fields do not filter.
+type ImageFilter struct {
+	IDs    []string
+	Names  []string
+	Status []ImageStatus // empty: all but killed and deleted
+	Env    EnvType
+	// EnterpriseProjectID may be AllEnterpriseProjects, which does not filter.
+	EnterpriseProjectID string
+	Tags                []TagFilter // all must match
+	// None makes the list empty: a filter that no image here can match.
+	None bool
+
+	SortKey  string // one of SortKeys; "" means created_at
+	SortAsc  bool
+	Limit    int    // 1 to MaxListLimit
+	MarkerID string // the last image of the page before
+}
+
+// TagFilter matches images that carry the key, and the value when HasValue.
+type TagFilter struct {
+	Key, Value string
+	HasValue   bool
+}
+
+// ParseTagFilter reads key=value or key.
+func ParseTagFilter(s string) TagFilter {
+	k, v, ok := strings.Cut(s, "=")
+	return TagFilter{Key: k, Value: v, HasValue: ok}
+}
+
+// MaxListLimit is the longest page of a list; DefaultListLimit the one that a
+// request without a limit gets.
+const (
+	MaxListLimit     = 1000
+	DefaultListLimit = 500
+)
+
+// SortKeys are what a list can be ordered by.
+var SortKeys = []string{"created_at", "updated_at", "name", "container_format", "disk_format", "status", "id", "size"}
+
+// Limits bound what a project may hold and run at once.
+type Limits struct {
+	Images  int // images that are not killed or deleted
+	Imports int // jobs that have not ended
+}

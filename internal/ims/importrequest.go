@@ -1,0 +1,323 @@
+package ims
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ImportRequest is a quick import as it was asked for. Nil means that the field was
+// absent. Validate turns it into an ImportSpec.
+type ImportRequest struct {
+	Name                *string
+	Description         *string
+	OSVersion           *string
+	OSType              *string
+	ImageURL            *string
+	MinDisk             *int64 // GiB
+	Tags                []string
+	ImageTags           []Tag
+	Type                *string
+	EnterpriseProjectID *string
+	Architecture        *string
+	Firmware            *string
+	LicenseType         *string
+}
+
+// ImportSpec is a valid import: every default filled in.
+type ImportSpec struct {
+	Name, Description   string
+	Env                 EnvType
+	OS                  OSVersion // Version is "" for a data disk
+	Bucket, Key         string
+	MinDiskGiB          int
+	Tags                []Tag
+	EnterpriseProjectID string
+	Architecture        string
+	Firmware            string
+	LicenseType         string
+}
+
+// DataDisk reports whether the import makes a data disk image.
+func (s ImportSpec) DataDisk() bool { return s.Env == EnvData }
+
+// JobType is the type of the job that carries the import out.
+func (s ImportSpec) JobType() JobType {
+	if s.DataDisk() {
+		return JobImportData
+	}
+	return JobImportSystem
+}
+
+// Limits of texts, in characters.
+const (
+	MaxName        = 128
+	MaxDescription = 1024
+	maxLicense     = 64
+	maxKeyBytes    = 1024 // of an object's key in S3
+)
+
+// Values of architecture and hw_firmware_type.
+const (
+	ArchX86      = "x86"
+	ArchARM      = "arm"
+	FirmwareBIOS = "bios"
+	FirmwareUEFI = "uefi"
+)
+
+// IsDataDisk reports whether the request asks for a data disk image, which decides
+// the right that it takes. It looks at the type alone and validates nothing.
+func (r ImportRequest) IsDataDisk() bool { return r.Type != nil && *r.Type == string(EnvData) }
+
+// Validate checks every field, in the order in which a client fills them in, and
+// returns the first fault as an *Error that names the field.
+func (r ImportRequest) Validate(known *OSVersions) (ImportSpec, error) {
+	var s ImportSpec
+	if r.Name == nil || *r.Name == "" {
+		return s, Faultf(CodeNameMissing, "name is required, 1 to %d characters", MaxName)
+	}
+	s.Name = *r.Name
+	if err := ValidateName(s.Name, "name"); err != nil {
+		return s, err
+	}
+	if r.Description != nil {
+		s.Description = *r.Description
+	}
+	if err := ValidateDescription(s.Description, "description"); err != nil {
+		return s, err
+	}
+	if err := r.validateType(&s, known); err != nil {
+		return s, err
+	}
+	if r.ImageURL == nil {
+		return s, Faultf(CodeURLFormat, "image_url is required, of the form bucket:object")
+	}
+	var err error
+	if s.Bucket, s.Key, err = ParseImageURL(*r.ImageURL); err != nil {
+		return s, err
+	}
+	if r.MinDisk == nil {
+		return s, Faultf(CodeDiskSize, "min_disk is required, 1 to %d GiB", MaxDiskGiB)
+	}
+	if *r.MinDisk < 1 || *r.MinDisk > MaxDiskGiB {
+		return s, Faultf(CodeDiskSize, "min_disk is %d, it must be 1 to %d GiB", *r.MinDisk, MaxDiskGiB)
+	}
+	s.MinDiskGiB = int(*r.MinDisk)
+	if err := r.validateTags(&s); err != nil {
+		return s, err
+	}
+	if s.EnterpriseProjectID, err = ParseEnterpriseProject(r.EnterpriseProjectID); err != nil {
+		return s, err
+	}
+	if err := r.validateMachine(&s); err != nil {
+		return s, err
+	}
+	if r.LicenseType != nil {
+		s.LicenseType = *r.LicenseType
+		if utf8.RuneCountInString(s.LicenseType) > maxLicense || strings.ContainsFunc(s.LicenseType, unicode.IsControl) {
+			return s, Faultf(CodeBadFormat, "license_type has at most %d printable characters", maxLicense)
+		}
+	}
+	return s, nil
+}
+
+func (r ImportRequest) validateType(s *ImportSpec, known *OSVersions) error {
+	kind := "ECS"
+	if r.Type != nil && *r.Type != "" {
+		kind = *r.Type
+	}
+	switch kind {
+	case "ECS":
+		s.Env = EnvECS
+	case "BMS":
+		s.Env = EnvBMS
+	case "DataImage":
+		s.Env = EnvData
+		s.OS.Type = "Linux"
+		if r.OSType != nil && *r.OSType != "" {
+			s.OS.Type = *r.OSType
+		}
+		if s.OS.Type != "Linux" && s.OS.Type != "Windows" {
+			return Faultf(CodeOSType, "os_type is %q, it must be Linux or Windows", clip(s.OS.Type))
+		}
+		return nil
+	default:
+		return Faultf(CodeTypeUnknown, "type is %q, it must be ECS, BMS or DataImage", clip(kind))
+	}
+	if r.OSVersion == nil || *r.OSVersion == "" {
+		return Faultf(CodeOSVersion, "os_version is required for a system disk image; GET /v1/cloudimages/os_version lists the values")
+	}
+	os, ok := known.Lookup(*r.OSVersion)
+	if !ok {
+		return Faultf(CodeOSVersion, "os_version %q is unknown; GET /v1/cloudimages/os_version lists the values", clip(*r.OSVersion))
+	}
+	s.OS = os
+	return nil
+}
+
+func (r ImportRequest) validateTags(s *ImportSpec) error {
+	if len(r.Tags) > 0 && len(r.ImageTags) > 0 {
+		return Faultf(CodeTag, "tags and image_tags exclude each other, use one of them")
+	}
+	for _, text := range r.Tags {
+		t, err := ParseDotTag(text, "tags")
+		if err != nil {
+			return err
+		}
+		s.Tags = append(s.Tags, t)
+	}
+	for _, t := range r.ImageTags {
+		t = t.Trimmed()
+		if err := t.Validate("image_tags"); err != nil {
+			return err
+		}
+		s.Tags = append(s.Tags, t)
+	}
+	return CheckTags(s.Tags, "tags")
+}
+
+// validateMachine settles architecture and firmware. A data disk has neither in its
+// request and gets the defaults.
+func (r ImportRequest) validateMachine(s *ImportSpec) error {
+	s.Architecture, s.Firmware = ArchX86, FirmwareBIOS
+	if s.DataDisk() {
+		return nil
+	}
+	if r.Architecture != nil && *r.Architecture != "" {
+		s.Architecture = *r.Architecture
+	}
+	switch s.Architecture {
+	case ArchX86:
+	case ArchARM:
+		s.Firmware = FirmwareUEFI
+	default:
+		return Faultf(CodeArchitecture, "architecture is %q, it must be x86 or arm", clip(s.Architecture))
+	}
+	if r.Firmware == nil || *r.Firmware == "" {
+		return nil
+	}
+	switch f := *r.Firmware; {
+	case f != FirmwareBIOS && f != FirmwareUEFI:
+		return Faultf(CodeFirmware, "hw_firmware_type is %q, it must be bios or uefi", clip(f))
+	case f == FirmwareBIOS && s.Architecture == ArchARM:
+		return Faultf(CodeFirmware, "hw_firmware_type is bios, an arm image boots with uefi alone")
+	default:
+		s.Firmware = f
+	}
+	return nil
+}
+
+// ValidateName checks an image's name; field names it in the error.
+func ValidateName(name, field string) error {
+	if n := utf8.RuneCountInString(name); n > MaxName {
+		return Faultf(CodeNameTooLong, "%s has %d characters, at most %d are allowed", field, n, MaxName)
+	}
+	if name == "" {
+		return Faultf(CodeNameMissing, "%s is empty, it has 1 to %d characters", field, MaxName)
+	}
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._ ", r)
+	}) {
+		return Faultf(CodeNameFormat, "%s may hold letters, digits, space and - . _", field)
+	}
+	if name[0] == ' ' || name[len(name)-1] == ' ' {
+		return Faultf(CodeNameFormat, "%s must not begin or end with a space", field)
+	}
+	return nil
+}
+
+// ValidateDescription checks an image's description.
+func ValidateDescription(text, field string) error {
+	if n := utf8.RuneCountInString(text); n > MaxDescription {
+		return Faultf(CodeDescriptionTooLong, "%s has %d characters, at most %d are allowed", field, n, MaxDescription)
+	}
+	if !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n<>\x00") {
+		return Faultf(CodeDescriptionFormat, "%s must be one line without < and >", field)
+	}
+	return nil
+}
+
+// bucketName is the naming rule of S3 and OBS: 3 to 63 lower-case letters, digits,
+// hyphens and dots, a letter or digit at both ends.
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// ValidBucketName reports whether name keeps the naming rule of buckets.
+func ValidBucketName(name string) bool {
+	return bucketName.MatchString(name) && !strings.Contains(name, "..") && !strings.Contains(name, ".-") && !strings.Contains(name, "-.")
+}
+
+// ParseImageURL splits bucket:object. The object's key may hold slashes.
+func ParseImageURL(url string) (bucket, key string, err error) {
+	bucket, key, ok := strings.Cut(url, ":")
+	switch {
+	case !ok:
+		return "", "", Faultf(CodeURLFormat, "image_url %q has no colon, it must be bucket:object", clip(url))
+	case bucket == "":
+		return "", "", Faultf(CodeBucketEmpty, "image_url names no bucket before the colon")
+	case strings.ContainsFunc(url, unicode.IsSpace):
+		return "", "", Faultf(CodeSpaces, "image_url %q holds a space", clip(url))
+	case !ValidBucketName(bucket):
+		return "", "", Faultf(CodeBucketName, "bucket %q: 3 to 63 lower-case letters, digits, hyphens and dots", clip(bucket))
+	case !ValidKey(key):
+		return "", "", Faultf(CodeURLFormat, "image_url names no valid object after the colon: 1 to %d bytes of UTF-8, no empty, . or .. segment, not ending in /", maxKeyBytes)
+	}
+	return bucket, key, nil
+}
+
+// ValidKey reports whether key can be the key of a source object.
+func ValidKey(key string) bool {
+	if key == "" || len(key) > maxKeyBytes || !utf8.ValidString(key) || strings.ContainsFunc(key, unicode.IsControl) {
+		return false
+	}
+	for segment := range strings.SplitSeq(key, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+// ParseEnterpriseProject settles the id's form: absent and "" mean the default one.
+// Whether the project exists is for the catalog to say.
+func ParseEnterpriseProject(id *string) (string, error) {
+	if id == nil || *id == "" || *id == DefaultEnterpriseProject {
+		return DefaultEnterpriseProject, nil
+	}
+	if !ValidUUID(strings.ToLower(*id)) {
+		return "", Faultf(CodeEnterpriseProject, "enterprise_project_id %q is neither 0 nor a UUID", clip(*id))
+	}
+	return strings.ToLower(*id), nil
+}
+
+// BitmapKey is the key of the bitmap that belongs to a RAW object: the same base
+// name with the ending .mf (image01.raw → image01.mf).
+func BitmapKey(key string) string {
+	dir, base := "", key
+	if i := strings.LastIndexByte(key, '/'); i >= 0 {
+		dir, base = key[:i+1], key[i+1:]
+	}
+	if i := strings.LastIndexByte(base, '.'); i > 0 {
+		base = base[:i]
+	}
+	return dir + base + ".mf"
+}
+
+// NewImage is the queued image that a valid import begins with.
+func (s ImportSpec) NewImage(id, projectID string) Image {
+	img := Image{
+		ID: id, ProjectID: projectID, EnterpriseProjectID: s.EnterpriseProjectID,
+		Name: s.Name, Description: s.Description, Status: ImageQueued, Env: s.Env,
+		OSVersion: s.OS.Version, OSType: s.OS.Type, Platform: s.OS.Platform,
+		Architecture: s.Architecture, Firmware: s.Firmware, LicenseType: s.LicenseType,
+		MinDiskGiB: s.MinDiskGiB, Tags: s.Tags, SourceURL: s.Bucket + ":" + s.Key,
+		Attributes: map[string]string{},
+	}
+	switch s.OS.Bit {
+	case 32:
+		img.OSBit = "32"
+	case 64:
+		img.OSBit = "64"
+	}
+	return img
+}

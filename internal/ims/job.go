@@ -1,0 +1,96 @@
+package ims
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"regexp"
+	"time"
+)
+
+// JobStatus is a job's state as clients read it.
+type JobStatus string
+
+// A job goes INIT → RUNNING → SUCCESS or FAIL and never leaves the last two.
+const (
+	JobInit    JobStatus = "INIT"
+	JobRunning JobStatus = "RUNNING"
+	JobSuccess JobStatus = "SUCCESS"
+	JobFail    JobStatus = "FAIL"
+)
+
+// Final reports whether the job has ended.
+func (s JobStatus) Final() bool { return s == JobSuccess || s == JobFail }
+
+// JobType names what a job does, in the wire's spelling.
+type JobType string
+
+// The job types of a quick import.
+const (
+	JobImportSystem JobType = "imsImportImageJob"
+	JobImportData   JobType = "imsImportDataImageJob"
+)
+
+// Step is where an import stands; also the job's current_task.
+type Step string
+
+// The steps of an import, in order. docs/states.md has the picture.
+const (
+	StepAccepted Step = "accepted"
+	StepPin      Step = "pin"
+	StepInspect  Step = "inspect"
+	StepAdopt    Step = "adopt"
+	StepPublish  Step = "publish"
+	StepClean    Step = "clean"
+)
+
+// Source is the object that an import starts from. ETag and Version are empty
+// until it is pinned.
+type Source struct {
+	Bucket, Key string
+	Size        int64 // bytes
+	ETag        string
+	Version     string
+	// BitmapKey is the key of the bitmap (.mf) in the same bucket, "" for none.
+	BitmapKey  string
+	BitmapSize int64
+	BitmapETag string
+	// Format is what the inspection found: "raw", "zvhd2", or "" before it.
+	Format string
+	// VirtualSize is the disk's size in bytes that a machine sees, 0 before inspection.
+	VirtualSize int64
+}
+
+// Job is the asynchronous work of one request.
+type Job struct {
+	ID        string // 32 lower-case hex digits
+	ProjectID string
+	Type      JobType
+	Status    JobStatus
+	Step      Step
+	// Percent is the work done, 0 to 100.
+	Percent int
+	// Attempt is the fence: each worker that takes the job raises it, and writes of
+	// an older attempt find no row.
+	Attempt int64
+	// Faults counts attempts that ended in a passing fault.
+	Faults     int
+	ImageID    string
+	ImageName  string
+	Source     Source
+	ErrorCode  Code
+	FailReason string
+	BeginTime  time.Time
+	EndTime    time.Time // zero until it ended
+}
+
+var jobID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// NewJobID makes a random job id.
+func NewJobID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// ValidJobID reports whether s has the form of a job id.
+func ValidJobID(s string) bool { return jobID.MatchString(s) }
