@@ -116,6 +116,8 @@ func (img *Image) unset(name, at string) error {
 	return nil
 }
 
+// set gives an attribute a value, for add and for replace: clients use replace for
+// what was never set as well.
 func (img *Image) set(name string, op PatchOp, at string) error {
 	if name == "min_ram" || name == "max_ram" {
 		n, err := ramMiB(op.Value, at)
@@ -158,9 +160,6 @@ func (img *Image) set(name string, op PatchOp, at string) error {
 	default:
 		if utf8.RuneCountInString(value) > maxAttributeValue || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
 			return Faultf(CodeBadFormat, "%s: at most %d printable characters", at, maxAttributeValue)
-		}
-		if _, have := img.Attributes[name]; op.Op == "replace" && !have {
-			return Faultf(CodeConflict, "%s is not set, so it can't be replaced; use add", at)
 		}
 		if img.Attributes == nil {
 			img.Attributes = map[string]string{}
