@@ -1,0 +1,43 @@
+// Package faultpoint names the moments at which the service must survive a
+// crash or a fault. A binary built with the tag faultpoint acts on them, as the
+// environment says; in any other build Hit does nothing.
+//
+// QUICKIMS_FAULTPOINT is a list of name=action, separated by commas. Actions:
+//
+//	kill   end this process at once with SIGKILL, as a power cut would
+//	stop   end this process with SIGSTOP, to be continued or killed
+//	error  return an error
+//
+// An action takes place the first time its point is reached; name@N=action waits
+// for the Nth time.
+package faultpoint
+
+// The points, in the order in which an import passes them.
+const (
+	AcceptBeforeCommit = "accept.before-commit" // in the transaction, all rows written
+	AcceptCommitted    = "accept.committed"     // before the answer
+	Claimed            = "job.claimed"
+	Pinned             = "pin.done"
+	Inspected          = "inspect.done"
+	AdoptBegun         = "adopt.begun"  // the image is saving, no byte is ours
+	AdoptData          = "adopt.data"   // the disk is ours, the bitmap is not
+	AdoptDone          = "adopt.done"   // all bytes are ours, nothing is published
+	Published          = "publish.done" // active, nothing cleaned up
+	CleanDone          = "clean.done"
+	FailClean          = "fail.clean"    // a failing job: its bytes are gone, it is not FAIL yet
+	FailDone           = "fail.done"     // FAIL
+	DeleteMarked       = "delete.marked" // an image is deleted, its bytes are not
+	SweepDeleted       = "sweep.deleted" // its bytes are gone, the garbage row is not
+)
+
+// Import lists the points of an import that succeeds.
+var Import = []string{
+	AcceptBeforeCommit, AcceptCommitted, Claimed, Pinned, Inspected,
+	AdoptBegun, AdoptData, AdoptDone, Published, CleanDone,
+}
+
+// Failure lists the points of an import that fails.
+var Failure = []string{FailClean, FailDone}
+
+// Deletion lists the points of a deletion.
+var Deletion = []string{DeleteMarked, SweepDeleted}

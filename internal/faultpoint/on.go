@@ -1,0 +1,65 @@
+//go:build faultpoint
+
+package faultpoint
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+type plan struct {
+	action string
+	nth    int
+}
+
+var (
+	mu    sync.Mutex
+	plans = parse(os.Getenv("QUICKIMS_FAULTPOINT"))
+	hits  = map[string]int{}
+)
+
+func parse(text string) map[string]plan {
+	out := map[string]plan{}
+	for item := range strings.SplitSeq(text, ",") {
+		name, action, ok := strings.Cut(item, "=")
+		if !ok {
+			continue
+		}
+		p := plan{action: action, nth: 1}
+		if base, nth, ok := strings.Cut(name, "@"); ok {
+			n, err := strconv.Atoi(nth)
+			if err != nil {
+				panic("faultpoint: QUICKIMS_FAULTPOINT: " + item)
+			}
+			name, p.nth = base, n
+		}
+		out[name] = p
+	}
+	return out
+}
+
+// Hit marks that the point name was reached and acts as planned.
+func Hit(name string) error {
+	mu.Lock()
+	hits[name]++
+	p, planned := plans[name]
+	now := planned && hits[name] == p.nth
+	mu.Unlock()
+	if !now {
+		return nil
+	}
+	switch p.action {
+	case "kill":
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal ends the process; nothing may run past this point
+	case "stop":
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case "error":
+		return fmt.Errorf("planned fault at %s", name)
+	}
+	return nil
+}
