@@ -1,0 +1,208 @@
+package diskformat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// How much is read to tell the formats apart: one piece from the front, which
+// reaches past the ISO descriptor at 32 KiB and past the partition entries of
+// a usual GPT, and one from the end, which holds the footers.
+const (
+	headSize = 64 << 10
+	tailSize = 4 << 10
+)
+
+// Inspection is what the front and the end of a file tell.
+type Inspection struct {
+	Format Format
+	// Hints are those of a Raw disk; for other formats the zero value. Use
+	// [ReadHints] on the disk that a format's reader exposes.
+	Hints Hints
+}
+
+// Detect names the format of the file r of size bytes. It goes by content
+// alone, never by a name, and says [Raw] only when nothing else matches.
+//
+// It reads at most twice: the first 64 KiB and the last 4 KiB, or a small file
+// whole. Errors: ErrAmbiguous when two formats match; ErrIncomplete, together
+// with the format, for a ZVHD2 file that lacks its footer; ErrCorrupt,
+// together with the format, for one that has only the footer; else what the
+// source said.
+func Detect(r io.ReaderAt, size int64) (Format, error) {
+	e, err := readEnds(r, size)
+	if err != nil {
+		return "", err
+	}
+	return e.format()
+}
+
+// Inspect is [Detect] and, for a Raw disk, [ReadHints], from the same reads:
+// at most three.
+func Inspect(r io.ReaderAt, size int64) (Inspection, error) {
+	e, err := readEnds(r, size)
+	if err != nil {
+		return Inspection{}, err
+	}
+	f, err := e.format()
+	if err != nil || f != Raw {
+		return Inspection{Format: f}, err
+	}
+	h, err := readHints(r, size, e.head)
+	return Inspection{Format: f, Hints: h}, err
+}
+
+// ends are the front and the end of a file. In a small file they overlap.
+type ends struct {
+	size int64
+	head []byte
+	tail []byte
+}
+
+func readEnds(r io.ReaderAt, size int64) (*ends, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("telling the disk format: the size %d is negative", size)
+	}
+	e := &ends{size: size}
+	if size <= headSize+tailSize {
+		all := make([]byte, size)
+		if err := ReadFull(r, all, 0); err != nil {
+			return nil, fmt.Errorf("telling the disk format: %w", err)
+		}
+		e.head = all[:min(size, headSize)]
+		e.tail = all[max(0, size-tailSize):]
+		return e, nil
+	}
+	e.head, e.tail = make([]byte, headSize), make([]byte, tailSize)
+	if err := ReadFull(r, e.head, 0); err != nil {
+		return nil, fmt.Errorf("telling the disk format: %w", err)
+	}
+	if err := ReadFull(r, e.tail, size-tailSize); err != nil {
+		return nil, fmt.Errorf("telling the disk format: %w", err)
+	}
+	return e, nil
+}
+
+// signature is one mark of a format. All marks are looked for in every file.
+type signature struct {
+	format Format
+	match  func(*ends) bool
+}
+
+// head matches magic at off from the front.
+func head(off int, magic string) func(*ends) bool {
+	return func(e *ends) bool {
+		return len(e.head) >= off+len(magic) && string(e.head[off:off+len(magic)]) == magic
+	}
+}
+
+// foot matches magic at off before the end.
+func foot(off int, magic string) func(*ends) bool {
+	return func(e *ends) bool {
+		at := len(e.tail) - off
+		return at >= 0 && len(e.tail) >= at+len(magic) && string(e.tail[at:at+len(magic)]) == magic
+	}
+}
+
+// signatures are the marks as the formats' own descriptions give them.
+// ZVHD2 is not among them: its two ends are looked at together.
+var signatures = []signature{
+	{ZVHD, head(0, "stream\x00\x00")},
+	{QCOW, head(0, "QFI\xfb\x00\x00\x00\x01")},
+	{QCOW2, qcow2},
+	{QED, head(0, "QED\x00")},
+	{VMDK, head(0, "KDMV")},                             // hosted sparse extent, stream-optimised too
+	{VMDK, head(0, "COWD")},                             // ESX sparse extent
+	{VMDK, head(0, "\xbe\xba\xfe\xca\x00\x00\x00\x00")}, // SE sparse extent
+	{VMDK, vmdkDescriptor},
+	{VHD, head(0, "conectix")}, // a dynamic disk's copy of its footer
+	{VHD, foot(512, "conectix")},
+	{VHD, foot(511, "conectix")}, // footers before Virtual PC 2004
+	{VHDX, head(0, "vhdxfile")},
+	{VDI, head(64, "\x7f\x10\xda\xbe")},
+	{Parallels, head(0, "WithoutFreeSpace")},
+	{Parallels, head(0, "WithouFreSpacExt")},
+	{DMG, foot(512, "koly")},
+	{ISO, head(32769, "CD001")}, // ECMA-119: volume descriptor set at sector 16
+	{ISO, head(32769, "BEA01")}, // ECMA-167 (UDF) without ISO 9660
+	{WIM, head(0, "MSWIM\x00\x00\x00")},
+	{Gzip, head(0, "\x1f\x8b\x08")},
+	{XZ, head(0, "\xfd7zXZ\x00")},
+	{Zstd, head(0, "\x28\xb5\x2f\xfd")},
+	{Bzip2, bzip2},
+	{LZ4, head(0, "\x04\x22\x4d\x18")},
+	{Zip, head(0, "PK\x03\x04")},
+	{SevenZip, head(0, "7z\xbc\xaf\x27\x1c")},
+}
+
+func qcow2(e *ends) bool {
+	return head(0, "QFI\xfb")(e) && len(e.head) >= 8 && binary.BigEndian.Uint32(e.head[4:]) != 1
+}
+
+func bzip2(e *ends) bool {
+	return head(0, "BZh")(e) && head(4, "\x31\x41\x59\x26\x53\x59")(e) // magic of the first block
+}
+
+// vmdkDescriptor matches the text file that only names other files. Its first
+// line is a comment; comments and blank lines before it are allowed.
+func vmdkDescriptor(e *ends) bool {
+	text := e.head[:min(len(e.head), 4096)]
+	for len(text) > 0 {
+		line, rest, _ := bytes.Cut(text, []byte("\n"))
+		line = bytes.ToLower(bytes.TrimSpace(line))
+		switch {
+		case bytes.HasPrefix(line, []byte("# disk descriptorfile")):
+			return true
+		case len(line) > 0 && line[0] != '#':
+			return false
+		}
+		text = rest
+	}
+	return false
+}
+
+// The cookie that opens a ZVHD2 header and footer; readers compare these six
+// bytes of the eight.
+const zvhd2Cookie = "z2strm"
+
+func (e *ends) format() (Format, error) {
+	var found []Format
+	add := func(f Format) {
+		for _, g := range found {
+			if g == f {
+				return
+			}
+		}
+		found = append(found, f)
+	}
+	front, back := head(0, zvhd2Cookie)(e), foot(4096, zvhd2Cookie)(e)
+	if front || back {
+		add(ZVHD2)
+	}
+	for _, s := range signatures {
+		if s.match(e) {
+			add(s.format)
+		}
+	}
+	switch {
+	case len(found) > 1:
+		names := make([]string, len(found))
+		for i, f := range found {
+			names[i] = string(f)
+		}
+		return "", Errorf("", ErrAmbiguous, "",
+			"the file carries the marks of %s; a disk image must be of one format alone", strings.Join(names, " and "))
+	case len(found) == 0:
+		return Raw, nil
+	case found[0] == ZVHD2 && !back:
+		return ZVHD2, Errorf(ZVHD2, ErrIncomplete, "footer",
+			"the file begins as ZVHD2 but its last 4096 bytes are no footer: it was cut off; upload it whole")
+	case found[0] == ZVHD2 && !front:
+		return ZVHD2, Errorf(ZVHD2, ErrCorrupt, "header.cookie",
+			"the file ends with a ZVHD2 footer but does not begin with %q", zvhd2Cookie)
+	}
+	return found[0], nil
+}

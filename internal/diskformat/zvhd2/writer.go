@@ -1,0 +1,282 @@
+package zvhd2
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
+)
+
+// Options are those of writing a file. The zero value is the published default.
+type Options struct {
+	// Level is zstd's compression level, 1 to 22; 0 is its default, 3.
+	Level int
+	// Concurrency is the number of blocks that are worked on at once; 0 is one
+	// for each core. Each takes about 10 MiB of memory while it is compressed,
+	// 5 MiB while it is decompressed.
+	Concurrency int
+	// Now is when the file says it was made; zero is the present.
+	Now time.Time
+	// UUID goes into the header; zero draws one.
+	UUID [16]byte
+	// Progress, if set, is told in one goroutine at a time how many of the
+	// disk's bytes are done, holes included. done never decreases.
+	Progress func(done, total int64)
+}
+
+func (o Options) concurrency() int {
+	if o.Concurrency > 0 {
+		return o.Concurrency
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+func (o Options) newEncoder() (*zstd.Encoder, error) {
+	level := zstd.SpeedDefault
+	if o.Level != 0 {
+		if o.Level < 1 || o.Level > 22 {
+			return nil, unsupported("level", "it is %d, right is 1 to 22", o.Level)
+		}
+		level = zstd.EncoderLevelFromZstd(o.Level)
+	}
+	return zstd.NewWriter(nil,
+		zstd.WithEncoderLevel(level),
+		zstd.WithEncoderConcurrency(o.concurrency()),
+		zstd.WithWindowSize(DefaultBlockSize),
+		zstd.WithSingleSegment(true), // as the published writer's frames are
+		zstd.WithEncoderCRC(true))
+}
+
+// checkDiskSize tells whether a disk of size bytes can be stored.
+func checkDiskSize(size int64) error {
+	switch {
+	case size <= 0:
+		return unsupported("disk size", "it is %d; a disk has at least %d bytes", size, zdisk.SectorSize)
+	case size%zdisk.SectorSize != 0:
+		return unsupported("disk size", "it is %d, no multiple of %d; pad the RAW file to whole sectors", size, zdisk.SectorSize)
+	case size > MaxDiskSize:
+		return unsupported("disk size", "it is %d, at most %d (1 TiB) is written", size, int64(MaxDiskSize))
+	}
+	return nil
+}
+
+// Writer writes a file in sequence: blocks of 2 MiB, a dense index, zstd with
+// content checksums, and the footer's extension. It is for one goroutine.
+// Until [Writer.Finish] has returned nil, what was written is a file that
+// every reader takes for cut off; to give up, write no more and throw it away.
+type Writer struct {
+	w       io.Writer
+	h       header
+	enc     *zstd.Encoder
+	rec     []byte
+	off     int64
+	next    uint32 // the least block that may come next
+	bitmap  []byte
+	offsets []uint32 // of the records, in pages
+	lengths []uint16
+	err     error // what ended the writing
+}
+
+// errFinished is what a finished Writer answers.
+var errFinished = errors.New("the file is finished")
+
+// NewWriter writes the header of a file for a disk of origSize bytes, which is
+// a multiple of 512 and at most 1 TiB. An ErrUnsupported tells what is not.
+func NewWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
+	z, err := newWriter(w, origSize, opts)
+	if err != nil {
+		return nil, fmt.Errorf("beginning a ZVHD2 file: %w", err)
+	}
+	return z, nil
+}
+
+func newWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
+	if err := checkDiskSize(origSize); err != nil {
+		return nil, err
+	}
+	enc, err := opts.newEncoder()
+	if err != nil {
+		return nil, err
+	}
+	if opts.Now.IsZero() {
+		opts.Now = time.Now()
+	}
+	if opts.UUID == ([16]byte{}) {
+		id, err := uuid.NewRandom()
+		if err != nil {
+			return nil, fmt.Errorf("drawing the file's UUID: %w", err)
+		}
+		opts.UUID = id
+	}
+	z := &Writer{w: w, enc: enc, h: header{
+		Front: zdisk.Front{
+			Timestamp: zdisk.Timestamp(opts.Now),
+			OrigSize:  uint64(origSize),
+			CurrSize:  zdisk.VirtualSize(uint64(origSize)),
+			UUID:      opts.UUID,
+		},
+		version:     1,
+		blockSize:   DefaultBlockSize,
+		maxBlocks:   uint32(zdisk.Blocks(uint64(origSize), DefaultBlockSize)),
+		compression: methodZstd,
+	}}
+	copy(z.h.Cookie[:], cookie)
+	segs := (z.h.bitmapUsed() + bitmapSegmentSize - 1) / bitmapSegmentSize
+	z.bitmap = make([]byte, segs*bitmapSegmentSize)
+	if err := z.write(z.h.block()); err != nil {
+		return nil, err
+	}
+	return z, nil
+}
+
+// BlockSize is the size in bytes of the blocks that WriteBlock takes.
+func (z *Writer) BlockSize() int64 { return int64(z.h.blockSize) }
+
+func (z *Writer) write(p []byte) error {
+	if z.err != nil {
+		return z.err
+	}
+	if _, err := z.w.Write(p); err != nil {
+		z.err = fmt.Errorf("writing a ZVHD2 file at byte %d: %w", z.off, err)
+		return z.err
+	}
+	z.off += int64(len(p))
+	return nil
+}
+
+// WriteBlock stores plain as block. Blocks come in ascending order; those left
+// out are zero, and so is one that is all zeros, for which nothing is written.
+// plain has BlockSize bytes, the last block of the disk as many as are left.
+func (z *Writer) WriteBlock(block uint32, plain []byte) error {
+	if z.err != nil {
+		return z.err
+	}
+	if err := z.checkBlock(block, len(plain)); err != nil {
+		return err
+	}
+	z.next = block + 1
+	if sparse.IsZero(plain) {
+		return nil
+	}
+	if int64(len(plain)) < z.BlockSize() {
+		plain = append(make([]byte, 0, z.BlockSize()), plain...)[:z.BlockSize()]
+	}
+	z.rec = encodeRecord(z.enc, z.rec, block, plain)
+	return z.writeRecord(block, z.rec)
+}
+
+func (z *Writer) checkBlock(block uint32, n int) error {
+	if block < z.next || block >= z.h.maxBlocks {
+		return fmt.Errorf("writing block %d: right is %d to %d, in ascending order", block, z.next, z.h.maxBlocks-1)
+	}
+	want := min(z.BlockSize(), int64(z.h.OrigSize)-int64(block)*z.BlockSize())
+	if int64(n) != want {
+		return fmt.Errorf("writing block %d: it has %d bytes, right are %d", block, n, want)
+	}
+	return nil
+}
+
+// encodeRecord compresses a whole block into a record, in buf if that is large
+// enough. Encoders can be used by many goroutines.
+func encodeRecord(enc *zstd.Encoder, buf []byte, block uint32, plain []byte) []byte {
+	if int64(cap(buf)) < maxRecord(int64(len(plain))) {
+		buf = make([]byte, 0, maxRecord(int64(len(plain))))
+	}
+	return zdisk.FinishRecord(enc.EncodeAll(plain, buf[:zdisk.RecordHeadSize]), block)
+}
+
+// writeRecord stores a record that encodeRecord made.
+func (z *Writer) writeRecord(block uint32, rec []byte) error {
+	at := z.off
+	if err := z.write(rec); err != nil {
+		return err
+	}
+	z.next = block + 1
+	z.bitmap[block/8] |= 1 << (block % 8)
+	z.offsets = append(z.offsets, uint32(at/pageSize))
+	z.lengths = append(z.lengths, uint16(len(rec)/pageSize))
+	z.h.dataBlocks++
+	return nil
+}
+
+// Finish writes the copy of the header, index, bitmap and footer. Only then
+// the file is one. It does not close or sync what lies below.
+func (z *Writer) Finish() error {
+	if z.err != nil {
+		return z.err
+	}
+	defer z.enc.Close()
+	// In the copy, as in the published writer's, the count of records alone
+	// differs from the header's.
+	if err := z.write(z.h.block()); err != nil {
+		return err
+	}
+	z.h.index = uint64(z.off)
+	indexCRC, err := z.writeIndex()
+	if err != nil {
+		return err
+	}
+	z.h.bitmap = uint64(z.off)
+	if err := z.write(z.bitmap); err != nil {
+		return err
+	}
+	z.h.indexSeg, z.h.indexSegs = indexSegmentSize, uint32(segments(z.h.dataBlocks))
+	z.h.indexSize = z.h.indexSeg * z.h.indexSegs
+	z.h.bitmapSeg, z.h.bitmapSize = bitmapSegmentSize, uint32(len(z.bitmap))
+	z.h.bitmapSegs = z.h.bitmapSize / bitmapSegmentSize
+	footer := z.h.block()
+	extension{
+		fileSize:  uint64(z.off) + pageSize,
+		indexCRC:  indexCRC,
+		bitmapCRC: crc32.Checksum(z.bitmap, castagnoli),
+	}.put(footer)
+	if err := z.write(footer); err != nil {
+		return err
+	}
+	z.err = errFinished
+	return nil
+}
+
+// writeIndex writes the index segment by segment and returns its CRC-32C.
+func (z *Writer) writeIndex() (uint32, error) {
+	const each = indexSegmentSize / indexEntrySize
+	var crc uint32
+	var seg []byte
+	block := uint32(0)
+	for k := 0; k < len(z.offsets); k += each {
+		if seg == nil {
+			seg = make([]byte, indexSegmentSize)
+		}
+		clear(seg)
+		for i := k; i < min(k+each, len(z.offsets)); i++ {
+			for z.bitmap[block/8]&(1<<(block%8)) == 0 {
+				block++
+			}
+			e := seg[(i-k)*indexEntrySize:]
+			binary.LittleEndian.PutUint64(e, uint64(z.offsets[i])*pageSize)
+			binary.LittleEndian.PutUint32(e[8:], block)
+			binary.LittleEndian.PutUint32(e[12:], uint32(z.lengths[i])*pageSize)
+			block++
+		}
+		crc = crc32.Update(crc, castagnoli, seg)
+		if err := z.write(seg); err != nil {
+			return 0, err
+		}
+	}
+	return crc, nil
+}
+
+// Written is what was written so far, in bytes; after Finish, the file's size.
+func (z *Writer) Written() int64 { return z.off }
+
+// DataBlocks is the number of blocks stored so far.
+func (z *Writer) DataBlocks() uint32 { return z.h.dataBlocks }
