@@ -1,0 +1,49 @@
+# quickims: build, test, measure. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+FUZZTIME ?= 60s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/quickims (static, no cgo)
+	$(GO_BUILD) -o bin/quickims ./cmd/quickims
+
+.PHONY: demo
+demo: build ## from nothing to two active images, one read back byte for byte
+	scripts/install-packages demo
+	scripts/demo
+
+.PHONY: test
+test: ## install what the tests need (Debian packages) and run them all
+	scripts/install-packages test
+	scripts/test
+
+.PHONY: test-long
+test-long: ## the long property tests and a thousand kills
+	scripts/install-packages test
+	QUICKIMS_TEST_LONG=1 scripts/test -timeout 2h
+
+.PHONY: lint
+lint: ## gofmt and go vet
+	@test -z "$$(gofmt -l cmd internal test scripts)" || { gofmt -l cmd internal test scripts; exit 1; }
+	go vet ./...
+	cd test/clients && go vet ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	scripts/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: build ## time and memory of quick imports, 1 GiB to 1 TiB: a table and bench.json
+	go run ./test/bench -quickims bin/quickims -json bin/bench.json
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

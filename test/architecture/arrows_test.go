@@ -1,0 +1,119 @@
+// Package architecture holds the arrows between the packages: which may import which.
+package architecture
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/quickims/quickims/"
+
+// rule says what a package of ours may import of ours, and what it must not import
+// of anybody's. A name that ends in /... stands for all packages below it.
+type rule struct {
+	pkg       string
+	ours      []string
+	forbidden []string
+	why       string
+}
+
+var rules = []rule{
+	{"internal/ims", nil, []string{"encoding/json", "database/sql", "net/http/httptest", "os"},
+		"the vocabulary does no I/O and knows neither JSON nor SQL"},
+	{"internal/faultpoint", nil, nil, "a leaf: every stage may name its fault points"},
+	{"internal/diskformat/...", []string{"internal/diskformat/..."}, []string{"net/http", "database/sql"},
+		"formats read an io.ReaderAt and know no store"},
+	{"internal/objectstore/...", []string{"internal/objectstore/..."}, []string{"database/sql"},
+		"stores know bytes, not images"},
+	{"internal/s3face", nil, []string{"database/sql"},
+		"who owns a bucket and who holds a key is asked through interfaces"},
+	{"internal/database/...", []string{"internal/database/..."}, nil, "SQL's plumbing knows no images"},
+	{"internal/catalog", []string{"internal/ims", "internal/database"}, []string{"net/http/httptest"},
+		"rows and rules; no bytes, no HTTP"},
+	{"internal/queue", []string{"internal/database"}, nil, "hands ids to a handler; the job's truth is the catalog's"},
+	{"internal/identity", []string{"internal/ims", "internal/database"}, nil, "who you are and what you may do"},
+	{"internal/keystone", []string{"internal/ims", "internal/identity"}, []string{"database/sql"}, "the wire of /v3"},
+	{"internal/blockdev", []string{"internal/ims", "internal/objectstore", "internal/diskformat/..."}, []string{"database/sql"},
+		"a device is bytes, whoever asks for them"},
+	{"internal/importer", []string{"internal/ims", "internal/catalog", "internal/database", "internal/objectstore", "internal/diskformat/...", "internal/faultpoint"},
+		[]string{"net"}, "the import's steps; knows no wire"},
+	{"internal/api", []string{"internal/ims", "internal/catalog", "internal/keystone"},
+		[]string{"database/sql"}, "the HTTP edge reaches neither stores, formats nor SQL"},
+	{"internal/client", []string{"internal/ims"}, []string{"database/sql"}, "a client knows the wire alone"},
+	{"internal/cli", []string{"internal/ims", "internal/client", "internal/diskformat/...", "internal/app"}, []string{"database/sql"},
+		"commands work on files or through the client; serve starts the app"},
+	{"internal/app", []string{"internal/...", ""}, nil, "the one place that wires"},
+	{"cmd/quickims", []string{"internal/cli"}, nil, "reads arguments, runs"},
+}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestArrows(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = "../.."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	seen := 0
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if !strings.HasPrefix(name, "internal/") && !strings.HasPrefix(name, "cmd/") {
+			continue
+		}
+		i := slices.IndexFunc(rules, func(r rule) bool { return match(r.pkg, name) })
+		if i < 0 {
+			t.Errorf("%s: no rule says what it may import; add one with its reason", name)
+			continue
+		}
+		seen++
+		for _, imp := range p.Imports {
+			check(t, rules[i], name, imp)
+		}
+	}
+	if seen < 10 {
+		t.Fatalf("only %d packages were seen: the list is broken", seen)
+	}
+}
+
+func check(t *testing.T, r rule, name, imp string) {
+	t.Helper()
+	if slices.Contains(r.forbidden, imp) {
+		t.Errorf("%s must not import %s: %s", name, imp, r.why)
+	}
+	ours, ok := strings.CutPrefix(imp, module)
+	if imp+"/" == module {
+		ours, ok = "", true
+	}
+	if !ok {
+		return
+	}
+	if !slices.ContainsFunc(r.ours, func(allowed string) bool { return match(allowed, ours) }) {
+		t.Errorf("%s must not import %s: %s", name, imp, r.why)
+	}
+}
+
+func match(pattern, name string) bool {
+	if root, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return name == root || strings.HasPrefix(name, root+"/")
+	}
+	return pattern == name
+}
