@@ -21,8 +21,8 @@ type Options struct {
 	// Level is zstd's compression level, 1 to 22; 0 is its default, 3.
 	Level int
 	// Concurrency is the number of blocks that are worked on at once; 0 is one
-	// for each core. Each takes about 10 MiB of memory while it is compressed,
-	// 5 MiB while it is decompressed.
+	// for each core. Each takes about 12 MiB of memory to compress and 4 MiB
+	// to decompress.
 	Concurrency int
 	// Now is when the file says it was made; zero is the present.
 	Now time.Time
