@@ -1,0 +1,59 @@
+package objectstore
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+)
+
+// Counter counts what is read through it: how often and how many bytes, those
+// of the callers' buckets apart from those of the image area. Everything else
+// passes unchanged.
+type Counter struct {
+	Store
+	source, images tally
+}
+
+type tally struct{ opens, bytes atomic.Int64 }
+
+// Reads is what a Counter has counted.
+type Reads struct {
+	Opens int64 // calls of Open that succeeded
+	Bytes int64 // bytes that came out of their readers
+}
+
+// Count returns a Counter around store that starts at zero.
+func Count(store Store) *Counter { return &Counter{Store: store} }
+
+// SourceReads returns what was read from buckets.
+func (c *Counter) SourceReads() Reads { return c.source.reads() }
+
+// ImageReads returns what was read from the image area.
+func (c *Counter) ImageReads() Reads { return c.images.reads() }
+
+func (t *tally) reads() Reads { return Reads{Opens: t.opens.Load(), Bytes: t.bytes.Load()} }
+
+// Open implements Store.
+func (c *Counter) Open(ctx context.Context, loc Location, cond Condition, off, n int64) (io.ReadCloser, error) {
+	body, err := c.Store.Open(ctx, loc, cond, off, n)
+	if err != nil {
+		return nil, err
+	}
+	t := &c.source
+	if loc.Bucket == ImageArea {
+		t = &c.images
+	}
+	t.opens.Add(1)
+	return &countedBody{body, t}, nil
+}
+
+type countedBody struct {
+	io.ReadCloser
+	t *tally
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.t.bytes.Add(int64(n))
+	return n, err
+}

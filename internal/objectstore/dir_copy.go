@@ -1,0 +1,86 @@
+package objectstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// copyStep is how much is copied between two looks at the context.
+const copyStep = 16 << 20
+
+// copySparse makes dst, an empty file, hold the size bytes of src with src's
+// holes. done is told how far it is.
+func copySparse(ctx context.Context, dst, src *os.File, size int64, done func(int64)) error {
+	if err := dst.Truncate(size); err != nil {
+		return classify(err)
+	}
+	for off := int64(0); off < size; {
+		data, hole, err := nextData(src, off, size)
+		if err != nil {
+			return err
+		}
+		for data < hole {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n, err := copyRange(dst, src, data, min(hole-data, copyStep))
+			if err != nil {
+				return err
+			}
+			data += n
+			done(data)
+		}
+		off = hole
+	}
+	return ctx.Err()
+}
+
+// nextData returns the first range at or after off, below size, that may hold
+// data. It is empty, at size, when only a hole follows.
+func nextData(f *os.File, off, size int64) (data, hole int64, err error) {
+	data, err = unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return size, size, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		return off, size, nil // no notion of holes: all of it is data
+	case err != nil:
+		return 0, 0, classify(err)
+	}
+	hole, err = unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: find the end of the data at %d: %w", ErrChanged, data, err)
+	}
+	return min(data, size), min(hole, size), nil
+}
+
+// copyRange copies up to n bytes at off, in the kernel if it can.
+func copyRange(dst, src *os.File, off, n int64) (int64, error) {
+	in, out := off, off
+	done, err := unix.CopyFileRange(int(src.Fd()), &in, int(dst.Fd()), &out, int(n), 0)
+	switch {
+	case err == nil && done == 0:
+		return 0, fmt.Errorf("%w: it ends at %d", ErrChanged, off)
+	case err == nil:
+		return int64(done), nil
+	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		return 0, nil
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS),
+		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM), errors.Is(err, unix.EBADF):
+	default:
+		return 0, classify(err)
+	}
+	copied, err := io.Copy(io.NewOffsetWriter(dst, off), io.NewSectionReader(src, off, n))
+	if err != nil {
+		return 0, classify(err)
+	}
+	if copied < n {
+		return 0, fmt.Errorf("%w: it ends at %d", ErrChanged, off+copied)
+	}
+	return copied, nil
+}

@@ -1,0 +1,155 @@
+// Package objectstore is the room where the bytes lie: buckets with the
+// callers' source objects, and the service's own image area, behind one
+// interface with two drivers, a folder (Dir) and any S3-compatible store (S3).
+//
+// Terms used here and nowhere redefined:
+//
+//   - A bucket is a named collection of objects that belongs to a caller's
+//     project. Who may read which bucket is not decided here.
+//   - The image area is where the service keeps what it made its own. It is
+//     reached with an empty bucket name, which no caller can send, and no
+//     bucket name leads into it.
+//   - A key names an object in a bucket; see CheckKey for what a key may be.
+//   - To pin an object is to note what Stat said of it (size, ETag, version)
+//     and to make every later read conditional on that.
+//   - To adopt an object is to make its pinned bytes the service's own, under
+//     a key in the image area, durably, by the cheapest way the store has.
+//
+// Both drivers keep the same promises, written at the interface's methods and
+// held by the one conformance suite in package storetest.
+package objectstore
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// ImageArea is the bucket name that stands for the service's own image area.
+const ImageArea = ""
+
+// ClassStandard is the storage class of an object or bucket that names none.
+const ClassStandard = "STANDARD"
+
+// Location names an object. An empty Bucket (ImageArea) is the service's own
+// image area, which no caller can name.
+type Location struct{ Bucket, Key string }
+
+// String returns bucket:key, the form that image_url has; an object of the
+// image area begins with the colon.
+func (l Location) String() string { return l.Bucket + ":" + l.Key }
+
+// BucketInfo says what a store knows of a bucket.
+type BucketInfo struct {
+	Name string
+	// Class is the bucket's default storage class, ClassStandard when the
+	// store names none.
+	Class string
+	// Region is where the bucket lies, empty when the store does not say.
+	Region string
+}
+
+// ObjectInfo says what a store knows of an object.
+type ObjectInfo struct {
+	// Size is in bytes.
+	Size int64
+	// ETag changes whenever the object's bytes may have changed. It is opaque,
+	// without quotes, and never empty.
+	ETag string
+	// Version is the object's version, empty in a store without versions.
+	Version string
+	// Class is the object's storage class, ClassStandard when the store names
+	// none. ETag and Class of an object in a listing may be less exact than
+	// Stat's: pin with Stat.
+	Class   string
+	ModTime time.Time
+}
+
+// Condition returns the condition that only this generation of the object meets.
+func (i ObjectInfo) Condition() Condition { return Condition{ETag: i.ETag, Version: i.Version} }
+
+// Condition binds a read to one generation of an object. Empty is unconditional.
+type Condition struct{ ETag, Version string }
+
+// Range is a part of an object: Length bytes from Offset.
+type Range struct{ Offset, Length int64 }
+
+// ListedObject is an object in a listing.
+type ListedObject struct {
+	Key string
+	ObjectInfo
+}
+
+// AdoptOptions say how Adopt may go about it. The zero value is fine.
+type AdoptOptions struct {
+	// Ranges are the allocated ranges of the source, ascending and disjoint,
+	// where the caller has proof that everything outside them is zero; nil
+	// means the whole object. They are a hint that lets a driver leave out
+	// work, never bytes: what Adopt makes always reads like the whole source.
+	// Today no driver gains by them. Dir links or clones the whole file. In S3
+	// an object has no holes and a part (other than the last) has at least
+	// 5 MiB, so a copy of the allocated ranges alone would have to invent a
+	// packed layout with a table of its own; it copies the whole object.
+	Ranges []Range
+	// Progress, if not nil, is told how many bytes of how many are done. It is
+	// called from one goroutine at a time and its done never goes down. A link
+	// or clone calls it once, at the end.
+	Progress func(done, total int64)
+}
+
+// Store is a set of buckets and one image area. Its methods are safe for
+// concurrent use and return as soon as their context is done.
+//
+// Errors are *Error and match, with errors.Is, one of the sentinels of this
+// package where they have a meaning of their own; ErrUnavailable is the one
+// that passes by itself.
+type Store interface {
+	// StatBucket says whether the bucket exists, and its class. A bucket that
+	// does not exist, or whose name cannot be a bucket's, is ErrNoBucket.
+	// StatBucket(ctx, ImageArea) says whether the image area can be reached.
+	StatBucket(ctx context.Context, bucket string) (BucketInfo, error)
+
+	// Stat says what an object is. Its answer is fit to pin: bytes read under
+	// its Condition all belong to the generation that it describes. An object
+	// whose bytes are just being written may be ErrUnavailable.
+	Stat(ctx context.Context, loc Location) (ObjectInfo, error)
+
+	// Open returns a reader of exactly n bytes from off. It never succeeds
+	// short: when the object ends early the reader fails with
+	// io.ErrUnexpectedEOF, and with n > 0 and off at or past the object's end
+	// Open itself does. When the object is not, or while it is read no longer
+	// is, what cond says, the result is ErrChanged and never other bytes. A
+	// negative off or n is ErrInvalid. The caller closes the reader.
+	Open(ctx context.Context, loc Location, cond Condition, off, n int64) (io.ReadCloser, error)
+
+	// Adopt makes dst, in the image area, hold the bytes that src has at cond,
+	// durably: when it returns without an error they survive a power cut and
+	// the source's deletion. It copies no byte that it can leave alone. dst is
+	// not there before all its bytes are, and an error leaves nothing at dst
+	// that was not there before. It may be repeated: dst is then made again or
+	// found complete. A source that does not meet cond is ErrChanged.
+	//
+	// The result describes dst. Its ETag is the one to read the image with,
+	// ever after: it is kept when the image area moves to another disk.
+	Adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (ObjectInfo, error)
+
+	// Put stores size bytes of r at dst, in the image area, in one atomic and
+	// durable step, replacing what was there. It is meant for small objects
+	// that the service makes itself. An r that holds fewer bytes is
+	// io.ErrUnexpectedEOF, one that holds more ErrInvalid; both change nothing.
+	Put(ctx context.Context, dst Location, r io.Reader, size int64) (ObjectInfo, error)
+
+	// List returns up to limit objects of a bucket (ImageArea for the image
+	// area) whose keys begin with prefix and are greater than after, in
+	// ascending byte order of their keys. limit is 1 to MaxList.
+	List(ctx context.Context, bucket, prefix, after string, limit int) ([]ListedObject, error)
+
+	// Delete removes an object of the image area, and whatever an unfinished
+	// Adopt or Put of that key left behind. Removing what is not there is
+	// fine. An object in a bucket belongs to a caller: ErrDenied.
+	Delete(ctx context.Context, loc Location) error
+}
+
+// MaxList is the most objects that one List returns, the page size of S3's
+// ListObjectsV2.
+const MaxList = 1000
