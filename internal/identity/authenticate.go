@@ -1,0 +1,120 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/quickims/quickims/internal/identity/signature"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// The headers of a request that say who calls and for what.
+const (
+	headerToken   = "X-Auth-Token"
+	headerProject = "X-Project-Id"
+	headerDomain  = "X-Domain-Id"
+)
+
+// Authenticate tells who sent a request: by the token in X-Auth-Token or, without
+// one, by a signature with an access key over the request and its whole body. The
+// request must be as it arrived. Every refusal is an *ims.Error with status 401;
+// other errors mean that nobody can be authenticated just now.
+//
+// A token has its scope from when it was issued. A signed request acts in the project
+// that X-Project-Id names, if the user has a role in it, else in the access key's own.
+func (s *Service) Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error) {
+	token, err := oneHeader(r, headerToken)
+	if err != nil {
+		return ims.Principal{}, err
+	}
+	if token != "" {
+		t, err := s.token(ctx, token)
+		if err != nil {
+			return ims.Principal{}, fmt.Errorf("authenticate by token: %w", err)
+		}
+		return t.Principal, nil
+	}
+	if len(r.Header.Values("Authorization")) == 0 {
+		return ims.Principal{}, unauthorized("the request has no credential: send %s, or sign it with %s", headerToken, signature.Algorithm)
+	}
+	p, err := s.authenticateSigned(ctx, r, body)
+	if err != nil {
+		return ims.Principal{}, fmt.Errorf("authenticate by signature: %w", err)
+	}
+	return p, nil
+}
+
+func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error) {
+	claim, err := signature.Read(r, body, s.opts.Clock())
+	if err != nil {
+		return ims.Principal{}, unauthorized("%s", err.Error())
+	}
+	// Nothing is looked up for a request that is refused anyway.
+	wantProject, err := oneHeader(r, headerProject)
+	if err != nil {
+		return ims.Principal{}, err
+	}
+	wantDomain, err := oneHeader(r, headerDomain)
+	if err != nil {
+		return ims.Principal{}, err
+	}
+	key, err := s.accessKey(ctx, claim.AccessKey())
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return ims.Principal{}, fmt.Errorf("look up an access key: %w", err)
+	}
+	// An unknown key is tried with a secret that nobody has, so that neither the
+	// answer nor its time tells an unknown key from a wrong signature.
+	secret := s.nobody(claim.AccessKey())
+	if known := err == nil; known {
+		if secret, err = s.seal.open(claim.AccessKey(), key.sealed); err != nil {
+			return ims.Principal{}, err
+		}
+	} else {
+		key.user.enabled = 0
+	}
+	if !claim.Proves(secret) || !key.user.isEnabled() {
+		return ims.Principal{}, unauthorized("the access key or the signature is wrong: check the secret key, " +
+			"and that method, path, query, signed headers and body arrive as they were signed")
+	}
+	if wantDomain != "" && wantDomain != key.user.domainID {
+		return ims.Principal{}, unauthorized("%s names no domain that the access key may use", headerDomain)
+	}
+	project, name := key.project, "the access key's own project"
+	if wantProject != "" {
+		project, name = wantProject, headerProject
+	}
+	at, err := s.projectScope(ctx, key.user.id, project)
+	if ims.CodeOf(err) == ims.CodeToken {
+		return ims.Principal{}, unauthorized("%s is no project in which the access key's user has a role", name)
+	}
+	if err != nil {
+		return ims.Principal{}, fmt.Errorf("look up a project: %w", err)
+	}
+	return at.principal(key.user), nil
+}
+
+// nobody makes a secret from an access key that exists nowhere. It costs about what
+// opening a sealed one does.
+func (s *Service) nobody(accessKey string) string {
+	sum := sha256.Sum256([]byte(s.hasher.dummy + accessKey))
+	return hex.EncodeToString(sum[:])
+}
+
+// oneHeader gives a header that may occur at most once.
+func oneHeader(r *http.Request, name string) (string, error) {
+	values := r.Header.Values(name)
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+		if len(values[0]) > maxTokenLength {
+			return "", unauthorized("%s is longer than %d bytes", name, maxTokenLength)
+		}
+		return values[0], nil
+	}
+	return "", unauthorized("the request has %d %s headers, it may have one", len(values), name)
+}

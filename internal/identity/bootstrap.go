@@ -1,0 +1,158 @@
+package identity
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// Seed is what the first start makes: a domain, a project, an admin of it and the
+// admin's access key. It prints with its secrets masked.
+type Seed struct {
+	DomainID, DomainName   string
+	ProjectID, ProjectName string
+	User                   string
+	Password               string
+	AccessKey, SecretKey   string
+}
+
+// String masks the secrets.
+func (s Seed) String() string {
+	return fmt.Sprintf("domain %s (%s), project %s (%s), user %s, access key %s",
+		s.DomainID, s.DomainName, s.ProjectID, s.ProjectName, s.User, s.AccessKey)
+}
+
+// GoString masks the secrets for %#v.
+func (s Seed) GoString() string { return s.String() }
+
+// LogValue masks the secrets in logs.
+func (s Seed) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Complete makes up what the seed leaves empty: ids, a password and keys at random;
+// the domain and the user are named after the product's roles, the project after the
+// region, as clients expect of a region's main project.
+func (s *Service) Complete(seed Seed, region string) (Seed, error) {
+	var errs []error
+	fill := func(field *string, make func() (string, error)) {
+		if *field == "" {
+			v, err := make()
+			*field = v
+			errs = append(errs, err)
+		}
+	}
+	as := func(v string) func() (string, error) { return func() (string, error) { return v, nil } }
+	fill(&seed.DomainID, s.newID)
+	fill(&seed.DomainName, as("Default"))
+	fill(&seed.ProjectID, s.newID)
+	fill(&seed.ProjectName, as(region))
+	fill(&seed.User, as("admin"))
+	fill(&seed.Password, func() (string, error) { return s.makeUp(24) })
+	fill(&seed.AccessKey, func() (string, error) { return s.makeUp(madeAccessKey) })
+	fill(&seed.SecretKey, s.makeSecret)
+	if err := errors.Join(errs...); err != nil {
+		return Seed{}, fmt.Errorf("make up the first credentials: %w", err)
+	}
+	return seed, nil
+}
+
+// Bootstrapped reports whether the first start has been: whether there are
+// credentials in the database.
+func (s *Service) Bootstrapped(ctx context.Context) (bool, error) {
+	err := exists(ctx, s.db, "first start", `SELECT 1 FROM identity_setup WHERE id = 1`)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the first start: %w", err)
+	}
+	return true, nil
+}
+
+// Bootstrap makes what the seed says, whole or not at all, on the first start of all
+// processes that share the database. Later it changes nothing, whatever the seed
+// says, and checks that the seal key is the one that the database was made with.
+func (s *Service) Bootstrap(ctx context.Context, seed Seed) error {
+	done, err := s.Bootstrapped(ctx)
+	if err != nil {
+		return err
+	}
+	if done {
+		return s.checkSeal(ctx)
+	}
+	if err := s.plant(ctx, seed); err != nil {
+		return fmt.Errorf("make the first domain, project, user and access key: %w", err)
+	}
+	return s.checkSeal(ctx)
+}
+
+func (s *Service) plant(ctx context.Context, seed Seed) error {
+	now := s.opts.Clock()
+	domain := Domain{ID: seed.DomainID, Name: seed.DomainName, CreatedAt: now}
+	project := Project{ID: seed.ProjectID, DomainID: domain.ID, Name: seed.ProjectName, CreatedAt: now}
+	user := User{DomainID: domain.ID, Name: seed.User, Enabled: true, CreatedAt: now}
+	var err error
+	if user.ID, err = s.newID(); err != nil {
+		return err
+	}
+	err = errors.Join(checkID("domain", domain.ID), checkName("domain", domain.Name), checkID("project", project.ID),
+		checkName("project", project.Name), checkName("user", user.Name), checkPassword(seed.Password))
+	if err != nil {
+		return err
+	}
+	key := AccessKey{AccessKey: seed.AccessKey, UserID: user.ID, ProjectID: project.ID, SecretKey: Secret(seed.SecretKey), CreatedAt: now}
+	sealed, err := s.sealAccessKey(key)
+	if err != nil {
+		return err
+	}
+	hash, err := s.hasher.hash(ctx, seed.Password)
+	if err != nil {
+		return err
+	}
+	return s.db.InTx(ctx, func(tx *database.Tx) error {
+		// The row is the lock: of two processes that start at once one waits here
+		// and then finds it done.
+		err := insert(ctx, tx, `INSERT INTO identity_setup (id, done_at) VALUES (1, $1) ON CONFLICT DO NOTHING`, now.UnixMilli())
+		if errors.Is(err, ErrExists) {
+			return nil
+		}
+		if err == nil {
+			err = insertDomain(ctx, tx, domain)
+		}
+		if err == nil {
+			err = insertProject(ctx, tx, project)
+		}
+		if err == nil {
+			err = insertUser(ctx, tx, user, hash)
+		}
+		if err == nil {
+			err = insertGrant(ctx, tx, Grant{UserID: user.ID, ProjectID: project.ID, Role: ims.RoleAdmin})
+		}
+		if err == nil {
+			err = insertAccessKey(ctx, tx, key, sealed)
+		}
+		return err
+	})
+}
+
+// checkSeal opens one sealed secret, so that a wrong key is found at the start and not
+// in each request.
+func (s *Service) checkSeal(ctx context.Context) error {
+	var accessKey, sealed string
+	err := s.db.QueryRowContext(ctx, `SELECT access_key, secret_sealed FROM identity_access_keys ORDER BY created_at LIMIT 1`).
+		Scan(&accessKey, &sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		_, err = s.seal.open(accessKey, sealed)
+	}
+	if err != nil {
+		return fmt.Errorf("check the seal key: %w", err)
+	}
+	return nil
+}

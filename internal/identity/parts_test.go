@@ -1,0 +1,280 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/database/databasetest"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+func TestSealKeyFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "seal.key")
+	// Several processes make it at once; all must end with the same key.
+	keys := make([]string, 8)
+	var wg sync.WaitGroup
+	for i := range keys {
+		wg.Go(func() {
+			key, err := SealKeyFile(path)
+			if err != nil {
+				t.Error(err)
+			}
+			keys[i] = string(key)
+		})
+	}
+	wg.Wait()
+	for _, key := range keys {
+		if len(key) != SealKeySize || key != keys[0] {
+			t.Fatalf("keys of %d bytes differ", len(key))
+		}
+	}
+	info := must(os.Stat(path))
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	if names := must(os.ReadDir(filepath.Dir(path))); len(names) != 1 {
+		t.Errorf("%d files are left", len(names))
+	}
+	for _, content := range []string{"", "xyz", strings.Repeat("0", 62), strings.Repeat("0", 66), strings.Repeat("0", 1<<20)} {
+		check(t, os.WriteFile(path, []byte(content), 0o600))
+		if _, err := SealKeyFile(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("a seal key of %d characters: %v", len(content), err)
+		}
+	}
+	if _, err := SealKeyFile(filepath.Join(path, "x")); err == nil {
+		t.Error("a seal key below a file")
+	}
+}
+
+func TestSeal(t *testing.T) {
+	t.Parallel()
+	s := must(newSealer(testSealKey))
+	sealed := must(s.seal(rand.Reader, "AK1", "secret"))
+	if again := must(s.seal(rand.Reader, "AK1", "secret")); again == sealed {
+		t.Error("the same secret is sealed alike twice")
+	}
+	if got := must(s.open("AK1", sealed)); got != "secret" {
+		t.Errorf("opened %q", got)
+	}
+	other := must(newSealer([]byte(strings.Repeat("x", SealKeySize))))
+	for name, open := range map[string]func() (string, error){
+		"another key":        func() (string, error) { return other.open("AK1", sealed) },
+		"another access key": func() (string, error) { return s.open("AK2", sealed) },
+		"a changed byte":     func() (string, error) { return s.open("AK1", sealed[:20]+flip(sealed[20])+sealed[21:]) },
+		"cut off":            func() (string, error) { return s.open("AK1", sealed[:20]) },
+		"empty":              func() (string, error) { return s.open("AK1", "") },
+		"in clear":           func() (string, error) { return s.open("AK1", "secret") },
+	} {
+		if got, err := open(); err == nil || strings.Contains(err.Error(), "secret\"") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if _, err := newSealer(nil); err == nil {
+		t.Error("a sealer without a key")
+	}
+	if _, err := New(nil, Options{}); err == nil || !strings.Contains(err.Error(), "seal key") {
+		t.Errorf("a service without a seal key: %v", err)
+	}
+}
+
+func TestPasswordHashes(t *testing.T) {
+	t.Parallel()
+	h := must(newHasher(2, rand.Reader))
+	ctx := t.Context()
+	stored := must(h.hash(ctx, "password"))
+	if !strings.HasPrefix(stored, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Errorf("stored as %s", stored)
+	}
+	if must(h.hash(ctx, "password")) == stored {
+		t.Error("two hashes have one salt")
+	}
+	for password, want := range map[string]bool{"password": true, "Password": false, "": false} {
+		if got := must(h.matches(ctx, stored, password)); got != want {
+			t.Errorf("%q matches: %v", password, got)
+		}
+	}
+	if must(h.matches(ctx, "", "")) {
+		t.Error("no password matches no hash")
+	}
+	// A hash with other parameters, made before they were raised.
+	weak := argonParams{memory: 64, time: 1, threads: 2}
+	salt := []byte("0123456789abcdef")
+	if !must(h.matches(ctx, encodeHash(weak, salt, weak.key("password", salt, 32)), "password")) {
+		t.Error("a hash with its own parameters does not match")
+	}
+	for _, bad := range []string{
+		"x", "$argon2i$v=19$m=64,t=1,p=1$MDEyMzQ1Njc$MDEyMzQ1Njc", "$argon2id$v=18$m=64,t=1,p=1$a$b",
+		"$argon2id$v=19$m=4294967295,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg",
+		"$argon2id$v=19$m=64,t=0,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg",
+		"$argon2id$v=19$m=64,t=1,p=0$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg",
+		"$argon2id$v=19$m=64,t=1,p=1$!$MDEyMzQ1Njc4OWFiY2RlZg", "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$",
+		"$argon2id$v=19$m=x$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg",
+	} {
+		if ok, err := h.matches(ctx, bad, "password"); ok || err == nil {
+			t.Errorf("stored hash %s: %v, %v", bad, ok, err)
+		}
+	}
+	if _, err := newHasher(0, rand.Reader); err != nil {
+		return
+	}
+	t.Error("a hasher without a slot")
+}
+
+// TestHashesWaitTheirTurn holds that memory is bounded by the slots, and the queue too.
+func TestHashesWaitTheirTurn(t *testing.T) {
+	t.Parallel()
+	h := must(newHasher(1, rand.Reader))
+	leave := must(h.enter(t.Context()))
+	ctx, cancel := context.WithCancel(t.Context())
+	results := make(chan error, maxWaitingHashes+1)
+	for range maxWaitingHashes + 1 {
+		go func() {
+			_, err := h.enter(ctx)
+			results <- err
+		}()
+	}
+	// One is over the queue's end and is told so at once; the others wait.
+	err := <-results
+	if e, ok := errors.AsType[*ims.Error](err); !ok || e.Status() != http.StatusServiceUnavailable {
+		t.Fatalf("beyond the queue: %v", err)
+	}
+	cancel()
+	for range maxWaitingHashes {
+		if err := <-results; !errors.Is(err, context.Canceled) {
+			t.Fatalf("a caller that went away: %v", err)
+		}
+	}
+	leave()
+	must(h.enter(t.Context()))()
+}
+
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	l := newLimiter(c.Now)
+	for i := range loginBurst {
+		if wait := l.wait("a"); wait != 0 {
+			t.Fatalf("try %d waits %v", i, wait)
+		}
+		l.failed("a")
+	}
+	if wait := l.wait("a"); wait != loginRefill {
+		t.Errorf("an empty bucket waits %v", wait)
+	}
+	if wait := l.wait("b"); wait != 0 {
+		t.Errorf("another bucket waits %v", wait)
+	}
+	for range 1000 { // all in flight at once
+		l.failed("a")
+	}
+	if wait := l.wait("a"); wait > 2*loginBurst*loginRefill {
+		t.Errorf("an overdrawn bucket waits %v", wait)
+	}
+	c.advance(2 * loginBurst * loginRefill)
+	if wait := l.wait("a"); wait != 0 {
+		t.Errorf("a bucket that had time to fill waits %v", wait)
+	}
+	for i := range 3 * maxBuckets {
+		l.failed(fmt.Sprint(i))
+		c.advance(time.Millisecond)
+	}
+	if n := len(l.full); n > maxBuckets {
+		t.Errorf("%d buckets are kept", n)
+	}
+}
+
+func TestManagement(t *testing.T) {
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) {
+		w := newWorld(t, db)
+		ctx := t.Context()
+		other := must(w.CreateDomain(ctx, "", "Other"))
+		if len(other.ID) != 32 {
+			t.Errorf("a made-up id of %d characters", len(other.ID))
+		}
+		foreign := must(w.CreateProject(ctx, Project{DomainID: other.ID, Name: "eu-de"})) // the name is free in this domain
+		user := must(w.CreateUser(ctx, User{DomainID: "d1", Name: "Jörg"}, "a password"))
+		key := must(w.CreateAccessKey(ctx, AccessKey{AccessKey: "MINE", SecretKey: "my-own-secret", UserID: w.admin.ID, ProjectID: "p1"}))
+
+		for name, tc := range map[string]struct {
+			err  error
+			want error
+		}{
+			"domain taken":        {second(w.CreateDomain(ctx, "", "Other")), ErrExists},
+			"domain id taken":     {second(w.CreateDomain(ctx, "d1", "New")), ErrExists},
+			"domain without name": {second(w.CreateDomain(ctx, "", "")), ErrInvalid},
+			"project taken":       {second(w.CreateProject(ctx, Project{DomainID: "d1", Name: "eu-de"})), ErrExists},
+			"project id taken":    {second(w.CreateProject(ctx, Project{ID: "p1", DomainID: other.ID, Name: "x"})), ErrExists},
+			"project of nobody":   {second(w.CreateProject(ctx, Project{DomainID: "d9", Name: "x"})), ErrNotFound},
+			"project id":          {second(w.CreateProject(ctx, Project{ID: "a/b", DomainID: "d1", Name: "x"})), ErrInvalid},
+			"long project id":     {second(w.CreateProject(ctx, Project{ID: strings.Repeat("a", 65), DomainID: "d1", Name: "x"})), ErrInvalid},
+			"project name":        {second(w.CreateProject(ctx, Project{DomainID: "d1", Name: "a\nb"})), ErrInvalid},
+			"long name":           {second(w.CreateProject(ctx, Project{DomainID: "d1", Name: strings.Repeat("ä", 65)})), ErrInvalid},
+			"user taken":          {second(w.CreateUser(ctx, User{DomainID: "d1", Name: "admin"}, "a password")), ErrExists},
+			"user of nobody":      {second(w.CreateUser(ctx, User{DomainID: "d9", Name: "x"}, "a password")), ErrNotFound},
+			"user's name":         {second(w.CreateUser(ctx, User{DomainID: "d1", Name: " x"}, "a password")), ErrInvalid},
+			"short password":      {second(w.CreateUser(ctx, User{DomainID: "d1", Name: "x"}, "short")), ErrInvalid},
+			"password of nobody":  {w.SetPassword(ctx, "u9", "a password"), ErrNotFound},
+			"long password":       {w.SetPassword(ctx, user.ID, strings.Repeat("x", 1025)), ErrInvalid},
+			"disable nobody":      {w.SetEnabled(ctx, "u9", false), ErrNotFound},
+			"grant to nobody":     {w.Grant(ctx, Grant{"u9", "p1", ims.RoleReader}), ErrNotFound},
+			"grant in nothing":    {w.Grant(ctx, Grant{user.ID, "p9", ims.RoleReader}), ErrNotFound},
+			"grant across":        {w.Grant(ctx, Grant{user.ID, foreign.ID, ims.RoleReader}), ErrNotFound},
+			"grant of nothing":    {w.Grant(ctx, Grant{user.ID, "p1", "owner"}), ErrInvalid},
+			"key without a role":  {second(w.CreateAccessKey(ctx, AccessKey{UserID: user.ID, ProjectID: "p1"})), ErrNotFound},
+			"key taken":           {second(w.CreateAccessKey(ctx, AccessKey{AccessKey: "MINE", UserID: w.admin.ID, ProjectID: "p1"})), ErrExists},
+			"key malformed":       {second(w.CreateAccessKey(ctx, AccessKey{AccessKey: "a/b", UserID: w.admin.ID, ProjectID: "p1"})), ErrInvalid},
+			"secret short":        {second(w.CreateAccessKey(ctx, AccessKey{SecretKey: "short", UserID: w.admin.ID, ProjectID: "p1"})), ErrInvalid},
+			"secret with a space": {second(w.CreateAccessKey(ctx, AccessKey{SecretKey: "a secret key", UserID: w.admin.ID, ProjectID: "p1"})), ErrInvalid},
+			"delete no key":       {w.DeleteAccessKey(ctx, "NONE"), ErrNotFound},
+			"grant twice":         {errors.Join(w.Grant(ctx, Grant{user.ID, "p1", ims.RoleMember}), w.Grant(ctx, Grant{user.ID, "p1", ims.RoleMember})), nil},
+			"revoke twice":        {errors.Join(w.Revoke(ctx, Grant{user.ID, "p1", ims.RoleReader}), w.Revoke(ctx, Grant{user.ID, "p1", ims.RoleReader})), nil},
+		} {
+			if !errors.Is(tc.err, tc.want) {
+				t.Errorf("%s: %v, want %v", name, tc.err, tc.want)
+			}
+		}
+
+		keys := must(w.AccessKeys(ctx, w.admin.ID))
+		if len(keys) != 2 || keys[0].AccessKey != testSeed.AccessKey || keys[1].AccessKey != key.AccessKey || keys[1].SecretKey != "" || keys[1].ProjectID != "p1" {
+			t.Errorf("access keys %v", keys)
+		}
+		if grants := must(w.Grants(ctx, "p1")); len(grants) != 2 {
+			t.Errorf("grants %v", grants)
+		}
+		if users := must(w.Users(ctx, "d1")); len(users) != 2 || users[0].Name != "Jörg" {
+			t.Errorf("users %v", users)
+		}
+		if domains := must(w.Domains(ctx)); len(domains) != 2 || !domains[0].CreatedAt.Equal(w.clock.Now()) {
+			t.Errorf("domains %v", domains)
+		}
+		check(t, w.Grant(ctx, Grant{user.ID, "p1", ims.RoleReader}))
+		if projects := must(w.ProjectsOf(ctx, user.ID)); len(projects) != 1 || projects[0].Name != "eu-de" || projects[0].DomainID != "d1" {
+			t.Errorf("projects %v", projects)
+		}
+		if projects := must(w.ProjectsOf(ctx, "u9")); len(projects) != 0 {
+			t.Errorf("nobody's projects %v", projects)
+		}
+	})
+}
+
+// flip gives another base64 digit.
+func flip(c byte) string {
+	if c == 'A' {
+		return "B"
+	}
+	return "A"
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -1,0 +1,292 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// The ways to get a token.
+const (
+	MethodPassword = "password"
+	MethodToken    = "token"
+)
+
+// tokenBytes is a token's randomness.
+const tokenBytes = 32
+
+// maxTokenLength bounds what is hashed for a lookup. Ours have 43 characters.
+const maxTokenLength = 256
+
+// purgeBatch is how many expired tokens one transaction deletes.
+const purgeBatch = 1000
+
+// Scope says for what a token is wanted: a project by id, or by name in a domain; a
+// domain by id or name; or, when all are empty, nothing.
+type Scope struct {
+	ProjectID, ProjectName string
+	DomainID, DomainName   string
+}
+
+// Token is what a token stands for. The secret itself is not in it.
+type Token struct {
+	// Principal is the caller. For a token scoped to a domain its roles are those
+	// that the user has in any project of it.
+	Principal ims.Principal
+	// Methods are the ways in which the caller proved itself.
+	Methods             []string
+	IssuedAt, ExpiresAt time.Time
+	// DomainScoped says that the token is for the principal's domain.
+	DomainScoped bool
+}
+
+// PasswordLogin names a user by id, or by name and domain (by id or name), and where
+// the request came from, for the limit on failed logins.
+type PasswordLogin struct {
+	UserID, UserName     string
+	DomainID, DomainName string
+	Password             string
+	Source               string
+}
+
+// userRow is a user with its domain.
+type userRow struct {
+	id, name             string
+	enabled              int
+	domainID, domainName string
+}
+
+func (u userRow) isEnabled() bool { return u.enabled == 1 }
+
+// LoginPassword checks a password and issues a token. A refusal is a 401 that does
+// not tell an unknown user from a wrong password; 429 after many failures, 503 when
+// too many wait.
+func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Scope) (string, Token, error) {
+	for _, field := range []*string{&in.UserID, &in.UserName, &in.DomainID, &in.DomainName} {
+		*field = lookupText(*field)
+	}
+	who := strings.Join([]string{in.Source, in.UserID, in.UserName, in.DomainID, in.DomainName}, "\x00")
+	sum := sha256.Sum256([]byte(who))
+	key := string(sum[:])
+	if wait := s.logins.wait(key); wait > 0 {
+		return "", Token{}, &ims.Error{Code: ims.CodeToken, HTTPStatus: http.StatusTooManyRequests,
+			Detail: fmt.Sprintf("too many failed logins, try again in %d s", int(wait.Seconds())+1)}
+	}
+	var user userRow
+	var hash string
+	const columns = `SELECT u.id, u.name, u.enabled, d.id, d.name, u.password_hash
+		FROM identity_users u JOIN identity_domains d ON d.id = u.domain_id WHERE `
+	var row *database.Row
+	switch {
+	case in.UserID != "":
+		row = s.db.QueryRowContext(ctx, columns+`u.id = $1`, in.UserID)
+	case in.DomainID != "":
+		row = s.db.QueryRowContext(ctx, columns+`u.domain_id = $1 AND u.name = $2`, in.DomainID, in.UserName)
+	default:
+		row = s.db.QueryRowContext(ctx, columns+`d.name = $1 AND u.name = $2`, in.DomainName, in.UserName)
+	}
+	err := row.Scan(&user.id, &user.name, &user.enabled, &user.domainID, &user.domainName, &hash)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", Token{}, fmt.Errorf("look up a user: %w", err)
+	}
+	// An unknown user has no hash, which takes as long to refuse as a wrong password.
+	good := false
+	if len(in.Password) <= maxPassword {
+		if good, err = s.hasher.matches(ctx, hash, in.Password); err != nil {
+			return "", Token{}, err
+		}
+	}
+	if !good || !user.isEnabled() {
+		s.logins.failed(key)
+		return "", Token{}, unauthorized("the user or the password is wrong")
+	}
+	return s.issue(ctx, user, scope, []string{MethodPassword}, time.Time{})
+}
+
+// LoginToken issues a token for another scope to the bearer of a token. The new one
+// expires no later than the old one.
+func (s *Service) LoginToken(ctx context.Context, token string, scope Scope) (string, Token, error) {
+	row, err := s.tokenRow(ctx, token)
+	if err != nil {
+		return "", Token{}, err
+	}
+	methods := row.methods
+	if !slices.Contains(methods, MethodToken) {
+		methods = append([]string{MethodToken}, methods...)
+	}
+	return s.issue(ctx, row.user, scope, methods, row.expiresAt)
+}
+
+// issue makes and keeps a token. It expires by notAfter, if that is set.
+func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods []string, notAfter time.Time) (string, Token, error) {
+	fail := func(err error) (string, Token, error) {
+		return "", Token{}, fmt.Errorf("issue a token: %w", err)
+	}
+	at, err := s.resolve(ctx, user, scope)
+	if err != nil {
+		return fail(err)
+	}
+	random, err := s.random(tokenBytes)
+	if err != nil {
+		return fail(err)
+	}
+	secret := base64.RawURLEncoding.EncodeToString(random)
+	now := s.opts.Clock().Truncate(time.Millisecond)
+	t := Token{
+		Principal: at.principal(user), Methods: methods, DomainScoped: at.domain,
+		IssuedAt: now, ExpiresAt: now.Add(s.opts.TokenTTL),
+	}
+	if !notAfter.IsZero() && notAfter.Before(t.ExpiresAt) {
+		t.ExpiresAt = notAfter
+	}
+	domain := ""
+	if at.domain {
+		domain = user.domainID
+	}
+	err = s.db.InTx(ctx, func(tx *database.Tx) error {
+		// LIMIT is there because SQLite takes OFFSET with it alone.
+		_, err := tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE hash IN (SELECT hash FROM identity_tokens
+			WHERE user_id = $1 ORDER BY issued_at DESC, hash LIMIT $2 OFFSET $3)`, user.id, purgeBatch, MaxTokensPerUser-1)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO identity_tokens (hash, user_id, project_id, domain_id, methods, issued_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)`, hashToken(secret), user.id, at.projectID, domain,
+			strings.Join(methods, ","), t.IssuedAt.UnixMilli(), t.ExpiresAt.UnixMilli())
+		return err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return secret, t, nil
+}
+
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+// tokenRow is a token as it is kept, still good.
+type tokenRow struct {
+	user                userRow
+	project, domain     string
+	methods             []string
+	issuedAt, expiresAt time.Time
+}
+
+// tokenRow looks a token up. One that is unknown, expired, revoked or of a disabled
+// user is a 401 that does not say which.
+func (s *Service) tokenRow(ctx context.Context, token string) (tokenRow, error) {
+	refused := unauthorized("the token is unknown, expired or revoked")
+	if token == "" || len(token) > maxTokenLength {
+		return tokenRow{}, refused
+	}
+	var t tokenRow
+	var methods string
+	var issued, expires int64
+	err := s.db.QueryRowContext(ctx, `SELECT t.project_id, t.domain_id, t.methods, t.issued_at, t.expires_at,
+			u.id, u.name, u.enabled, d.id, d.name
+		FROM identity_tokens t
+		JOIN identity_users u ON u.id = t.user_id
+		JOIN identity_domains d ON d.id = u.domain_id
+		WHERE t.hash = $1`, hashToken(token)).
+		Scan(&t.project, &t.domain, &methods, &issued, &expires,
+			&t.user.id, &t.user.name, &t.user.enabled, &t.user.domainID, &t.user.domainName)
+	if errors.Is(err, sql.ErrNoRows) {
+		return t, refused
+	}
+	if err != nil {
+		return t, fmt.Errorf("look up a token: %w", err)
+	}
+	t.methods = strings.Split(methods, ",")
+	t.issuedAt, t.expiresAt = time.UnixMilli(issued).UTC(), time.UnixMilli(expires).UTC()
+	if !t.user.isEnabled() || !s.opts.Clock().Before(t.expiresAt) {
+		return t, refused
+	}
+	return t, nil
+}
+
+// token reads what a token stands for now.
+func (s *Service) token(ctx context.Context, secret string) (Token, error) {
+	row, err := s.tokenRow(ctx, secret)
+	if err != nil {
+		return Token{}, err
+	}
+	at, err := s.resolve(ctx, row.user, Scope{ProjectID: row.project, DomainID: row.domain})
+	if err != nil {
+		return Token{}, err
+	}
+	return Token{
+		Principal: at.principal(row.user), Methods: row.methods, DomainScoped: at.domain,
+		IssuedAt: row.issuedAt, ExpiresAt: row.expiresAt,
+	}, nil
+}
+
+// Show tells what a token stands for to its own user, and to an admin of the project
+// that it is for. For anybody else it is ErrNotFound, as an unknown token is.
+func (s *Service) Show(ctx context.Context, caller ims.Principal, token string) (Token, error) {
+	t, err := s.token(ctx, token)
+	if ims.CodeOf(err) == ims.CodeToken || err == nil && !mayShow(caller, t.Principal) {
+		return Token{}, fmt.Errorf("show a token: %w", ErrNotFound)
+	}
+	if err != nil {
+		return Token{}, fmt.Errorf("show a token: %w", err)
+	}
+	return t, nil
+}
+
+// mayShow reports whether the caller may see and revoke the subject's token.
+func mayShow(caller, subject ims.Principal) bool {
+	return caller.UserID == subject.UserID ||
+		caller.ProjectID != "" && caller.ProjectID == subject.ProjectID && slices.Contains(caller.Roles, ims.RoleAdmin)
+}
+
+// RevokeToken ends a token at once. Who may show it may revoke it; for others it is
+// ErrNotFound.
+func (s *Service) RevokeToken(ctx context.Context, caller ims.Principal, token string) error {
+	if _, err := s.Show(ctx, caller, token); err != nil {
+		return err
+	}
+	err := s.db.InTx(ctx, func(tx *database.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE hash = $1`, hashToken(token))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("revoke a token: %w", err)
+	}
+	return nil
+}
+
+// PurgeTokens deletes the tokens that have expired and tells how many there were.
+func (s *Service) PurgeTokens(ctx context.Context) (int64, error) {
+	var total int64
+	for {
+		var n int64
+		err := s.db.InTx(ctx, func(tx *database.Tx) error {
+			res, err := tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE hash IN (SELECT hash FROM identity_tokens
+				WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`, s.nowMilli(), purgeBatch)
+			if err != nil {
+				return err
+			}
+			n, err = res.RowsAffected()
+			return err
+		})
+		if total += n; err != nil {
+			return total, fmt.Errorf("delete expired tokens: %w", err)
+		}
+		if n < purgeBatch {
+			return total, nil
+		}
+	}
+}
