@@ -1,5 +1,13 @@
 package objectstore
 
+import "time"
+
 // ForceCopy makes the directory store behave as on a file system that can
 // neither clone nor link.
 func (d *Dir) ForceCopy() { d.noLink = true }
+
+// SweepTemp removes temporary files as a start at this time would.
+func (d *Dir) SweepTemp(now time.Time) error { return d.sweepTemp(now) }
+
+// SetStall sets how long a response may bring nothing.
+func (s *S3) SetStall(d time.Duration) { s.stall = d }

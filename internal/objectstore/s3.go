@@ -114,6 +114,7 @@ type S3 struct {
 	cfg       S3Config
 	client    minio.Core
 	transport *http.Transport
+	stall     time.Duration // see s3Stall
 }
 
 // OpenS3 makes the store ready. It does not speak to the endpoint;
@@ -160,7 +161,7 @@ func OpenS3(cfg S3Config) (*S3, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the S3 store: %w", err)
 	}
-	return &S3{cfg: cfg, client: *core, transport: transport}, nil
+	return &S3{cfg: cfg, client: *core, transport: transport, stall: s3Stall}, nil
 }
 
 // Close lets go of idle connections.
@@ -351,7 +352,7 @@ func (s *S3) open(ctx context.Context, loc Location, cond Condition, off, n int6
 		body.Close()
 		return nil, err
 	}
-	return &s3Body{ctx: rctx, outer: ctx, cancel: cancel, loc: loc, body: body, left: n, promised: promised}, nil
+	return &s3Body{ctx: rctx, outer: ctx, cancel: cancel, loc: loc, body: body, stall: s.stall, left: n, promised: promised}, nil
 }
 
 // rangeGiven returns how many bytes a response to a ranged GET holds, and an
@@ -376,7 +377,7 @@ func rangeGiven(h http.Header, off, n int64) (int64, error) {
 // counts as dead.
 const s3Stall = time.Minute
 
-var errStalled = fmt.Errorf("%w: no byte came for %s", ErrUnavailable, s3Stall)
+var errStalled = fmt.Errorf("%w: the response stalled", ErrUnavailable)
 
 // s3Body reads a response and holds it to its promise.
 type s3Body struct {
@@ -384,6 +385,7 @@ type s3Body struct {
 	cancel         context.CancelCauseFunc
 	loc            Location
 	body           io.ReadCloser
+	stall          time.Duration
 	left, promised int64 // bytes to come: asked for, and announced by the response
 	err            error
 }
@@ -400,7 +402,7 @@ func (b *s3Body) Read(p []byte) (int, error) {
 	case len(p) == 0:
 		return 0, nil
 	}
-	stall := time.AfterFunc(s3Stall, func() { b.cancel(errStalled) })
+	stall := time.AfterFunc(b.stall, func() { b.cancel(errStalled) })
 	n, err := b.body.Read(p[:min(int64(len(p)), b.promised)])
 	stall.Stop()
 	b.left -= int64(n)

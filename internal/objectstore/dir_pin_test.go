@@ -1,0 +1,345 @@
+package objectstore_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+var src = objectstore.Location{Bucket: "source", Key: "folder/disk.raw"}
+
+func image(key string) objectstore.Location { return objectstore.Location{Key: key} }
+
+func stat(t *testing.T, s objectstore.Store, loc objectstore.Location) objectstore.ObjectInfo {
+	t.Helper()
+	info, err := s.Stat(t.Context(), loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func adopt(t *testing.T, s objectstore.Store, from, to objectstore.Location) objectstore.ObjectInfo {
+	t.Helper()
+	info, err := s.Adopt(t.Context(), from, stat(t, s, from).Condition(), to, objectstore.AdoptOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func read(t *testing.T, s objectstore.Store, loc objectstore.Location, info objectstore.ObjectInfo) ([]byte, error) {
+	t.Helper()
+	body, err := s.Open(t.Context(), loc, info.Condition(), 0, info.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
+}
+
+func wantRead(t *testing.T, s objectstore.Store, loc objectstore.Location, info objectstore.ObjectInfo, want []byte) {
+	t.Helper()
+	if got, err := read(t, s, loc, info); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read %s: %d bytes, %v; want the %d adopted", loc, len(got), err, len(want))
+	}
+}
+
+func wantChanged(t *testing.T, s objectstore.Store, loc objectstore.Location, info objectstore.ObjectInfo) {
+	t.Helper()
+	if got, err := read(t, s, loc, info); !errors.Is(err, objectstore.ErrChanged) || len(got) != 0 {
+		t.Errorf("read %s: %d bytes, %v; want ErrChanged and no byte", loc, len(got), err)
+	}
+}
+
+func changeTime(t *testing.T, path string) unix.Timespec {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ctim
+}
+
+// onNextTick does something to a file until its change time is another one: a
+// kernel's coarse clock may stand still meanwhile.
+func onNextTick(t *testing.T, path string, do func()) {
+	t.Helper()
+	for before := changeTime(t, path); ; {
+		do()
+		if changeTime(t, path) != before {
+			return
+		}
+	}
+}
+
+// overwrite writes to a file in place.
+func overwrite(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(text), 0)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// overwriteQuietly writes to a file in place and puts its modification time back.
+func overwriteQuietly(t *testing.T, path, text string) {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onNextTick(t, path, func() {
+		overwrite(t, path, text)
+		if err := os.Chtimes(path, time.Time{}, st.ModTime()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// linkedImage is a directory store with an image that is a hard link.
+type linkedImage struct {
+	dirStore
+	path    string // of the source
+	content []byte
+	loc     objectstore.Location
+	info    objectstore.ObjectInfo
+}
+
+func newLinkedImage(t *testing.T) linkedImage {
+	t.Helper()
+	l := linkedImage{dirStore: newDirStore(t, t.TempDir()), content: bytes.Repeat([]byte("content "), 1000), loc: image("image/1/data")}
+	l.path = l.dirStore.path(src.Bucket, src.Key)
+	l.write(t, src.Bucket, src.Key, l.content)
+	l.info = adopt(t, l, src, l.loc)
+	a, err1 := os.Stat(l.path)
+	b, err2 := os.Stat(filepath.Join(l.images, l.loc.Key))
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if !os.SameFile(a, b) {
+		t.Skip("the file system clones files; nothing is linked")
+	}
+	return l
+}
+
+// TestLinkedImageAndItsSource: what may happen to the source of an image that
+// is a link to it, and what the image's readers are told.
+func TestLinkedImageAndItsSource(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		sound bool // the image's bytes are still those adopted
+		do    func(t *testing.T, l linkedImage)
+	}{
+		{"nothing", true, func(*testing.T, linkedImage) {}},
+		{"removed", true, func(t *testing.T, l linkedImage) { must(t, os.Remove(l.path)) }},
+		{"uploaded anew", true, func(t *testing.T, l linkedImage) { l.write(t, src.Bucket, src.Key, []byte("other")) }},
+		{"its bucket removed", true, func(t *testing.T, l linkedImage) { must(t, os.RemoveAll(filepath.Join(l.buckets, src.Bucket))) }},
+		{"linked by somebody", true, func(t *testing.T, l linkedImage) { must(t, os.Link(l.path, l.path+".2")) }},
+		{"mode set", true, func(t *testing.T, l linkedImage) { onNextTick(t, l.path, func() { must(t, os.Chmod(l.path, 0o640)) }) }},
+		{"moved", true, func(t *testing.T, l linkedImage) { must(t, os.Rename(l.path, l.path+".moved")) }},
+		{"its folder moved", true, func(t *testing.T, l linkedImage) {
+			must(t, os.Rename(filepath.Dir(l.path), filepath.Join(l.buckets, src.Bucket, "elsewhere")))
+		}},
+		{"read", true, func(t *testing.T, l linkedImage) {
+			_, err := os.ReadFile(l.path)
+			must(t, err)
+		}},
+		{"written to", false, func(t *testing.T, l linkedImage) { overwrite(t, l.path, "changed") }},
+		{"written to with its time put back", false, func(t *testing.T, l linkedImage) { overwriteQuietly(t, l.path, "changed") }},
+		{"written to quietly, then removed", false, func(t *testing.T, l linkedImage) {
+			overwriteQuietly(t, l.path, "changed")
+			wantChanged(t, l, l.loc, l.info)
+			must(t, os.Remove(l.path))
+		}},
+		{"moved, then written to quietly", false, func(t *testing.T, l linkedImage) {
+			moved := l.path + ".moved"
+			must(t, os.Rename(l.path, moved))
+			wantRead(t, l, l.loc, l.info, l.content)
+			overwriteQuietly(t, moved, "changed")
+		}},
+		{"truncated", false, func(t *testing.T, l linkedImage) { must(t, os.Truncate(l.path, 10)) }},
+		{"appended to", false, func(t *testing.T, l linkedImage) { must(t, os.Truncate(l.path, 1<<20)) }},
+		{"its time set", false, func(t *testing.T, l linkedImage) { must(t, os.Chtimes(l.path, time.Time{}, time.Unix(1, 0))) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLinkedImage(t)
+			c.do(t, l)
+			for range 2 { // what is found is remembered
+				if c.sound {
+					wantRead(t, l, l.loc, l.info, l.content)
+				} else {
+					wantChanged(t, l, l.loc, l.info)
+				}
+			}
+			_, err := l.Stat(t.Context(), l.loc)
+			if err != nil && c.sound {
+				t.Errorf("Stat: %v", err)
+			}
+			must(t, l.Delete(t.Context(), l.loc)) // in any case it can be deleted
+			if left, err := os.ReadDir(filepath.Join(l.images, ".pins")); err != nil || len(left) != 0 {
+				t.Errorf("pins left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestWriteWhileImageIsRead(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(*testing.T, string, string){"plainly": overwrite, "quietly": overwriteQuietly} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLinkedImage(t)
+			body, err := l.Open(t.Context(), l.loc, l.info.Condition(), 0, l.info.Size)
+			must(t, err)
+			defer body.Close()
+			_, err = io.ReadFull(body, make([]byte, 100))
+			must(t, err)
+			write(t, l.path, "changed")
+			if n, err := body.Read(make([]byte, 100)); n != 0 || !errors.Is(err, objectstore.ErrChanged) {
+				t.Errorf("read on: %d bytes, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestWriteWhileSourceIsRead(t *testing.T) {
+	t.Parallel()
+	s := newDirStore(t, t.TempDir())
+	s.write(t, src.Bucket, src.Key, bytes.Repeat([]byte("x"), 1000))
+	info := stat(t, s, src)
+	body, err := s.Open(t.Context(), src, info.Condition(), 0, 1000)
+	must(t, err)
+	defer body.Close()
+	_, err = io.ReadFull(body, make([]byte, 100))
+	must(t, err)
+	overwriteQuietly(t, s.path(src.Bucket, src.Key), "changed")
+	if n, err := body.Read(make([]byte, 100)); n != 0 || !errors.Is(err, objectstore.ErrChanged) {
+		t.Errorf("read on: %d bytes, %v", n, err)
+	}
+}
+
+// TestTwoImagesOfOneFile: the images of one inode share its fate, and deleting
+// one does not change what is known of the other.
+func TestTwoImagesOfOneFile(t *testing.T) {
+	t.Parallel()
+	l := newLinkedImage(t)
+	second, third := image("image/2/data"), image("image/3/data")
+	info2 := adopt(t, l, src, second)
+	info3 := adopt(t, l, src, third)
+	must(t, l.Delete(t.Context(), third))
+	wantRead(t, l, l.loc, l.info, l.content)
+	wantRead(t, l, second, info2, l.content)
+
+	overwriteQuietly(t, l.path, "changed")
+	must(t, l.Delete(t.Context(), second)) // a new link count explains nothing that came before it
+	wantChanged(t, l, l.loc, l.info)
+
+	// The source as it is now is a fine source: its image has to be a copy.
+	now := bytes.Clone(l.content)
+	copy(now, "changed")
+	fresh := adopt(t, l, src, third)
+	wantRead(t, l, third, fresh, now)
+	overwrite(t, l.path, "and again")
+	wantRead(t, l, third, fresh, now)
+	wantChanged(t, l, l.loc, l.info)
+	_ = info3
+}
+
+func TestAcceptMakesTouchedImageReadable(t *testing.T) {
+	t.Parallel()
+	l := newLinkedImage(t)
+	overwriteQuietly(t, l.path, "content ") // the bytes that were there
+	wantChanged(t, l, l.loc, l.info)
+	must(t, l.Accept(t.Context(), l.loc))
+	wantRead(t, l, l.loc, l.info, l.content)
+	overwriteQuietly(t, l.path, "changed")
+	wantChanged(t, l, l.loc, l.info)
+}
+
+// TestImageAreaFromBackup: an image area that was copied to another disk reads
+// as before, with its notes on inodes that are no longer the same and without.
+func TestImageAreaFromBackup(t *testing.T) {
+	t.Parallel()
+	for _, keepPins := range []bool{true, false} {
+		l := newLinkedImage(t)
+		base := t.TempDir()
+		if out, err := exec.Command("cp", "-a", l.buckets, l.images, base).CombinedOutput(); err != nil {
+			t.Fatalf("cp: %v: %s", err, out)
+		}
+		if !keepPins {
+			must(t, os.RemoveAll(filepath.Join(base, "images", ".pins")))
+		}
+		restored := newDirStore(t, base)
+		// cp keeps the link between source and image, as backups may.
+		wantRead(t, restored, l.loc, l.info, l.content)
+		overwrite(t, restored.path(src.Bucket, src.Key), "changed")
+		wantChanged(t, restored, l.loc, l.info)
+	}
+}
+
+// TestStatIsFitToPin: a write right behind Stat, which may come in the same tick
+// of the clock that stamps files, is noticed.
+func TestStatIsFitToPin(t *testing.T) {
+	t.Parallel()
+	s := newDirStore(t, t.TempDir())
+	path := s.path(src.Bucket, src.Key)
+	s.write(t, src.Bucket, src.Key, []byte("generation 00"))
+	for range 20 {
+		overwrite(t, path, "generation 01")
+		info := stat(t, s, src)
+		overwrite(t, path, "generation 02")
+		if _, err := s.Open(t.Context(), src, info.Condition(), 0, 1); !errors.Is(err, objectstore.ErrChanged) {
+			t.Fatalf("open after a write: %v", err)
+		}
+	}
+}
+
+func TestStatOfFileBeingWritten(t *testing.T) {
+	t.Parallel()
+	s := newDirStore(t, t.TempDir())
+	s.write(t, src.Bucket, src.Key, []byte("x"))
+	path, done, stopped := s.path(src.Bucket, src.Key), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				now := time.Now()
+				_ = os.Chtimes(path, now, now) // what a write does to the time, in every tick
+			}
+		}
+	}()
+	_, err := s.Stat(t.Context(), src)
+	close(done)
+	<-stopped
+	if !errors.Is(err, objectstore.ErrUnavailable) {
+		t.Errorf("Stat: %v, want ErrUnavailable", err)
+	}
+	must(t, os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour))) // a time to come is no reason to wait
+	stat(t, s, src)
+}
