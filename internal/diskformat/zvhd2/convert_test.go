@@ -99,14 +99,17 @@ func TestWriterRefusesBlocksOutOfPlace(t *testing.T) {
 }
 
 // fullAfter is a disk that is full after so many bytes.
-type fullAfter struct{ left int }
+type fullAfter struct {
+	bytes.Buffer
+	size int
+}
 
 func (w *fullAfter) Write(p []byte) (int, error) {
-	if len(p) > w.left {
-		return w.left, syscall.ENOSPC
+	if left := w.size - w.Len(); len(p) > left {
+		n, _ := w.Buffer.Write(p[:left])
+		return n, syscall.ENOSPC
 	}
-	w.left -= len(p)
-	return len(p), nil
+	return w.Buffer.Write(p)
 }
 
 // A disk that is full at any point of the file ends the conversion with that
@@ -117,9 +120,13 @@ func TestDiskFull(t *testing.T) {
 	disktest.Fill(raw, 5)
 	whole := convertBytes(t, raw, Options{})
 	for left := 0; left < len(whole); left += 1 + len(whole)/40 {
-		_, err := Convert(t.Context(), &fullAfter{left}, bytes.NewReader(raw), int64(len(raw)), ConvertOptions{})
+		dst := &fullAfter{size: left}
+		_, err := Convert(t.Context(), dst, bytes.NewReader(raw), int64(len(raw)), ConvertOptions{})
 		if !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("full after %d bytes: %v", left, err)
+		}
+		if _, err := Open(bytes.NewReader(dst.Bytes()), int64(dst.Len())); err == nil {
+			t.Fatalf("the first %d bytes of a file were opened", left)
 		}
 	}
 }
