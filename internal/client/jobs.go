@@ -1,0 +1,155 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// Job is the work of one import as the service shows it.
+type Job struct {
+	ID         string
+	Type       ims.JobType
+	Status     ims.JobStatus
+	BeginTime  string // UTC, "" until it has a value
+	EndTime    string
+	ErrorCode  string
+	FailReason string
+	ImageID    string
+	ImageName  string
+	Task       string // what it does now; "" when unknown
+	Percent    int    // 0 to 100
+	// Raw is the service's own document.
+	Raw json.RawMessage
+}
+
+// Err is nil unless the job failed.
+func (j Job) Err() error {
+	if j.Status != ims.JobFail {
+		return nil
+	}
+	return &JobError{Job: j}
+}
+
+// JobError says why a job failed.
+type JobError struct{ Job Job }
+
+func (e *JobError) Error() string {
+	reason := e.Job.FailReason
+	if reason == "" {
+		reason = "the service gave no reason"
+	}
+	if code := e.Job.ErrorCode; code != "" && !strings.HasPrefix(reason, code) {
+		reason = code + ": " + reason
+	}
+	return fmt.Sprintf("job %s failed: %s", e.Job.ID, reason)
+}
+
+// Job asks for a job of the project.
+func (c *Client) Job(ctx context.Context, id string) (Job, error) {
+	project, err := c.project()
+	if err != nil {
+		return Job{}, err
+	}
+	body, err := c.do(ctx, http.MethodGet, []string{"v1", project, "jobs", id}, nil, nil)
+	if err != nil {
+		return Job{}, err
+	}
+	var wire struct {
+		ID         string  `json:"job_id"`
+		Type       string  `json:"job_type"`
+		Status     string  `json:"status"`
+		BeginTime  *string `json:"begin_time"`
+		EndTime    *string `json:"end_time"`
+		ErrorCode  *string `json:"error_code"`
+		FailReason *string `json:"fail_reason"`
+		Entities   struct {
+			ImageID   string  `json:"image_id"`
+			ImageName string  `json:"image_name"`
+			Task      string  `json:"current_task"`
+			Percent   percent `json:"process_percent"`
+		} `json:"entities"`
+	}
+	if err := json.Unmarshal(body, &wire); err != nil {
+		return Job{}, fmt.Errorf("read job %s: %w", id, err)
+	}
+	return Job{
+		ID: wire.ID, Type: ims.JobType(wire.Type), Status: ims.JobStatus(wire.Status),
+		BeginTime: text(wire.BeginTime), EndTime: text(wire.EndTime),
+		ErrorCode: text(wire.ErrorCode), FailReason: text(wire.FailReason),
+		ImageID: wire.Entities.ImageID, ImageName: wire.Entities.ImageName,
+		Task: wire.Entities.Task, Percent: int(wire.Entities.Percent), Raw: body,
+	}, nil
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// percent is a number that services give as a number or as a string.
+type percent int
+
+func (p *percent) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	f, err := strconv.ParseFloat(strings.Trim(string(data), `"`), 64)
+	if err != nil || f != f {
+		return fmt.Errorf("process_percent is %.20s, it must be a number", data)
+	}
+	*p = percent(max(0, min(100, f)))
+	return nil
+}
+
+// How a job is looked at while it runs: often at first, since a quick import takes
+// a second, then every other second.
+const (
+	pollFirst = 100 * time.Millisecond
+	pollMost  = 2 * time.Second
+	// patience is how long a service may be away while a job of its is waited for.
+	patience = 2 * time.Minute
+)
+
+// Wait looks at a job until it has ended and gives its last state; that it failed
+// is no error of Wait. seen is called with the first state and each that differs;
+// away, when not nil, with the fault when the service begins to be away. A service
+// that stays away for two minutes is an error.
+func (c *Client) Wait(ctx context.Context, id string, seen func(Job), away func(error)) (Job, error) {
+	var last Job
+	var gone time.Time // since when there has been no answer
+	for pause := pollFirst; ; pause = min(pause*3/2, pollMost) {
+		job, err := c.Job(ctx, id)
+		switch {
+		case err == nil:
+			gone = time.Time{}
+			if seen != nil && (job.Status != last.Status || job.Task != last.Task || job.Percent != last.Percent) {
+				seen(job)
+			}
+			if job.Status.Final() {
+				return job, nil
+			}
+			last = job
+		case !passing(err):
+			return last, err
+		case gone.IsZero():
+			gone = c.opts.Now()
+			if away != nil {
+				away(err)
+			}
+		case c.opts.Now().Sub(gone) > patience:
+			return last, fmt.Errorf("waited %v for the service to come back: %w", patience, err)
+		}
+		if err := c.opts.Sleep(ctx, pause); err != nil {
+			return last, err
+		}
+	}
+}
