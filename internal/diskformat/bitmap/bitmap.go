@@ -32,8 +32,9 @@ const (
 	BlockSize = 2 << 20
 	// MaxDiskSize is the largest disk, 1 TiB.
 	MaxDiskSize = zdisk.MaxDiskSize
-	// MaxSize is the largest file that can count; a longer one tells nothing.
-	MaxSize = 4 << 20
+	// MaxBMAPSize is the longest block map that is read, in bytes; a longer one
+	// tells nothing.
+	MaxBMAPSize = 3 << 20
 )
 
 // Kind is what a file turned out to be.

@@ -133,8 +133,8 @@ func parse(r io.ReaderAt, size, imageSize int64) (*Map, error) {
 	if text := bytes.TrimLeft(bytes.TrimPrefix(first, []byte("\xef\xbb\xbf")), " \t\r\n"); len(text) == 0 || text[0] != '<' {
 		return newUnknown(imageSize, "it is neither a map of ours nor a block map"), nil
 	}
-	if size > MaxSize {
-		return newUnknown(imageSize, fmt.Sprintf("it has %d bytes, a block map is read up to %d", size, MaxSize)), nil
+	if size > MaxBMAPSize {
+		return newUnknown(imageSize, fmt.Sprintf("it has %d bytes, a block map is read up to %d", size, MaxBMAPSize)), nil
 	}
 	all, err := rest(size)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 )
@@ -144,6 +145,39 @@ func Allocated(fn func()) uint64 {
 	fn()
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Peak is about how much memory fn needs at once: the growth of the heap that
+// the runtime sees with the collector running all the time. It is less exact
+// than Allocated. The caller must not run in parallel.
+func Peak(t testing.TB, fn func()) uint64 {
+	t.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
+	runtime.GC()
+	var before, now runtime.MemStats
+	runtime.ReadMemStats(&before)
+	stop, peak := make(chan struct{}), make(chan uint64)
+	go func() {
+		var most uint64
+		for {
+			runtime.ReadMemStats(&now)
+			most = max(most, now.HeapAlloc)
+			select {
+			case <-stop:
+				peak <- most
+				return
+			default:
+				runtime.Gosched()
+			}
+		}
+	}()
+	fn()
+	close(stop)
+	most := <-peak
+	if most < before.HeapAlloc {
+		return 0
+	}
+	return most - before.HeapAlloc
 }
 
 // TempFile makes a file with the content b, of which runs of zeros become
