@@ -3,6 +3,7 @@ package database
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"embed"
 	"fmt"
@@ -41,21 +42,48 @@ func (db *DB) Migrate(ctx context.Context) (err error) {
 		}
 		defer unlock()
 	}
-	if err := db.migrateTables(ctx); err != nil {
-		return err
-	}
-	if db.dialect == SQLite {
-		m, err := rivermigrate.New(riversqlite.New(db.writer), quietRiver)
-		if err != nil {
-			return err
-		}
-		return migrateRiver(ctx, m)
-	}
-	m, err := rivermigrate.New(riverdatabasesql.New(db.writer), quietRiver)
+	tables, err := db.tables()
 	if err != nil {
 		return err
 	}
-	return migrateRiver(ctx, m)
+	queue, err := db.queueTables()
+	if err != nil {
+		return err
+	}
+	newest := int64(0)
+	for _, s := range tables.ListSources() {
+		newest = max(newest, s.Version)
+	}
+	if err := db.refuseNewer(ctx, "schema", "SELECT MAX(version_id) FROM "+goose.DefaultTablename, newest); err != nil {
+		return err
+	}
+	newest = 0
+	for _, v := range queue.AllVersions() {
+		newest = max(newest, int64(v.Version))
+	}
+	if err := db.refuseNewer(ctx, "queue", "SELECT MAX(version) FROM river_migration", newest); err != nil {
+		return err
+	}
+	if _, err := tables.Up(ctx); err != nil {
+		return err
+	}
+	if _, err := queue.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return fmt.Errorf("the queue: %w", err)
+	}
+	return nil
+}
+
+// refuseNewer reads which version the database has and fails if it is above newest.
+func (db *DB) refuseNewer(ctx context.Context, what, query string, newest int64) error {
+	var found sql.NullInt64
+	err := db.writer.QueryRowContext(ctx, query).Scan(&found)
+	if err != nil && !missingTable(err) {
+		return fmt.Errorf("read the version of its %s: %w", what, err)
+	}
+	if found.Int64 > newest {
+		return fmt.Errorf("its %s has version %d, this program knows versions up to %d: a newer quickims has used it, run that one or restore a backup", what, found.Int64, newest)
+	}
+	return nil
 }
 
 // lockMigration waits until no other process migrates. The lock belongs to a
@@ -81,59 +109,26 @@ func (db *DB) lockMigration(ctx context.Context) (unlock func(), err error) {
 	return drop, nil
 }
 
-func (db *DB) migrateTables(ctx context.Context) error {
+// tables are our own migrations.
+func (db *DB) tables() (*goose.Provider, error) {
 	dialect, source := goose.DialectSQLite3, fs.FS(migrations)
 	if db.dialect == Postgres {
 		dialect, source = goose.DialectPostgres, bytewise{migrations}
 	}
 	source, err := fs.Sub(source, "migrations")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	provider, err := goose.NewProvider(dialect, db.writer, source, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return err
-	}
-	newest := int64(0)
-	for _, s := range provider.ListSources() {
-		newest = max(newest, s.Version)
-	}
-	var found int64
-	err = db.writer.QueryRowContext(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM "+goose.DefaultTablename).Scan(&found)
-	if err != nil && !missingTable(err) {
-		return err
-	}
-	if found > newest {
-		return tooNew("schema", found, newest)
-	}
-	_, err = provider.Up(ctx)
-	return err
+	return goose.NewProvider(dialect, db.writer, source, goose.WithDisableGlobalRegistry(true))
 }
 
-func tooNew(what string, found, newest int64) error {
-	return fmt.Errorf("its %s has version %d, this program knows versions up to %d: a newer quickims has used it, run that one or restore a backup", what, found, newest)
-}
-
-var quietRiver = &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)}
-
-func migrateRiver[T any](ctx context.Context, m *rivermigrate.Migrator[T]) error {
-	newest := 0
-	for _, v := range m.AllVersions() {
-		newest = max(newest, v.Version)
+// queueTables are River's migrations.
+func (db *DB) queueTables() (*rivermigrate.Migrator[*sql.Tx], error) {
+	config := &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)}
+	if db.dialect == SQLite {
+		return rivermigrate.New(riversqlite.New(db.writer), config)
 	}
-	existing, err := m.ExistingVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("read the queue's version: %w", err)
-	}
-	for _, v := range existing {
-		if v.Version > newest {
-			return tooNew("queue", int64(v.Version), int64(newest))
-		}
-	}
-	if _, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
-		return fmt.Errorf("migrate the queue: %w", err)
-	}
-	return nil
+	return rivermigrate.New(riverdatabasesql.New(db.writer), config)
 }
 
 // bytewise gives every column of type TEXT the collation "C", by which PostgreSQL

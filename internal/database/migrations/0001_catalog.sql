@@ -6,8 +6,6 @@
 CREATE TABLE images (
     id                    TEXT PRIMARY KEY,
     project_id            TEXT NOT NULL,
-    -- the domain whose enterprise projects the image may be in
-    domain_id             TEXT NOT NULL,
     enterprise_project_id TEXT NOT NULL,
     name                  TEXT NOT NULL,
     description           TEXT NOT NULL,
