@@ -33,33 +33,6 @@ func (s Seed) GoString() string { return s.String() }
 // LogValue masks the secrets in logs.
 func (s Seed) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Complete makes up what the seed leaves empty: ids, a password and keys at random;
-// the domain and the user are named after the product's roles, the project after the
-// region, as clients expect of a region's main project.
-func (s *Service) Complete(seed Seed, region string) (Seed, error) {
-	var errs []error
-	fill := func(field *string, make func() (string, error)) {
-		if *field == "" {
-			v, err := make()
-			*field = v
-			errs = append(errs, err)
-		}
-	}
-	as := func(v string) func() (string, error) { return func() (string, error) { return v, nil } }
-	fill(&seed.DomainID, s.newID)
-	fill(&seed.DomainName, as("Default"))
-	fill(&seed.ProjectID, s.newID)
-	fill(&seed.ProjectName, as(region))
-	fill(&seed.User, as("admin"))
-	fill(&seed.Password, func() (string, error) { return s.makeUp(24) })
-	fill(&seed.AccessKey, func() (string, error) { return s.makeUp(madeAccessKey) })
-	fill(&seed.SecretKey, s.makeSecret)
-	if err := errors.Join(errs...); err != nil {
-		return Seed{}, fmt.Errorf("make up the first credentials: %w", err)
-	}
-	return seed, nil
-}
-
 // Bootstrapped reports whether the first start has been: whether there are
 // credentials in the database.
 func (s *Service) Bootstrapped(ctx context.Context) (bool, error) {

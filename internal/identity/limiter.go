@@ -9,8 +9,9 @@ import (
 // The count is by source and user together, so that nobody can lock a user out from
 // elsewhere.
 const (
-	loginBurst  = 10
-	loginRefill = 6 * time.Second // for one more
+	loginBurst = 10
+	// LoginRefill is how long it takes until one more may fail.
+	LoginRefill = 6 * time.Second
 	// maxBuckets bounds the limiter's memory.
 	maxBuckets = 4096
 )
@@ -35,7 +36,7 @@ func (l *limiter) wait(key string) time.Duration {
 	if !known {
 		return 0
 	}
-	return max(0, full.Sub(l.clock())-(loginBurst-1)*loginRefill)
+	return max(0, full.Sub(l.clock())-(loginBurst-1)*LoginRefill)
 }
 
 // failed counts a failed try. Tries are counted when they have failed, so that any
@@ -52,7 +53,7 @@ func (l *limiter) failed(key string) {
 		full = now
 	}
 	// However many fail at once, one waits no longer than for a whole bucket.
-	l.full[key] = minTime(full.Add(loginRefill), now.Add(2*loginBurst*loginRefill))
+	l.full[key] = minTime(full.Add(LoginRefill), now.Add(2*loginBurst*LoginRefill))
 }
 
 func minTime(a, b time.Time) time.Time {

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,42 +15,14 @@ import (
 	"github.com/quickims/quickims/internal/ims"
 )
 
-func TestSealKeyFile(t *testing.T) {
+func TestSecretsPrintMasked(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "seal.key")
-	// Several processes make it at once; all must end with the same key.
-	keys := make([]string, 8)
-	var wg sync.WaitGroup
-	for i := range keys {
-		wg.Go(func() {
-			key, err := SealKeyFile(path)
-			if err != nil {
-				t.Error(err)
-			}
-			keys[i] = string(key)
-		})
-	}
-	wg.Wait()
-	for _, key := range keys {
-		if len(key) != SealKeySize || key != keys[0] {
-			t.Fatalf("keys of %d bytes differ", len(key))
+	text := strings.Join([]string{testSeed.String(), testSeed.GoString(), testSeed.LogValue().String(),
+		AccessKey{SecretKey: "secret-key"}.SecretKey.String()}, " ")
+	for _, secret := range []string{testSeed.Password, testSeed.SecretKey, "secret-key"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("%q is printed in clear", secret)
 		}
-	}
-	info := must(os.Stat(path))
-	if info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v", info.Mode())
-	}
-	if names := must(os.ReadDir(filepath.Dir(path))); len(names) != 1 {
-		t.Errorf("%d files are left", len(names))
-	}
-	for _, content := range []string{"", "xyz", strings.Repeat("0", 62), strings.Repeat("0", 66), strings.Repeat("0", 1<<20)} {
-		check(t, os.WriteFile(path, []byte(content), 0o600))
-		if _, err := SealKeyFile(path); err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("a seal key of %d characters: %v", len(content), err)
-		}
-	}
-	if _, err := SealKeyFile(filepath.Join(path, "x")); err == nil {
-		t.Error("a seal key below a file")
 	}
 }
 
@@ -90,7 +59,7 @@ func TestSeal(t *testing.T) {
 
 func TestPasswordHashes(t *testing.T) {
 	t.Parallel()
-	h := must(newHasher(2, rand.Reader))
+	h := must(newHasher(2, DefaultPasswordCost, rand.Reader))
 	ctx := t.Context()
 	stored := must(h.hash(ctx, "password"))
 	if !strings.HasPrefix(stored, "$argon2id$v=19$m=19456,t=2,p=1$") {
@@ -108,7 +77,7 @@ func TestPasswordHashes(t *testing.T) {
 		t.Error("no password matches no hash")
 	}
 	// A hash with other parameters, made before they were raised.
-	weak := argonParams{memory: 64, time: 1, threads: 2}
+	weak := PasswordCost{MemoryKiB: 64, Passes: 1, Lanes: 2}
 	salt := []byte("0123456789abcdef")
 	if !must(h.matches(ctx, encodeHash(weak, salt, weak.key("password", salt, 32)), "password")) {
 		t.Error("a hash with its own parameters does not match")
@@ -125,16 +94,20 @@ func TestPasswordHashes(t *testing.T) {
 			t.Errorf("stored hash %s: %v, %v", bad, ok, err)
 		}
 	}
-	if _, err := newHasher(0, rand.Reader); err != nil {
-		return
+	for _, tc := range []struct {
+		atOnce int
+		cost   PasswordCost
+	}{{0, cheap}, {65, cheap}, {1, PasswordCost{}}, {1, PasswordCost{1 << 20, 1, 1}}, {1, PasswordCost{64, 17, 1}}, {1, PasswordCost{64, 1, 17}}} {
+		if _, err := newHasher(tc.atOnce, tc.cost, rand.Reader); err == nil {
+			t.Errorf("a hasher of %d at once, cost %v", tc.atOnce, tc.cost)
+		}
 	}
-	t.Error("a hasher without a slot")
 }
 
 // TestHashesWaitTheirTurn holds that memory is bounded by the slots, and the queue too.
 func TestHashesWaitTheirTurn(t *testing.T) {
 	t.Parallel()
-	h := must(newHasher(1, rand.Reader))
+	h := must(newHasher(1, cheap, rand.Reader))
 	leave := must(h.enter(t.Context()))
 	ctx, cancel := context.WithCancel(t.Context())
 	results := make(chan error, maxWaitingHashes+1)
@@ -169,7 +142,7 @@ func TestLimiter(t *testing.T) {
 		}
 		l.failed("a")
 	}
-	if wait := l.wait("a"); wait != loginRefill {
+	if wait := l.wait("a"); wait != LoginRefill {
 		t.Errorf("an empty bucket waits %v", wait)
 	}
 	if wait := l.wait("b"); wait != 0 {
@@ -178,20 +151,46 @@ func TestLimiter(t *testing.T) {
 	for range 1000 { // all in flight at once
 		l.failed("a")
 	}
-	if wait := l.wait("a"); wait > 2*loginBurst*loginRefill {
+	if wait := l.wait("a"); wait > 2*loginBurst*LoginRefill {
 		t.Errorf("an overdrawn bucket waits %v", wait)
 	}
-	c.advance(2 * loginBurst * loginRefill)
+	c.advance(2 * loginBurst * LoginRefill)
 	if wait := l.wait("a"); wait != 0 {
 		t.Errorf("a bucket that had time to fill waits %v", wait)
 	}
-	for i := range 3 * maxBuckets {
+	for i := range maxBuckets + 100 {
 		l.failed(fmt.Sprint(i))
 		c.advance(time.Millisecond)
 	}
 	if n := len(l.full); n > maxBuckets {
 		t.Errorf("%d buckets are kept", n)
 	}
+}
+
+func TestFailedLoginsAreSlowedDown(t *testing.T) {
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) {
+		w := newWorld(t, db)
+		in := PasswordLogin{UserID: w.admin.ID, Password: "wrong", Source: "192.0.2.1"}
+		for range loginBurst {
+			_, _, err := w.LoginPassword(t.Context(), in, Scope{})
+			refusedWith(t, err, "wrong")
+		}
+		in.Password = testSeed.Password
+		_, _, err := w.LoginPassword(t.Context(), in, Scope{})
+		if e, ok := errors.AsType[*ims.Error](err); !ok || e.Status() != http.StatusTooManyRequests {
+			t.Fatalf("after %d failures: %v", loginBurst, err)
+		}
+		elsewhere := in
+		elsewhere.Source = "192.0.2.2"
+		if _, _, err := w.LoginPassword(t.Context(), elsewhere, Scope{}); err != nil {
+			t.Fatalf("the user is locked out by another's failures: %v", err)
+		}
+		w.clock.advance(LoginRefill)
+		if _, _, err := w.LoginPassword(t.Context(), in, Scope{}); err != nil {
+			t.Fatalf("after the wait: %v", err)
+		}
+	})
 }
 
 func TestManagement(t *testing.T) {

@@ -15,20 +15,22 @@ import (
 	"github.com/quickims/quickims/internal/ims"
 )
 
-// argonParams are argon2id's cost. They are stored with each hash, so that they can
-// be raised without making old hashes worthless.
-type argonParams struct {
-	memory  uint32 // KiB
-	time    uint32 // passes
-	threads uint8
+// PasswordCost is what it takes to try a password with argon2id. It is stored with
+// each hash, so that it can be raised without making old hashes worthless.
+type PasswordCost struct {
+	MemoryKiB uint32 // 8 to 262144
+	Passes    uint32 // 1 to 16
+	Lanes     uint8  // 1 to 16
 }
 
-// defaultArgon is the first of OWASP's recommended settings for argon2id that needs
-// less than 32 MiB: 19 MiB, 2 passes, 1 lane.
-var defaultArgon = argonParams{memory: 19 << 10, time: 2, threads: 1}
+// DefaultPasswordCost is a setting that OWASP's password storage cheat sheet
+// recommends for argon2id: 19 MiB, 2 passes, 1 lane.
+var DefaultPasswordCost = PasswordCost{MemoryKiB: 19 << 10, Passes: 2, Lanes: 1}
 
-// maxArgon bounds what a stored hash may ask for.
-var maxArgon = argonParams{memory: 256 << 10, time: 16, threads: 16}
+// valid bounds what an operator, or a stored hash, may ask for.
+func (c PasswordCost) valid() bool {
+	return 8 <= c.MemoryKiB && c.MemoryKiB <= 256<<10 && 1 <= c.Passes && c.Passes <= 16 && 1 <= c.Lanes && c.Lanes <= 16
+}
 
 const (
 	saltSize = 16 // bytes, RFC 9106, 4
@@ -42,21 +44,26 @@ type hasher struct {
 	slots   chan struct{}
 	waiting atomic.Int64
 	random  io.Reader
+	cost    PasswordCost
 	// dummy is what the password of an unknown user is compared with: the answer
 	// takes as long as for a known one.
 	dummy string
 }
 
-func newHasher(atOnce int, random io.Reader) (*hasher, error) {
+func newHasher(atOnce int, cost PasswordCost, random io.Reader) (*hasher, error) {
 	if atOnce < 1 || atOnce > 64 {
 		return nil, fmt.Errorf("%d password hashes at once: it must be 1 to 64", atOnce)
 	}
-	h := &hasher{slots: make(chan struct{}, atOnce), random: random}
+	if !cost.valid() {
+		return nil, fmt.Errorf("password cost of %d KiB, %d passes, %d lanes: it must be within 8 to 262144, 1 to 16, 1 to 16",
+			cost.MemoryKiB, cost.Passes, cost.Lanes)
+	}
+	h := &hasher{slots: make(chan struct{}, atOnce), cost: cost, random: random}
 	salt := make([]byte, saltSize)
 	if _, err := io.ReadFull(random, salt); err != nil {
 		return nil, fmt.Errorf("make a salt: %w", err)
 	}
-	h.dummy = encodeHash(defaultArgon, salt, make([]byte, hashSize))
+	h.dummy = encodeHash(cost, salt, make([]byte, hashSize))
 	return h, nil
 }
 
@@ -87,7 +94,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 		return "", err
 	}
 	defer leave()
-	return encodeHash(defaultArgon, salt, defaultArgon.key(password, salt, hashSize)), nil
+	return encodeHash(h.cost, salt, h.cost.key(password, salt, hashSize)), nil
 }
 
 // matches compares a password with its stored form. An empty form matches nothing,
@@ -97,7 +104,7 @@ func (h *hasher) matches(ctx context.Context, stored, password string) (bool, er
 	if !known {
 		stored = h.dummy
 	}
-	params, salt, want, err := decodeHash(stored)
+	cost, salt, want, err := decodeHash(stored)
 	if err != nil {
 		return false, err
 	}
@@ -106,32 +113,32 @@ func (h *hasher) matches(ctx context.Context, stored, password string) (bool, er
 		return false, err
 	}
 	defer leave()
-	got := params.key(password, salt, uint32(len(want)))
+	got := cost.key(password, salt, uint32(len(want)))
 	return subtle.ConstantTimeCompare(got, want) == 1 && known, nil
 }
 
-func (p argonParams) key(password string, salt []byte, size uint32) []byte {
-	return argon2.IDKey([]byte(password), salt, p.time, p.memory, p.threads, size)
+func (c PasswordCost) key(password string, salt []byte, size uint32) []byte {
+	return argon2.IDKey([]byte(password), salt, c.Passes, c.MemoryKiB, c.Lanes, size)
 }
 
 // encodeHash writes the form that argon2's reference implementation prints.
-func encodeHash(p argonParams, salt, key []byte) string {
+func encodeHash(c PasswordCost, salt, key []byte) string {
 	b64 := base64.RawStdEncoding.EncodeToString
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.memory, p.time, p.threads, b64(salt), b64(key))
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.MemoryKiB, c.Passes, c.Lanes, b64(salt), b64(key))
 }
 
-func decodeHash(s string) (p argonParams, salt, key []byte, err error) {
-	fail := func(what string) (argonParams, []byte, []byte, error) {
-		return argonParams{}, nil, nil, fmt.Errorf("a stored password hash has %s", what)
+func decodeHash(s string) (c PasswordCost, salt, key []byte, err error) {
+	fail := func(what string) (PasswordCost, []byte, []byte, error) {
+		return PasswordCost{}, nil, nil, fmt.Errorf("a stored password hash has %s", what)
 	}
 	parts := strings.Split(s, "$")
 	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return fail("no known form")
 	}
-	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &p.memory, &p.time, &p.threads); err != nil {
+	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &c.MemoryKiB, &c.Passes, &c.Lanes); err != nil {
 		return fail("no known parameters")
 	}
-	if p.memory < 8 || p.memory > maxArgon.memory || p.time < 1 || p.time > maxArgon.time || p.threads < 1 || p.threads > maxArgon.threads {
+	if !c.valid() {
 		return fail("parameters out of bounds")
 	}
 	if salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil || len(salt) < 8 || len(salt) > 64 {
@@ -140,7 +147,7 @@ func decodeHash(s string) (p argonParams, salt, key []byte, err error) {
 	if key, err = base64.RawStdEncoding.DecodeString(parts[5]); err != nil || len(key) < 16 || len(key) > 64 {
 		return fail("a malformed key")
 	}
-	return p, salt, key, nil
+	return c, salt, key, nil
 }
 
 func checkPassword(password string) error {

@@ -2,15 +2,9 @@ package identity
 
 import (
 	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -54,63 +48,4 @@ func (s sealer) open(accessKey, sealed string) (string, error) {
 		return "", fmt.Errorf("the secret of access key %s does not open: the seal key is not the one it was sealed with", accessKey)
 	}
 	return string(secret), nil
-}
-
-// SealKeyFile reads the seal key from a file of 64 hex digits and makes the file,
-// mode 0600, where there is none. Without it the secrets in the database are lost.
-func SealKeyFile(path string) ([]byte, error) {
-	key, err := readSealKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	key = make([]byte, SealKeySize)
-	if _, err := io.ReadFull(rand.Reader, key); err != nil {
-		return nil, fmt.Errorf("make the seal key %s: %w", path, err)
-	}
-	// Written aside, then linked: the name appears with its whole content, and of
-	// two processes that start at once one key wins.
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return nil, fmt.Errorf("make the seal key: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(hex.EncodeToString(key) + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		if err = os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
-			return readSealKey(path)
-		}
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make the seal key %s: %w", path, err)
-	}
-	return key, nil
-}
-
-func readSealKey(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the seal key: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 256))
-	if err != nil {
-		return nil, fmt.Errorf("read the seal key %s: %w", path, err)
-	}
-	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(key) != SealKeySize {
-		return nil, fmt.Errorf("the seal key %s must be %d hex digits", path, 2*SealKeySize)
-	}
-	return key, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

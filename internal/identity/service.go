@@ -39,7 +39,8 @@ const (
 	// MaxTokensPerUser bounds what one user can make the service keep; the oldest
 	// tokens of a user are revoked beyond it.
 	MaxTokensPerUser = 5000
-	// DefaultHashes is how many passwords are hashed at once; each takes 19 MiB.
+	// DefaultHashes is how many passwords are hashed at once; each takes the memory of
+	// its PasswordCost.
 	DefaultHashes = 2
 
 	maxName     = 64   // characters of a name
@@ -60,13 +61,16 @@ var ErrUnavailable = database.ErrUnavailable
 
 // Options of a Service. The zero value is good but for SealKey.
 type Options struct {
-	// SealKey is SealKeySize bytes that seal the secrets of access keys; SealKeyFile
-	// reads or makes them. Processes that share a database share the key.
+	// SealKey is SealKeySize random bytes that seal the secrets of access keys. They
+	// are kept outside the database, for as long as it; processes that share a
+	// database share the key.
 	SealKey []byte
 	// TokenTTL is how long a token is good for, DefaultTokenTTL if 0.
 	TokenTTL time.Duration
 	// Hashes is how many passwords are hashed at once, DefaultHashes if 0.
 	Hashes int
+	// PasswordCost is the cost of a new password's hash, DefaultPasswordCost if zero.
+	PasswordCost PasswordCost
 	// Clock gives the time, time.Now if nil.
 	Clock func() time.Time
 	// Random gives randomness for ids, salts, tokens and keys, crypto/rand if nil.
@@ -93,6 +97,9 @@ func New(db *database.DB, opts Options) (*Service, error) {
 	if opts.Hashes == 0 {
 		opts.Hashes = DefaultHashes
 	}
+	if opts.PasswordCost == (PasswordCost{}) {
+		opts.PasswordCost = DefaultPasswordCost
+	}
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}
@@ -103,7 +110,7 @@ func New(db *database.DB, opts Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	h, err := newHasher(opts.Hashes, opts.Random)
+	h, err := newHasher(opts.Hashes, opts.PasswordCost, opts.Random)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
@@ -132,8 +139,6 @@ func (s *Service) random(n int) ([]byte, error) {
 	}
 	return b, nil
 }
-
-func (s *Service) nowMilli() int64 { return s.opts.Clock().UnixMilli() }
 
 // checkName holds a domain's, project's or user's name to 1-64 printable characters
 // without white space at its ends.

@@ -268,25 +268,24 @@ func (s *Service) RevokeToken(ctx context.Context, caller ims.Principal, token s
 	return nil
 }
 
-// PurgeTokens deletes the tokens that have expired and tells how many there were.
-func (s *Service) PurgeTokens(ctx context.Context) (int64, error) {
-	var total int64
+// PurgeTokens deletes the tokens that have expired, some at a time.
+func (s *Service) PurgeTokens(ctx context.Context) error {
 	for {
 		var n int64
 		err := s.db.InTx(ctx, func(tx *database.Tx) error {
 			res, err := tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE hash IN (SELECT hash FROM identity_tokens
-				WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`, s.nowMilli(), purgeBatch)
+				WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)`, s.opts.Clock().UnixMilli(), purgeBatch)
 			if err != nil {
 				return err
 			}
 			n, err = res.RowsAffected()
 			return err
 		})
-		if total += n; err != nil {
-			return total, fmt.Errorf("delete expired tokens: %w", err)
+		if err != nil {
+			return fmt.Errorf("delete expired tokens: %w", err)
 		}
 		if n < purgeBatch {
-			return total, nil
+			return nil
 		}
 	}
 }

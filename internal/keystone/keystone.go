@@ -1,0 +1,243 @@
+// Package keystone is the wire of /v3: the part of the OpenStack Identity API v3 that
+// clients of an image service use. Tokens are issued, shown and revoked; projects,
+// domains and users are those of the caller; the catalog says where the services are.
+//
+// Each method of Handlers answers one route; the API's table says which. They
+// authenticate the caller themselves and write errors in Keystone's own form.
+package keystone
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quickims/quickims/internal/identity"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// Bounds of a request.
+const (
+	// MaxBody is the longest body, in bytes.
+	MaxBody = 1 << 20
+	// timeout bounds the work on one request, the wait for a password's turn included.
+	timeout = 30 * time.Second
+)
+
+// Options say what the documents hold.
+type Options struct {
+	// Region is the region of the catalog's endpoints.
+	Region string
+	// PublicURL is the service's root as clients see it; empty: what the request's
+	// Host and its connection say.
+	PublicURL string
+	// S3URL is the root of the S3 face, empty if there is none. A host that stands
+	// for all addresses of the machine is replaced by the request's.
+	S3URL string
+	// Logger gets what is answered with a 500 or 503; nil drops it.
+	Logger *slog.Logger
+}
+
+// Handlers answer the routes of /v3. They are safe for concurrent use.
+type Handlers struct {
+	identity *identity.Service
+	opts     Options
+	log      *slog.Logger
+}
+
+// New makes the handlers.
+func New(s *identity.Service, opts Options) *Handlers {
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	opts.PublicURL = strings.TrimRight(opts.PublicURL, "/")
+	opts.S3URL = strings.TrimRight(opts.S3URL, "/")
+	return &Handlers{identity: s, opts: opts, log: log}
+}
+
+// root is the service's root URL without a slash at its end.
+func (h *Handlers) root(r *http.Request) string {
+	if h.opts.PublicURL != "" {
+		return h.opts.PublicURL
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + host(r)
+}
+
+// host is the host that the client asked, with its port. A request of HTTP/1.0 may
+// have none, and nobody needs one with characters that no host has.
+func host(r *http.Request) string {
+	if r.Host != "" && !strings.ContainsAny(r.Host, "/\\@?#%\"'<>()&;, ") {
+		return r.Host
+	}
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return addr.String()
+	}
+	return "localhost"
+}
+
+// s3URL is the root of the S3 face as this client reaches it, "" if there is none.
+func (h *Handlers) s3URL(r *http.Request) string {
+	u, err := url.Parse(h.opts.S3URL)
+	if err != nil || h.opts.S3URL == "" {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsUnspecified() {
+		asked, err := url.Parse(h.root(r))
+		if err != nil {
+			return ""
+		}
+		u.Host = net.JoinHostPort(asked.Hostname(), u.Port())
+	}
+	return u.String()
+}
+
+// answer is what a handler gives back to be written.
+type answer struct {
+	status int
+	header map[string]string
+	body   any // nil: none
+}
+
+// serve reads the body, runs f within the time limit, and writes its answer or error.
+func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, r *http.Request, body []byte) (answer, error)) {
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	w.Header().Set("Vary", "X-Auth-Token, X-Subject-Token")
+	w.Header().Set("Cache-Control", "no-store")
+	var a answer
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if err == nil {
+		a, err = f(ctx, r, body)
+	}
+	if err != nil {
+		h.writeError(w, r, err)
+		return
+	}
+	for name, value := range a.header {
+		w.Header().Set(name, value)
+	}
+	write(w, a.status, a.body)
+}
+
+// asCaller runs f for an authenticated caller.
+func (h *Handlers) asCaller(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, caller ims.Principal) (answer, error)) {
+	h.serve(w, r, func(ctx context.Context, r *http.Request, body []byte) (answer, error) {
+		caller, err := h.identity.Authenticate(ctx, r, body)
+		if err != nil {
+			return answer{}, err
+		}
+		return f(ctx, caller)
+	})
+}
+
+func write(w http.ResponseWriter, status int, body any) {
+	if body == nil {
+		w.WriteHeader(status)
+		return
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(body); err != nil {
+		panic(err) // our own types, which can all be encoded
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
+	w.WriteHeader(status)
+	w.Write(buf.Bytes()) // an error means that the client has gone
+}
+
+// errorBody is Keystone's form of an error.
+type errorBody struct {
+	Error struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+		Title   string `json:"title"`
+	} `json:"error"`
+}
+
+// badRequest is a fault of the request's form.
+type badRequest struct{ text string }
+
+func (e *badRequest) Error() string { return e.text }
+
+func badRequestf(format string, args ...any) error { return &badRequest{fmt.Sprintf(format, args...)} }
+
+// writeError answers with err. What nobody classified is a 500 with a fixed text; the
+// log has the cause, under the request's id.
+func (h *Handlers) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client has gone
+	}
+	status, message := classify(err)
+	switch status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", h.root(r)+"/v3"))
+	case http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", strconv.Itoa(int(identity.LoginRefill.Seconds())))
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	}
+	if status >= http.StatusInternalServerError {
+		h.log.ErrorContext(r.Context(), "identity request failed", "method", r.Method, "path", r.URL.Path,
+			"status", status, "request_id", w.Header().Get("X-Request-Id"), "error", err)
+	}
+	var body errorBody
+	body.Error.Code, body.Error.Message, body.Error.Title = status, message, http.StatusText(status)
+	write(w, status, body)
+}
+
+func classify(err error) (status int, message string) {
+	if e, ok := errors.AsType[*badRequest](err); ok {
+		return http.StatusBadRequest, e.text
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is longer than %d bytes.", MaxBody)
+	}
+	if e, ok := errors.AsType[*ims.Error](err); ok {
+		if e.Status() == http.StatusUnauthorized {
+			return http.StatusUnauthorized, "Authentication failed: " + e.Detail + "."
+		}
+		return e.Status(), e.Detail
+	}
+	switch {
+	case errors.Is(err, identity.ErrNotFound):
+		return http.StatusNotFound, "The token does not exist, or it is not the caller's."
+	case errors.Is(err, identity.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable, "The service cannot answer just now, try again."
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return http.StatusBadRequest, "The body broke off."
+	}
+	return http.StatusInternalServerError, "An unexpected error prevented the server from answering."
+}
+
+// source is where a request came from, as far as failed logins are counted together:
+// an address, or the network of 64 bits that one IPv6 host may have.
+func source(r *http.Request) string {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	ip := at.Addr().Unmap()
+	if ip.Is6() {
+		if prefix, err := ip.WithZone("").Prefix(64); err == nil {
+			return prefix.String()
+		}
+	}
+	return ip.String()
+}
