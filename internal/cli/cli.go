@@ -1,0 +1,143 @@
+// Package cli is the command line of quickims: one file for each command, and what
+// they share.
+//
+// Its contract, which scripts may rely on: the result goes to stdout, all else
+// (progress, notes, errors) to stderr. With --json the result is one JSON document
+// and what goes to stderr is one JSON document a line: {"event":…} for what goes
+// on, {"error":{"code","message","details"}} at last when the command failed. The
+// exit status is 0, 1 for a command that failed or was interrupted, and 2 for one
+// that was not called rightly.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/quickims/quickims/internal/client"
+)
+
+// Env is what a command has of its surroundings.
+type Env struct {
+	Stdout, Stderr io.Writer
+	// Getenv answers "" for a variable that is not set.
+	Getenv func(string) string
+	// Version is the program's own, "" to go by what the go tool noted.
+	Version string
+}
+
+// OSEnv is the process's own.
+func OSEnv() Env { return Env{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv} }
+
+// The exit statuses.
+const (
+	statusOK     = 0
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+// commands is the grammar of the command line.
+type commands struct {
+	JSON  bool `name:"json" help:"Print JSON: the result as one document on stdout, progress and errors as one document a line on stderr."`
+	Quiet bool `short:"q" help:"Show no progress."`
+
+	Serve   ServeCmd   `cmd:"" group:"The service" help:"Run the image service."`
+	Import  ImportCmd  `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
+	Upload  UploadCmd  `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
+	Job     JobCmd     `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
+	Image   ImageCmd   `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
+	Convert ConvertCmd `cmd:"" group:"Work on disk files" help:"Convert a disk file from RAW to ZVHD2 or back."`
+	Mf      MfCmd      `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
+	Info    InfoCmd    `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
+	Verify  VerifyCmd  `cmd:"" group:"Work on disk files" help:"Check every byte of a disk file against its checksums."`
+	Version VersionCmd `cmd:"" group:"About" help:"Print the version."`
+}
+
+// session is one run of a command.
+type session struct {
+	Env
+	json, quiet bool
+	now         func() time.Time
+}
+
+// usageError is a fault of the call. Nothing was tried.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// Main runs the command that args name (without the program's own name) and gives
+// the exit status. When ctx ends, the command gives up in order: nothing half-made
+// stays.
+func Main(ctx context.Context, args []string, env Env) int {
+	s := &session{Env: env, now: time.Now, json: asksJSON(args)}
+	var grammar commands
+	helped := false
+	parser, err := kong.New(&grammar,
+		kong.Name("quickims"),
+		kong.Description("A self-hosted image service: a disk file in a bucket becomes an image within a second. Run \"quickims COMMAND --help\" for examples."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.Writers(env.Stdout, env.Stderr),
+		kong.Exit(func(int) { helped = true }), // only --help exits
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(s, &s.Env),
+	)
+	if err != nil {
+		return s.fail(fmt.Errorf("set up the command line: %w", err)) // a broken build: the grammar is constant
+	}
+	if len(args) == 0 {
+		args, helped = []string{"--help"}, false
+		parser.Stdout = env.Stderr
+		_, _ = parser.Parse(args) // prints the help; what follows it is of no interest
+		return statusUsage
+	}
+	call, err := parser.Parse(args)
+	switch {
+	case helped:
+		return statusOK
+	case err != nil:
+		hint := "quickims --help"
+		if parse, ok := errors.AsType[*kong.ParseError](err); ok {
+			if node := parse.Context.Selected(); node != nil {
+				hint = node.FullPath() + " --help"
+			}
+		}
+		if _, ok := errors.AsType[*usageError](err); !ok {
+			err = usagef("%s (see \"%s\")", strings.TrimSpace(err.Error()), hint)
+		}
+		return s.fail(err)
+	}
+	s.json, s.quiet = grammar.JSON, grammar.Quiet
+	if err := call.Run(); err != nil {
+		return s.fail(err)
+	}
+	return statusOK
+}
+
+// asksJSON finds --json before the line is parsed: a line that can't be is an error
+// that must be printed in the form asked for.
+func asksJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json")
+}
+
+// fail prints err and gives the status that belongs to it.
+func (s *session) fail(err error) int {
+	s.printError(err)
+	if _, ok := errors.AsType[*usageError](err); ok || errors.Is(err, client.ErrNotConfigured) {
+		return statusUsage
+	}
+	return statusFailed
+}

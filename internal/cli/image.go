@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/quickims/quickims/internal/client"
+)
+
+// ImageCmd groups the commands on images.
+type ImageCmd struct {
+	List   ImageListCmd   `cmd:"" help:"List the project's images."`
+	Show   ImageShowCmd   `cmd:"" help:"Show all attributes of an image."`
+	Save   ImageSaveCmd   `cmd:"" help:"Write an image's disk to a file."`
+	Delete ImageDeleteCmd `cmd:"" help:"Delete images and their data."`
+}
+
+// Help shows the commands' use.
+func (ImageCmd) Help() string {
+	return `Examples:
+
+    quickims image list
+    quickims image show 8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+    quickims image save web web.raw
+    quickims image delete 8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+`
+}
+
+// ImageListCmd lists images.
+type ImageListCmd struct {
+	serverFlags
+	Name   string   `help:"Only images of this name."`
+	Status string   `enum:",queued,saving,active,killed" default:"" placeholder:"STATUS" help:"Only images of this status: queued, saving, active or killed. Default: all but killed."`
+	Tag    []string `sep:"none" placeholder:"KEY=VALUE" help:"Only images with this tag. May be given several times: all must match."`
+	Limit  int      `placeholder:"N" help:"At most N images, the newest."`
+}
+
+// Help shows the command's use.
+func (ImageListCmd) Help() string {
+	return `Examples:
+
+    quickims image list
+    quickims image list --status active --tag role=web
+    quickims image list --json --limit 10
+`
+}
+
+// Validate checks what the grammar can't say.
+func (c *ImageListCmd) Validate() error {
+	if c.Limit < 0 {
+		return fmt.Errorf("--limit %d: at least 1 is wanted", c.Limit)
+	}
+	return nil
+}
+
+// Run lists.
+func (c *ImageListCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	filter := url.Values{}
+	for key, value := range map[string]string{"name": c.Name, "status": c.Status} {
+		if value != "" {
+			filter.Set(key, value)
+		}
+	}
+	for _, tag := range c.Tag {
+		filter.Add("tag", tag)
+	}
+	images, err := service.Images(ctx, filter, c.Limit)
+	if err != nil {
+		return fmt.Errorf("list the images: %w", interrupted(ctx, err))
+	}
+	doc := struct {
+		Images []json.RawMessage `json:"images"`
+	}{Images: []json.RawMessage{}}
+	for _, img := range images {
+		doc.Images = append(doc.Images, img.Raw)
+	}
+	return s.result(doc, func(w io.Writer) {
+		if len(images) == 0 {
+			fmt.Fprintln(s.Stderr, "no images")
+			return
+		}
+		fmt.Fprintln(w, "ID\tNAME\tSTATUS\tSYSTEM\tMIN DISK\tFILE\tCREATED\tTAGS")
+		for _, img := range images {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d GiB\t%s\t%s\t%s\n", img.ID, img.Name, img.Status, system(img),
+				img.MinDisk, fileSize(img.Size), when(img.CreatedAt), cmp.Or(strings.Join(img.Tags, ","), "-"))
+		}
+	})
+}
+
+// system is what the image holds: its operating system, or that it has none.
+func system(img client.Image) string {
+	switch {
+	case img.OSVersion != "":
+		return img.OSVersion
+	case img.Env == "DataImage":
+		return "data disk"
+	}
+	return "-"
+}
+
+func fileSize(decimal string) string {
+	n, err := strconv.ParseInt(decimal, 10, 64)
+	if err != nil {
+		return "-"
+	}
+	return size(n)
+}
+
+// ImageShowCmd shows an image.
+type ImageShowCmd struct {
+	serverFlags
+	Image string `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
+}
+
+// Help shows the command's use.
+func (ImageShowCmd) Help() string {
+	return "Example:\n\n    quickims image show 8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03\n"
+}
+
+// Run shows it.
+func (c *ImageShowCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	id, err := s.imageID(ctx, service, c.Image)
+	if err != nil {
+		return err
+	}
+	img, err := service.Image(ctx, id)
+	if err != nil {
+		return fmt.Errorf("show image %s: %w", c.Image, interrupted(ctx, err))
+	}
+	return s.result(img.Raw, func(w io.Writer) { printImage(w, img) })
+}
+
+// firstAttributes stand before the others, which follow by name.
+var firstAttributes = []string{"id", "name", "status"}
+
+func printImage(w io.Writer, img client.Image) {
+	var all map[string]any
+	if err := json.Unmarshal(img.Raw, &all); err != nil {
+		return // it was read before
+	}
+	names := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+	})
+	for _, name := range names {
+		switch v := all[name].(type) {
+		case nil:
+		case string:
+			fmt.Fprintf(w, "%s\t%s\n", name, v)
+		case []any:
+			fmt.Fprintf(w, "%s\t%s\n", name, strings.Trim(fmt.Sprint(v), "[]"))
+		default:
+			text, _ := json.Marshal(v) // it came from JSON
+			fmt.Fprintf(w, "%s\t%s\n", name, text)
+		}
+	}
+}
+
+func rank(name string) int {
+	if i := slices.Index(firstAttributes, name); i >= 0 {
+		return i
+	}
+	return len(firstAttributes)
+}
+
+// ImageDeleteCmd deletes images.
+type ImageDeleteCmd struct {
+	serverFlags
+	Images []string `arg:"" name:"image" help:"The images' ids, or names that no others have."`
+}
+
+// Help shows the command's use.
+func (ImageDeleteCmd) Help() string {
+	return `It does not ask before. The first image that can't be deleted ends the command; those before it are gone.
+
+Example:
+
+    quickims image delete 8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+`
+}
+
+// Run deletes them.
+func (c *ImageDeleteCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, ref := range c.Images {
+		id, err := s.imageID(ctx, service, ref)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
+		if err := service.DeleteImage(ctx, id); err != nil {
+			return fmt.Errorf("delete image %s: %w", id, interrupted(ctx, err))
+		}
+		if !s.json {
+			fmt.Fprintf(s.Stdout, "deleted %s\n", id)
+		}
+	}
+	if !s.json {
+		return nil
+	}
+	return s.result(struct {
+		Deleted []string `json:"deleted"`
+	}{ids}, nil)
+}

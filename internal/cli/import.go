@@ -1,0 +1,378 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/bitmap"
+	"github.com/quickims/quickims/internal/diskformat/zvhd2"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// ImportCmd makes an image of a disk file.
+type ImportCmd struct {
+	serverFlags
+	Source            string   `arg:"" name:"source" help:"A local RAW or ZVHD2 file, which is uploaded first, or bucket:key of one that is there already."`
+	Name              string   `required:"" help:"The image's name."`
+	OSVersion         string   `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as GET /v1/cloudimages/os_version lists them. Not for a data disk."`
+	MinDisk           int64    `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
+	Type              string   `enum:"ECS,BMS,DataImage" default:"ECS" help:"What the image is for: ECS (virtual machines), BMS (bare metal) or DataImage (a data disk). Default: ECS."`
+	OSType            string   `name:"os-type" enum:",Linux,Windows" default:"" placeholder:"TYPE" help:"For a data disk: Linux or Windows. Default: Linux."`
+	Description       string   `placeholder:"TEXT" help:"One line about the image."`
+	Tag               []string `sep:"none" placeholder:"KEY=VALUE" help:"A tag. May be given up to 10 times."`
+	Architecture      string   `enum:",x86,arm" default:"" placeholder:"ARCH" help:"x86 or arm. Default: x86."`
+	Firmware          string   `enum:",bios,uefi" default:"" placeholder:"FIRMWARE" help:"bios or uefi. Default: bios, for arm uefi."`
+	EnterpriseProject string   `placeholder:"ID" help:"Enterprise project of the image. Default: 0."`
+	Bucket            string   `help:"Bucket that a local file is uploaded to; made if it is not there. Default: images-PROJECT_ID."`
+	NoWait            bool     `help:"Do not wait for the job's end: print its id."`
+}
+
+// Help shows the command's use.
+func (ImportCmd) Help() string {
+	return `A local file is uploaded over S3, under its own name; with a RAW file goes its .mf, which is checked first or made if there is none. What the service would refuse is found out before the upload as far as can be.
+
+Examples:
+
+    quickims import disk.raw --name web --os-version "Debian GNU/Linux 12.0.0 64bit"
+    quickims import images:disk.zvhd2 --name web --os-version "Debian GNU/Linux 12.0.0 64bit" --min-disk 10 --tag role=web
+    quickims import data.zvhd2 --name data --type DataImage
+`
+}
+
+// Validate checks what the grammar can't say.
+func (c *ImportCmd) Validate() error {
+	data := c.Type == string(ims.EnvData)
+	switch {
+	case !data && c.OSVersion == "":
+		return errors.New("--os-version is wanted, unless the image is a data disk (--type DataImage)")
+	case !data && c.OSType != "":
+		return errors.New("--os-type goes with --type DataImage alone; --os-version says it all")
+	case data && (c.OSVersion != "" || c.Architecture != "" || c.Firmware != ""):
+		return errors.New("--os-version, --architecture and --firmware do not go with --type DataImage")
+	case c.MinDisk < 0 || c.MinDisk > ims.MaxDiskGiB:
+		return fmt.Errorf("--min-disk %d: it is 1 to %d GiB", c.MinDisk, ims.MaxDiskGiB)
+	}
+	return nil
+}
+
+// importDoc is what an import made.
+type importDoc struct {
+	ImageID   string          `json:"image_id,omitempty"` // absent with --no-wait
+	ImageName string          `json:"image_name"`
+	JobID     string          `json:"job_id"`
+	Source    string          `json:"source"` // bucket:key
+	Uploaded  []string        `json:"uploaded,omitempty"`
+	MinDisk   int64           `json:"min_disk"` // GiB
+	Seconds   float64         `json:"seconds"`  // from the request to the job's end
+	Job       json.RawMessage `json:"job,omitempty"`
+}
+
+// Run imports.
+func (c *ImportCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	request := c.request()
+	var uploaded []string
+	var from objectName
+	if c.isLocal() {
+		from, uploaded, err = c.bring(ctx, s, service, &request)
+	} else {
+		from, err = c.find(ctx, s, &request)
+	}
+	if err != nil {
+		return err
+	}
+	request.ImageURL = ptr(from.String())
+	began := s.now()
+	id, err := service.QuickImport(ctx, request)
+	if err != nil {
+		return c.notAccepted(ctx, from, err)
+	}
+	doc := importDoc{ImageName: c.Name, JobID: id, Source: from.String(), Uploaded: uploaded, MinDisk: *request.MinDisk}
+	if c.NoWait {
+		return s.result(doc, func(w io.Writer) { fmt.Fprintf(w, "job %s\n", id) })
+	}
+	job, err := s.wait(ctx, service, id)
+	if err != nil {
+		return err
+	}
+	if err := job.Err(); err != nil {
+		return fmt.Errorf("import %s: %w", from, err)
+	}
+	doc.ImageID, doc.Job, doc.Seconds = job.ImageID, job.Raw, s.now().Sub(began).Seconds()
+	return s.result(doc, func(w io.Writer) {
+		fmt.Fprintf(w, "image %s (%s) is active, %s after the request\n", job.ImageID, c.Name, seconds(doc.Seconds))
+	})
+}
+
+// notAccepted tells of an import that was not accepted, or of which that is not
+// known.
+func (c *ImportCmd) notAccepted(ctx context.Context, from objectName, err error) error {
+	err = fmt.Errorf("import %s: %w", from, interrupted(ctx, err))
+	if _, answered := errors.AsType[*client.Error](err); answered || errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return fmt.Errorf("%w; the service may have accepted it all the same, look with: quickims image list --name %q", err, c.Name)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// optional is a field of the request: absent when the flag was not given.
+func optional(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// request is the import as the flags say it, without source and maybe without
+// min_disk.
+func (c *ImportCmd) request() ims.ImportRequest {
+	r := ims.ImportRequest{
+		Name: &c.Name, Description: optional(c.Description), OSVersion: optional(c.OSVersion),
+		OSType: optional(c.OSType), Type: &c.Type, EnterpriseProjectID: optional(c.EnterpriseProject),
+		Architecture: optional(c.Architecture), Firmware: optional(c.Firmware),
+	}
+	if c.MinDisk > 0 {
+		r.MinDisk = &c.MinDisk
+	}
+	for _, text := range c.Tag {
+		key, value, _ := strings.Cut(text, "=")
+		r.ImageTags = append(r.ImageTags, ims.Tag{Key: key, Value: value})
+	}
+	return r
+}
+
+// isLocal reports whether the source is a local file: one that is there, or a name
+// that can't be an object's.
+func (c *ImportCmd) isLocal() bool {
+	if _, err := os.Stat(c.Source); !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	bucket, _, hasColon := strings.Cut(c.Source, ":")
+	return !hasColon || strings.ContainsRune(bucket, os.PathSeparator)
+}
+
+// find settles an import of an object. What min_disk must be at least is read from
+// the object if it was not said.
+func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) (objectName, error) {
+	if c.Bucket != "" {
+		return objectName{}, usagef("--bucket goes with a local file alone; %s names its bucket", c.Source)
+	}
+	from, err := parseObject(c.Source)
+	if err != nil || r.MinDisk != nil {
+		return from, err
+	}
+	store, err := c.store(s)
+	if errors.Is(err, client.ErrNotConfigured) {
+		return from, usagef("--min-disk is wanted: the object can't be looked at, since %v", err)
+	}
+	if err != nil {
+		return from, err
+	}
+	object, err := store.Stat(ctx, from.bucket, from.key)
+	if err != nil {
+		return from, fmt.Errorf("look at %s for its disk's size (--min-disk says it instead): %w", from, interrupted(ctx, err))
+	}
+	data := store.ReaderAt(ctx, object)
+	format, err := diskformat.Detect(data, object.Size)
+	if err == nil {
+		r.MinDisk, err = leastDisk(data, object.Size, format)
+	}
+	if err != nil {
+		return from, fmt.Errorf("look at %s for its disk's size: %w", from, interrupted(ctx, err))
+	}
+	return from, nil
+}
+
+// leastDisk is the least min_disk that an import of the file takes.
+func leastDisk(file io.ReaderAt, size int64, format diskformat.Format) (*int64, error) {
+	switch format {
+	case diskformat.Raw:
+	case diskformat.ZVHD2:
+		disk, err := zvhd2.Open(file, size)
+		if err != nil {
+			return nil, err
+		}
+		size = disk.Size()
+	default:
+		return nil, diskformat.Errorf(format, diskformat.ErrWrongFormat, "", "a quick import takes RAW and ZVHD2 alone")
+	}
+	return ptr(minDisk(size)), nil
+}
+
+// bring checks a local file and what is asked of it, then uploads it and, for a RAW
+// file, its bitmap.
+func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Client, r *ims.ImportRequest) (to objectName, uploaded []string, err error) {
+	src, err := openSource(c.Source)
+	if err != nil {
+		return to, nil, err
+	}
+	defer src.Close()
+	if src.format != diskformat.Raw && src.format != diskformat.ZVHD2 {
+		return to, nil, src.otherFormat()
+	}
+	if err := src.wholeSectors(); err != nil {
+		return to, nil, err
+	}
+	least, err := leastDisk(src.File, src.size, src.format)
+	if err != nil {
+		return to, nil, fmt.Errorf("read %s: %w", src.path, err)
+	}
+	if r.MinDisk == nil {
+		r.MinDisk = least
+	}
+	if to, err = c.destination(service.ProjectID()); err != nil {
+		return to, nil, err
+	}
+	store, err := c.store(s)
+	if err != nil {
+		return to, nil, err
+	}
+	if err := precheck(ctx, service, src, r, to, *least); err != nil {
+		return to, nil, fmt.Errorf("import %s: %w", c.Source, interrupted(ctx, err))
+	}
+	c.adviseFirmware(s, src)
+	var mf []byte
+	if src.format == diskformat.Raw {
+		if mf, err = s.mfOf(ctx, src); err != nil {
+			return to, nil, err
+		}
+	}
+	if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
+		return to, nil, err
+	}
+	if _, err := s.upload(ctx, store, src, to); err != nil {
+		return to, nil, err
+	}
+	uploaded = []string{to.String()}
+	if mf != nil {
+		beside := objectName{to.bucket, ims.BitmapKey(to.key)}
+		if _, err := store.Put(ctx, beside.bucket, beside.key, bytes.NewReader(mf), int64(len(mf)), nil); err != nil {
+			return to, nil, fmt.Errorf("upload the bitmap to %s: %w", beside, interrupted(ctx, err))
+		}
+		uploaded = append(uploaded, beside.String())
+	}
+	return to, uploaded, nil
+}
+
+// destination is where a local file is uploaded to.
+func (c *ImportCmd) destination(projectID string) (objectName, error) {
+	to := objectName{bucket: c.Bucket}
+	if to.bucket == "" {
+		to.bucket = "images-" + strings.ToLower(projectID)
+		if !ims.ValidBucketName(to.bucket) {
+			return to, usagef("--bucket is wanted: the project's id %q makes no name of a bucket", projectID)
+		}
+	}
+	// The service takes no spaces in a source's name.
+	to.key = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return '_'
+		}
+		return r
+	}, filepath.Base(c.Source))
+	return parseObject(to.String())
+}
+
+// precheck asks of the service what it takes to know whether it would accept the
+// import, and goes through the service's own rules, all before the upload.
+func precheck(ctx context.Context, service *client.Client, src *source, r *ims.ImportRequest, to objectName, least int64) error {
+	used, quota, err := service.Quota(ctx)
+	if err != nil {
+		return err
+	}
+	if used >= quota {
+		return ims.Faultf(ims.CodeQuota, "the project has %d images of at most %d", used, quota)
+	}
+	known, err := service.OSVersions(ctx)
+	if err != nil {
+		return err
+	}
+	whole := *r
+	whole.ImageURL = ptr(to.String())
+	if _, err := whole.Validate(known); err != nil {
+		return err
+	}
+	if *r.MinDisk < least {
+		return ims.Faultf(ims.CodeDiskSize, "min_disk is %d GiB, the disk in the file has %d GiB", *r.MinDisk, least)
+	}
+	if src.size > ims.MaxFileSize {
+		return ims.Faultf(ims.CodeFileTooBig, "the file has %s, at most %s are allowed", size(src.size), size(ims.MaxFileSize))
+	}
+	return nil
+}
+
+// adviseFirmware speaks up when the disk looks as if it boots with UEFI alone and
+// the image would boot with BIOS.
+func (c *ImportCmd) adviseFirmware(s *session, src *source) {
+	if c.Firmware != "" || c.Architecture == ims.ArchARM || c.Type == string(ims.EnvData) {
+		return
+	}
+	var disk io.ReaderAt = src.File
+	size := src.size
+	if src.format == diskformat.ZVHD2 {
+		z, err := zvhd2.Open(src.File, src.size)
+		if err != nil {
+			return // it was opened before; the upload will tell
+		}
+		disk, size = z, z.OrigSize()
+	}
+	hints, err := diskformat.ReadHints(disk, size)
+	if err == nil && hints.EFISystem && !hints.BIOSBoot {
+		s.note("the disk has an EFI system partition and nothing to boot from with BIOS: --firmware uefi may be what you want")
+	}
+}
+
+// maxMf is the longest bitmap file that is uploaded along, in bytes: it is held in
+// memory. A bit for each 4 KiB of the largest disk takes half of it.
+const maxMf = 64 << 20
+
+// mfOf gives the bitmap file of a RAW file: the one beside it, once it was compared
+// with the disk, or a new one.
+func (s *session) mfOf(ctx context.Context, src *source) ([]byte, error) {
+	mf, err := findMf(src)
+	if noMf(err) {
+		m, err := s.buildMap(ctx, src)
+		if err != nil {
+			return nil, err
+		}
+		var out bytes.Buffer
+		if _, err := m.WriteTo(&out); err != nil {
+			return nil, fmt.Errorf("make the bitmap of %s: %w", src.path, err)
+		}
+		return out.Bytes(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer mf.Close()
+	if mf.size > maxMf {
+		return nil, fmt.Errorf("read %s: it has %s, a bitmap at most %s", mf.path, size(mf.size), size(maxMf))
+	}
+	if mf.Kind() == bitmap.Unknown {
+		s.note("%s is uploaded as it is but tells nothing (%s): all of the disk counts as data; \"quickims mf --force %s\" makes one that counts",
+			mf.path, mf.Reason(), src.path)
+	} else if err := s.compare(ctx, src, mf); err != nil && !errors.Is(err, bitmap.ErrUnverifiable) {
+		return nil, err
+	}
+	data := make([]byte, mf.size)
+	if err := diskformat.ReadFull(mf.File, data, 0); err != nil {
+		return nil, fmt.Errorf("read %s: %w", mf.path, err)
+	}
+	return data, nil
+}

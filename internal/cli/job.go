@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// JobCmd shows a job.
+type JobCmd struct {
+	serverFlags
+	ID   string `arg:"" name:"id" help:"The job's id, as the import printed it."`
+	Wait bool   `short:"w" help:"Wait until the job has ended. A job that failed is then a failed command."`
+}
+
+// Help shows the command's use.
+func (JobCmd) Help() string {
+	return `Examples:
+
+    quickims job 4f0d1c2b3a49586778695a4b3c2d1e0f
+    quickims job --wait --json 4f0d1c2b3a49586778695a4b3c2d1e0f
+`
+}
+
+// Run shows the job.
+func (c *JobCmd) Run(ctx context.Context, s *session) error {
+	if !ims.ValidJobID(c.ID) {
+		return usagef("%q is no job id, which has 32 digits of 0-9 and a-f", c.ID)
+	}
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	if !c.Wait {
+		job, err := service.Job(ctx, c.ID)
+		if err != nil {
+			return fmt.Errorf("show job %s: %w", c.ID, interrupted(ctx, err))
+		}
+		return s.result(job.Raw, func(w io.Writer) { printJob(w, job) })
+	}
+	job, err := s.wait(ctx, service, c.ID)
+	if err != nil {
+		return err
+	}
+	if err := s.result(job.Raw, func(w io.Writer) { printJob(w, job) }); err != nil {
+		return err
+	}
+	return job.Err()
+}
+
+// wait waits for a job's end and shows how far it is.
+func (s *session) wait(ctx context.Context, service *client.Client, id string) (client.Job, error) {
+	m := s.percentMeter("job")
+	job, err := service.Wait(ctx, id,
+		func(job client.Job) { m.setStep(jobStep(job), int64(job.Percent)) },
+		func(err error) { m.note("%v; still waiting", err) })
+	if err == nil {
+		m.close(job.Err())
+		return job, nil
+	}
+	m.close(err)
+	if ctx.Err() != nil {
+		return job, fmt.Errorf("%w; job %s goes on, look at it with: quickims job --wait %s", errInterrupted, id, id)
+	}
+	return job, fmt.Errorf("wait for job %s: %w", id, err)
+}
+
+// jobStep is one word for where a job stands.
+func jobStep(job client.Job) string {
+	if job.Status.Final() || job.Task == "" {
+		return string(job.Status)
+	}
+	return job.Task
+}
+
+func printJob(w io.Writer, job client.Job) {
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	row("Job", job.ID)
+	row("Type", string(job.Type))
+	row("Status", string(job.Status))
+	if !job.Status.Final() {
+		row("Step", job.Task)
+		row("Done", fmt.Sprintf("%d%%", job.Percent))
+	}
+	row("Began", when(job.BeginTime))
+	row("Ended", when(job.EndTime))
+	if begin, end, ok := span(job); ok {
+		row("Took", seconds(end.Sub(begin).Seconds()))
+	}
+	row("Image", strings.TrimSpace(job.ImageID+"  "+job.ImageName))
+	row("Error", job.ErrorCode)
+	row("Reason", job.FailReason)
+}
+
+func span(job client.Job) (begin, end time.Time, ok bool) {
+	begin, err1 := time.Parse(time.RFC3339, job.BeginTime)
+	end, err2 := time.Parse(time.RFC3339, job.EndTime)
+	return begin, end, err1 == nil && err2 == nil
+}
+
+// when prints a time of the wire, to the second. They are UTC and stay so.
+func when(text string) string {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return text
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}

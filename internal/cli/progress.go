@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+)
+
+// A meter shows how far a long task is: a bar on a terminal, lines elsewhere. It
+// may be fed by many goroutines at once, and must be closed.
+type meter struct {
+	s     *session
+	name  string
+	total int64
+	unit  func(int64) string // nil: a percentage says it all
+
+	mu      sync.Mutex
+	done    int64
+	step    string
+	shown   int64     // of done, when the last line was printed
+	shownAt time.Time // when that was
+
+	bars *mpb.Progress // nil: lines
+	bar  *mpb.Bar
+}
+
+// How often lines are printed. A bar redraws itself.
+const (
+	lineEvery = time.Second      // at most
+	lineStep  = 10               // percent: what is worth a line
+	lineLast  = 30 * time.Second // or this much time
+)
+
+// bytesMeter shows a task of total bytes.
+func (s *session) bytesMeter(name string, total int64) *meter { return s.meter(name, total, size) }
+
+// percentMeter shows a task of 100 percent, with its step.
+func (s *session) percentMeter(name string) *meter { return s.meter(name, 100, nil) }
+
+func (s *session) meter(name string, total int64, unit func(int64) string) *meter {
+	m := &meter{s: s, name: name, total: total, unit: unit, shownAt: s.now()}
+	f, isFile := s.Stderr.(*os.File)
+	if s.quiet || s.json || !isFile || !term.IsTerminal(int(f.Fd())) {
+		return m
+	}
+	m.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
+	after := []decor.Decorator{decor.Percentage(decor.WC{W: 5})}
+	if unit == nil {
+		after = append(after, decor.Any(func(decor.Statistics) string {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return "  " + m.step
+		}))
+	} else {
+		after = append(after,
+			decor.CountersKibiByte("  % .1f of % .1f"),
+			decor.AverageSpeed(decor.SizeB1024(0), "  % .1f"),
+			decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}))
+	}
+	m.bar = m.bars.New(total, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+		mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(after...))
+	return m
+}
+
+// add says that n more are done. More than the total counts as the total.
+func (m *meter) add(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.set(m.done + int64(n))
+}
+
+// at says how many are done.
+func (m *meter) at(done int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.set(done)
+}
+
+// at2 is at for callers that tell the total too.
+func (m *meter) at2(done, _ int64) { m.at(done) }
+
+// progressEvent is a line of JSON that says how far a task is.
+type progressEvent struct {
+	Event   string `json:"event"`
+	Task    string `json:"task"`
+	Step    string `json:"step,omitempty"`
+	Done    int64  `json:"done"`
+	Total   int64  `json:"total"`
+	Percent int64  `json:"percent"`
+}
+
+func (m *meter) set(done int64) {
+	m.done = max(0, min(done, m.total))
+	if m.bars != nil {
+		// The bar ends in close: at its total it would end by itself, and a part that is
+		// sent again would move a bar that has ended.
+		m.bar.SetCurrent(min(m.done, m.total-1))
+		return
+	}
+	if m.s.quiet || m.total <= 0 {
+		return
+	}
+	passed := m.s.now().Sub(m.shownAt)
+	big := (m.done-m.shown)*100 >= m.total*lineStep
+	if passed >= lineLast || passed >= lineEvery && (big || m.s.json) {
+		m.line()
+	}
+}
+
+// line prints how far it is.
+func (m *meter) line() {
+	m.shown, m.shownAt = m.done, m.s.now()
+	percent := m.done * 100 / m.total
+	doc := progressEvent{"progress", m.name, m.step, m.done, m.total, percent}
+	switch {
+	case m.unit == nil && m.step != "":
+		m.s.event(doc, "%s: %d%% %s", m.name, percent, m.step)
+	case m.unit == nil:
+		m.s.event(doc, "%s: %d%%", m.name, percent)
+	default:
+		m.s.event(doc, "%s: %d%% (%s of %s)", m.name, percent, m.unit(m.done), m.unit(m.total))
+	}
+}
+
+// at a step of the task: a change is worth a line.
+func (m *meter) setStep(step string, done int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changed := step != m.step
+	m.step = step
+	m.set(done)
+	if changed && m.bars == nil && !m.s.quiet {
+		m.line()
+	}
+}
+
+// note prints a sentence, above the bar if there is one.
+func (m *meter) note(format string, args ...any) {
+	if m.bars == nil {
+		m.s.note(format, args...)
+		return
+	}
+	s := *m.s
+	s.Stderr = m.bars
+	s.note(format, args...)
+}
+
+// close ends the bar: full if the task succeeded, where it is if not.
+func (m *meter) close(err error) {
+	m.mu.Lock()
+	bars := m.bars
+	m.mu.Unlock()
+	if bars == nil {
+		return
+	}
+	if err == nil {
+		m.bar.SetTotal(m.total, false)
+		m.bar.SetCurrent(m.total)
+		m.bar.SetTotal(-1, true)
+	} else {
+		m.bar.Abort(false)
+	}
+	bars.Wait()
+}

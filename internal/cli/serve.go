@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/quickims/quickims/internal/app"
+)
+
+// ServeCmd is `quickims serve`.
+type ServeCmd struct {
+	Data     string `placeholder:"DIR" help:"Folder that holds all state: database, buckets, images, credentials.env."`
+	Listen   string `placeholder:"ADDR" help:"Address of the API, host:port; port 0 picks a free one. Default 127.0.0.1:9292."`
+	TLSCert  string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) of both listeners."`
+	TLSKey   string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
+	S3Listen string `name:"s3-listen" placeholder:"ADDR" help:"Serve the directory store's buckets over S3 at this address."`
+	Database string `placeholder:"URL" help:"postgres:// URL. Default: SQLite in DIR. QUICKIMS_DATABASE keeps it out of the process list." env:"QUICKIMS_DATABASE"`
+	Config   string `placeholder:"FILE" help:"YAML configuration; flags override it."`
+	LogLevel string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What goes to stderr: debug, info, warn or error."`
+}
+
+// Help is what --help adds.
+func (*ServeCmd) Help() string {
+	return `Prints one line of JSON to stdout when it is ready to serve; logs go to stderr. SIGTERM drains and stops.
+The first start writes the keys it made to DIR/credentials.env.
+
+Example:
+  quickims serve --data /var/lib/quickims --listen 127.0.0.1:9292 --s3-listen 127.0.0.1:9000`
+}
+
+// Run serves until the context ends.
+func (c *ServeCmd) Run(ctx context.Context, s *session) error {
+	var cfg app.Config
+	if c.Config != "" {
+		var err error
+		if cfg, err = app.LoadConfig(c.Config); err != nil {
+			return &usageError{err.Error()}
+		}
+	}
+	for _, o := range []struct{ flag, value *string }{
+		{&c.Data, &cfg.Data}, {&c.Listen, &cfg.Listen}, {&c.TLSCert, &cfg.TLSCert}, {&c.TLSKey, &cfg.TLSKey}, {&c.S3Listen, &cfg.S3Listen},
+	} {
+		if *o.flag != "" {
+			*o.value = *o.flag
+		}
+	}
+	if c.Database != "" {
+		cfg.Database = app.Secret(c.Database)
+	}
+	if err := cfg.Validate(); err != nil {
+		return &usageError{err.Error()}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return &usageError{err.Error()}
+	}
+	log := slog.New(slog.NewJSONHandler(s.Stderr, &slog.HandlerOptions{Level: level}))
+	service, err := app.New(ctx, cfg, app.SeedFrom(s.Getenv), log)
+	if err != nil {
+		return err
+	}
+	return service.Run(ctx, s.Stdout)
+}

@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+
+	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// serverFlags are those of every command that calls a service.
+type serverFlags struct {
+	Credentials string `placeholder:"FILE" help:"Read endpoint and keys from FILE, such as the server's DIR/credentials.env. Default: the file that QUICKIMS_CREDENTIALS names, else QUICKIMS_ENDPOINT, QUICKIMS_S3_ENDPOINT, QUICKIMS_ACCESS_KEY, QUICKIMS_SECRET_KEY, QUICKIMS_PROJECT_ID, QUICKIMS_REGION (or QUICKIMS_TOKEN) of the environment."`
+}
+
+// envCredentials names a credentials file for all commands.
+const envCredentials = "QUICKIMS_CREDENTIALS"
+
+// config is the service to call. A file that was named counts, not the environment.
+func (f serverFlags) config(s *session) (client.Config, error) {
+	if path := cmp.Or(f.Credentials, s.Getenv(envCredentials)); path != "" {
+		return client.ReadCredentials(path)
+	}
+	return client.FromEnv(s.Getenv), nil
+}
+
+// connect makes the client of the API.
+func (f serverFlags) connect(s *session) (*client.Client, error) {
+	config, err := f.config(s)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(config, client.Options{UserAgent: "quickims/" + s.version().Version})
+}
+
+// store makes the client of the object store.
+func (f serverFlags) store(s *session) (*client.Store, error) {
+	config, err := f.config(s)
+	if err != nil {
+		return nil, err
+	}
+	return client.NewStore(config)
+}
+
+// imageID finds the image that ref means: its id, or its name if no other image of
+// the project has the same.
+func (s *session) imageID(ctx context.Context, service *client.Client, ref string) (string, error) {
+	if ims.ValidUUID(ref) {
+		return ref, nil
+	}
+	images, err := service.Images(ctx, url.Values{"name": {ref}}, 0)
+	if err != nil {
+		return "", fmt.Errorf("find image %q: %w", ref, interrupted(ctx, err))
+	}
+	switch len(images) {
+	case 0:
+		return "", &kindError{fs.ErrNotExist, fmt.Sprintf("no image has the id or name %q; \"quickims image list\" shows them", ref)}
+	case 1:
+		return images[0].ID, nil
+	}
+	ids := make([]string, len(images))
+	for i, img := range images {
+		ids[i] = img.ID
+	}
+	return "", fmt.Errorf("%d images have the name %q, say which by its id: %s", len(images), ref, strings.Join(ids, " "))
+}
+
+// objectName is bucket:key.
+type objectName struct{ bucket, key string }
+
+func (o objectName) String() string { return o.bucket + ":" + o.key }
+
+// parseObject reads bucket:key by the service's rules.
+func parseObject(text string) (objectName, error) {
+	bucket, key, err := ims.ParseImageURL(text)
+	if err != nil {
+		detail := err.Error()
+		if e, ok := err.(*ims.Error); ok {
+			detail = strings.ReplaceAll(e.Detail, "image_url ", "")
+		}
+		return objectName{}, usagef("%s: an object is named bucket:key: %s", text, detail)
+	}
+	return objectName{bucket, key}, nil
+}

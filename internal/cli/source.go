@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// source is a disk file that a command reads: a regular file or a block device.
+type source struct {
+	*os.File
+	path   string
+	info   fs.FileInfo       // as it was opened
+	size   int64             // bytes
+	format diskformat.Format // "" before it was looked at
+}
+
+// openSource opens a disk file and tells its format by its content.
+func openSource(path string) (*source, error) {
+	src, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if src.size == 0 {
+		src.Close()
+		return nil, fmt.Errorf("read %s: the file is empty; a disk file is wanted", path)
+	}
+	if src.format, err = diskformat.Detect(src, src.size); err != nil {
+		src.Close()
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return src, nil
+}
+
+// openFile opens a file, whatever is in it.
+func openFile(path string) (*source, error) {
+	// A look before the opening: opening a named pipe would wait for its writer.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, plain(err))
+	}
+	if mode := info.Mode(); !mode.IsRegular() && (mode&fs.ModeDevice == 0 || mode&fs.ModeCharDevice != 0) {
+		kind := "no regular file or block device"
+		if info.IsDir() {
+			kind = "a folder"
+		}
+		return nil, fmt.Errorf("read %s: it is %s; a file is wanted", path, kind)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, plain(err))
+	}
+	src := &source{File: f, path: path}
+	if err := src.measure(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read %s: %w", path, plain(err))
+	}
+	return src, nil
+}
+
+func (src *source) measure() (err error) {
+	if src.info, err = src.Stat(); err != nil {
+		return err
+	}
+	src.size = src.info.Size()
+	if !src.info.Mode().IsRegular() {
+		src.size, err = src.Seek(0, io.SeekEnd) // a device's size is not in its inode
+	}
+	return err
+}
+
+// plain takes the path out of an error of the file system: it is named already.
+func plain(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// unchanged fails when the file was written to since it was opened: what was read
+// of it may be of two generations.
+func (src *source) unchanged() error {
+	if !src.info.Mode().IsRegular() {
+		return nil
+	}
+	info, err := src.Stat()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", src.path, plain(err))
+	}
+	if info.Size() != src.size || !info.ModTime().Equal(src.info.ModTime()) {
+		return fmt.Errorf("read %s: the file was changed meanwhile; try again once nothing writes to it", src.path)
+	}
+	return nil
+}
+
+// wholeSectors fails for a RAW disk of a size that no disk has.
+func (src *source) wholeSectors() error {
+	const sector = 512
+	if src.format != diskformat.Raw || src.size%sector == 0 {
+		return nil
+	}
+	return fmt.Errorf("read %s: a RAW disk consists of whole sectors, but its %d bytes are no multiple of %d; if it was cut off, get it again, else pad it: truncate -s %%%d %s",
+		src.path, src.size, sector, sector, src.path)
+}
+
+// qemuNames are the formats that qemu-img reads, by its names.
+var qemuNames = map[diskformat.Format]string{
+	diskformat.QCOW: "qcow", diskformat.QCOW2: "qcow2", diskformat.QED: "qed", diskformat.VMDK: "vmdk", diskformat.VHD: "vpc",
+	diskformat.VHDX: "vhdx", diskformat.VDI: "vdi", diskformat.Parallels: "parallels", diskformat.DMG: "dmg",
+}
+
+// otherFormat is the error for a file that must be RAW or ZVHD2 and is neither.
+func (src *source) otherFormat() error {
+	raw := strings.TrimSuffix(src.path, filepath.Ext(src.path)) + ".raw"
+	if raw == src.path {
+		raw += ".raw"
+	}
+	var hint string
+	switch name := qemuNames[src.format]; {
+	case name != "":
+		hint = fmt.Sprintf("make it RAW first: qemu-img convert -f %s -O raw %s %s", name, src.path, raw)
+	case src.format == diskformat.ZVHD:
+		hint = fmt.Sprintf("make it RAW first: quickims convert %s %s", src.path, raw)
+	case src.format == diskformat.ISO || src.format == diskformat.WIM:
+		hint = "install from it into a disk file"
+	default:
+		hint = "unpack it first"
+	}
+	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, neither RAW nor ZVHD2; %s", src.path, src.format, hint)}
+}
+
+// mfPath is where the bitmap of a RAW file lies: beside it, by the service's rule
+// for objects.
+func mfPath(path string) string {
+	dir, base := filepath.Split(path)
+	return dir + ims.BitmapKey(base)
+}

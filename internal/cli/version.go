@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+)
+
+// VersionCmd prints the version.
+type VersionCmd struct{}
+
+// Help shows the command's use.
+func (VersionCmd) Help() string {
+	return "Example:\n\n    quickims version --json\n"
+}
+
+type versionDoc struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// version is what the build says of itself: the version it was given, else what the
+// go tool noted.
+func (s *session) version() versionDoc {
+	v := versionDoc{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = &debug.BuildInfo{}
+	}
+	v.Version = cmp.Or(s.Version, info.Main.Version, v.Version)
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			v.Revision = setting.Value
+		}
+	}
+	return v
+}
+
+// Run prints it.
+func (VersionCmd) Run(s *session) error {
+	v := s.version()
+	return s.result(v, func(w io.Writer) {
+		fmt.Fprintf(w, "quickims %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+	})
+}
