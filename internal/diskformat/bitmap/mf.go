@@ -50,6 +50,7 @@ const (
 	offTableLen   = 64
 	offBitmapCRC  = 72
 	offTableCRC   = 76
+	offReserved   = 80
 	offHeaderCRC  = headerSize - 4
 
 	// firstRead holds a whole map of 64 GiB of data, and any unknown file's
@@ -187,6 +188,11 @@ func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, er
 	} {
 		if f.got != f.want {
 			return nil, corruptMF("header."+f.name, "it is %d, right is %d", f.got, f.want)
+		}
+	}
+	for _, c := range h[offReserved:offHeaderCRC] {
+		if c != 0 {
+			return nil, corruptMF("header", "a reserved byte is not zero")
 		}
 	}
 	whole := table + 4*int64(count)

@@ -212,6 +212,7 @@ func TestHostileMapsAreRefused(t *testing.T) {
 		{"bitmap length", set64(offBitmapLen, 3), diskformat.ErrCorrupt, "bitmap length"},
 		{"table offset", set64(offTable, 4096), diskformat.ErrCorrupt, "table offset"},
 		{"table length", set64(offTableLen, 1<<40), diskformat.ErrCorrupt, "table length"},
+		{"a reserved byte", func(b []byte) []byte { b[4000] = 1; seal(b); return b }, diskformat.ErrCorrupt, "header"},
 		{"bytes after it", func(b []byte) []byte { return append(b, 0) }, diskformat.ErrCorrupt, "file"},
 	} {
 		b, size := victimMF(t)
