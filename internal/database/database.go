@@ -45,8 +45,8 @@ func (d Dialect) String() string {
 
 // Options are the settings of Open. Zero values mean the defaults.
 type Options struct {
-	// LockTimeout is how long a statement waits for a lock that somebody else holds
-	// before it fails with ErrUnavailable; default 10 s.
+	// LockTimeout is how long a write waits for a lock that somebody else holds, and for
+	// a connection, before it fails with ErrUnavailable; default 10 s.
 	LockTimeout time.Duration
 	// MaxConns bounds the connections to PostgreSQL, and the readers of SQLite;
 	// default 16.
@@ -61,7 +61,8 @@ type DB struct {
 	*sql.DB
 	writer  *sql.DB // SQLite: the one connection that writes; PostgreSQL: the same pool
 	dialect Dialect
-	where   string // for error texts, without secrets
+	where   string        // for error texts, without secrets
+	wait    time.Duration // for a connection to write on
 }
 
 // Tx is a transaction. Its methods must be used inside InTx, by one goroutine.
@@ -107,6 +108,7 @@ func Open(ctx context.Context, url string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
+	db.wait = opts.LockTimeout
 	for _, pool := range []*sql.DB{db.writer, db.DB} {
 		if err := pool.PingContext(ctx); err != nil {
 			db.Close()
@@ -144,9 +146,25 @@ func (tx *Tx) ForUpdate() string {
 	return ""
 }
 
+// connect gets a connection that may write, when it is free.
+func (db *DB) connect(ctx context.Context) (*sql.Conn, error) {
+	wait, cancel := context.WithTimeout(ctx, db.wait)
+	defer cancel()
+	conn, err := db.writer.Conn(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: no connection was free within %v", ErrUnavailable, db.wait)
+	}
+	return conn, err
+}
+
 // ExecContext runs one statement that writes.
 func (db *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	res, err := db.writer.ExecContext(ctx, query, args...)
+	conn, err := db.connect(ctx)
+	if err != nil {
+		return nil, Fault(err)
+	}
+	defer conn.Close()
+	res, err := conn.ExecContext(ctx, query, args...)
 	return res, Fault(err)
 }
 
@@ -176,8 +194,8 @@ const (
 //
 // fn may be called again when the database gave the transaction up in favour of
 // another, so it must start afresh each time and touch nothing outside that it can't
-// repeat. It must use tx alone: asking db for a write inside fn waits for ever on
-// SQLite. When the connection breaks during the commit the error is ErrUnavailable
+// repeat. It must use tx alone: a write through db inside fn waits for itself on SQLite,
+// until Options.LockTimeout. When the connection breaks during the commit the error is ErrUnavailable
 // and nobody knows whether it took place.
 func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	pause := txPause
@@ -198,7 +216,12 @@ func (db *DB) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 func (db *DB) once(ctx context.Context, fn func(tx *Tx) error) error {
-	raw, err := db.writer.BeginTx(ctx, nil)
+	conn, err := db.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	raw, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}

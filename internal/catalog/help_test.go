@@ -1,0 +1,188 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/database/databasetest"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// clock is a time that a test moves on.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// fixture is a catalog over a database of its own.
+type fixture struct {
+	*Catalog
+	t     *testing.T
+	clock *clock
+}
+
+const (
+	domain = "d0000000000000000000000000000001"
+	mine   = "a0000000000000000000000000000001"
+	other  = "b0000000000000000000000000000002"
+)
+
+var plenty = ims.Limits{Images: 1000, Imports: 1000}
+
+// onBoth runs f as a subtest on every kind of database.
+func onBoth(t *testing.T, f func(t *testing.T, c fixture)) {
+	t.Helper()
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) {
+		clk := &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 123_456_789, time.UTC)}
+		f(t, fixture{Catalog: New(db, Options{Clock: clk.Now}), t: t, clock: clk})
+	})
+}
+
+func noQueue(context.Context, *database.Tx, string) error { return nil }
+
+// newImport is a valid image with its job.
+func newImport(project string) (ims.Image, ims.Job) {
+	img := ims.Image{
+		ID: ims.NewImageID(), ProjectID: project, EnterpriseProjectID: ims.DefaultEnterpriseProject,
+		Name: "disk", Description: "a description", Env: ims.EnvECS,
+		OSVersion: "Ubuntu 22.04 server 64bit", OSType: "Linux", OSBit: "64", Platform: "Ubuntu",
+		Architecture: ims.ArchX86, Firmware: ims.FirmwareUEFI, LicenseType: "byol",
+		MinDiskGiB: 40, MinRAMMiB: 512, MaxRAMMiB: "1024",
+		Attributes: map[string]string{"__support_fc_inject": "true"},
+		Tags:       []ims.Tag{{Key: "a", Value: "1"}, {Key: "b", Value: ""}},
+		SourceURL:  "bucket:dir/disk.raw", FileSize: 1 << 40,
+	}
+	job := ims.Job{
+		ID: ims.NewJobID(), ProjectID: project, Type: ims.JobImportSystem, Step: ims.StepAccepted,
+		ImageID: img.ID, ImageName: img.Name,
+		Source: ims.Source{Bucket: "bucket", Key: "dir/disk.raw", Size: 1 << 40, BitmapKey: "dir/disk.mf"},
+	}
+	return img, job
+}
+
+// accept takes an import in and returns its image and job as the catalog has them.
+func (c fixture) accept(project string) (ims.Image, ims.Job) {
+	c.t.Helper()
+	img, job := newImport(project)
+	if err := c.CreateImport(c.t.Context(), domain, img, job, plenty, noQueue); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.image(project, img.ID), c.job(project, job.ID)
+}
+
+func (c fixture) image(project, id string) ims.Image {
+	c.t.Helper()
+	img, err := c.Image(c.t.Context(), project, id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return img
+}
+
+func (c fixture) job(project, id string) ims.Job {
+	c.t.Helper()
+	job, err := c.Job(c.t.Context(), project, id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return job
+}
+
+const lease = 15 * time.Second
+
+// claim takes a job that must be free.
+func (c fixture) claim(id string) ims.Job {
+	c.t.Helper()
+	job, ok, err := c.ClaimJob(c.t.Context(), id, lease)
+	if err != nil || !ok {
+		c.t.Fatalf("claim job %s: %v, %v", id, ok, err)
+	}
+	return job
+}
+
+// dataOf is what an attempt adopted.
+func dataOf(job ims.Job) ims.Data {
+	prefix := attemptPrefix(job.ImageID, job.Attempt)
+	return ims.Data{
+		Key: prefix + "disk", ETag: "e1", Format: "raw", Size: job.Source.Size, VirtualSize: job.Source.Size,
+		BitmapKey: prefix + "bitmap", BitmapETag: "e2", BitmapSize: 4096,
+	}
+}
+
+// active makes an active image.
+func (c fixture) active(project string) (ims.Image, ims.Job) {
+	c.t.Helper()
+	_, job := c.accept(project)
+	job = c.claim(job.ID)
+	if err := c.Publish(c.t.Context(), job, dataOf(job)); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.image(project, job.ImageID), c.job(project, job.ID)
+}
+
+func (c fixture) enterprise(name string) string {
+	c.t.Helper()
+	ep, err := c.CreateEnterpriseProject(c.t.Context(), ims.EnterpriseProject{ID: uuid.NewString(), DomainID: domain, Name: name, Enabled: true})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return ep.ID
+}
+
+func (c fixture) garbage() []string {
+	c.t.Helper()
+	list, err := c.Garbage(c.t.Context(), 1000)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return list
+}
+
+func (c fixture) referenced(prefix string) bool {
+	c.t.Helper()
+	yes, err := c.Referenced(c.t.Context(), prefix)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return yes
+}
+
+func wantCode(t *testing.T, err error, code ims.Code) {
+	t.Helper()
+	if ims.CodeOf(err) != code {
+		t.Errorf("got %v, want %s", err, code)
+	}
+}
+
+func wantError(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("got %v, want %v", err, want)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,181 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// CreateImport takes an import in: image (queued), job (INIT) and queue entry, in one
+// transaction, or nothing. The catalog's clock sets all times. enqueue may be called
+// again when the database asks for the transaction to be repeated.
+//
+// Faults that a client is told of: an enterprise project that the domain does not
+// have (IMG.0155), no room in the quota (IMG.0015), too many jobs going on (IMG.0060).
+// The limits hold however many call at once.
+func (c *Catalog) CreateImport(ctx context.Context, domainID string, img ims.Image, job ims.Job, limits ims.Limits,
+	enqueue func(ctx context.Context, tx *database.Tx, jobID string) error,
+) error {
+	if img.ProjectID != job.ProjectID || img.ID != job.ImageID {
+		return fmt.Errorf("job %s is not the job of image %s", job.ID, img.ID)
+	}
+	now := c.now()
+	img.Status, img.CreatedAt, img.UpdatedAt = ims.ImageQueued, now, now
+	job.Status, job.BeginTime, job.Attempt = ims.JobInit, now, 0
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := takeTurn(ctx, tx, img.ProjectID); err != nil {
+			return err
+		}
+		if err := enterpriseProjectExists(ctx, tx, domainID, img.EnterpriseProjectID); err != nil {
+			return err
+		}
+		if err := checkLimits(ctx, tx, img.ProjectID, limits); err != nil {
+			return err
+		}
+		if err := insertImage(ctx, tx, img); err != nil {
+			return err
+		}
+		if err := insertJob(ctx, tx, job); err != nil {
+			return err
+		}
+		return enqueue(ctx, tx, job.ID)
+	})
+	if err != nil {
+		return fmt.Errorf("accept the import: %w", err)
+	}
+	return nil
+}
+
+func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
+	used, err := quota(ctx, tx, projectID)
+	if err != nil {
+		return err
+	}
+	if used >= limits.Images {
+		return ims.Faultf(ims.CodeQuota, "the project has %d private images, its quota is %d; delete one first", used, limits.Images)
+	}
+	running, err := count(ctx, tx, "SELECT COUNT(*) FROM jobs WHERE project_id = $1 AND end_time IS NULL", projectID)
+	if err != nil {
+		return err
+	}
+	if running >= limits.Imports {
+		return ims.Faultf(ims.CodeTooManyJobs, "%d imports of the project are going on, the limit is %d; wait for one to end", running, limits.Imports)
+	}
+	return nil
+}
+
+// Quota counts the images that take room: those neither killed nor deleted.
+func (c *Catalog) Quota(ctx context.Context, projectID string) (used int, err error) {
+	return quota(ctx, c.db, projectID)
+}
+
+func quota(ctx context.Context, q database.Querier, projectID string) (int, error) {
+	n, err := count(ctx, q, "SELECT COUNT(*) FROM images WHERE project_id = $1 AND deleted_at IS NULL AND status <> $2", projectID, ims.ImageKilled)
+	if err != nil {
+		return 0, fmt.Errorf("count the images of project %s: %w", projectID, err)
+	}
+	return n, nil
+}
+
+// Image reads an image, a killed one too. ErrNotFound when it is deleted.
+func (c *Catalog) Image(ctx context.Context, projectID, id string) (ims.Image, error) {
+	return selectImage(ctx, c.db, projectID, id)
+}
+
+// UpdateImage changes an image in one transaction and returns it as it is then. What
+// change may set: the descriptive fields, protection and the enterprise project, which
+// must be one of the domain's (IMG.0155). The id, project, state, data, tags, source,
+// sizes and times stay what they are. An error of change leaves the image as it was
+// and is returned. change may be called again, on a fresh copy.
+func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id string, change func(*ims.Image) error) (ims.Image, error) {
+	var out ims.Image
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		old, err := lockImage(ctx, tx, projectID, id)
+		if err != nil {
+			return err
+		}
+		img := old
+		img.Attributes, img.Tags = maps.Clone(old.Attributes), slices.Clone(old.Tags)
+		if err := change(&img); err != nil {
+			return err
+		}
+		if img.EnterpriseProjectID != old.EnterpriseProjectID {
+			if err := enterpriseProjectExists(ctx, tx, domainID, img.EnterpriseProjectID); err != nil {
+				return err
+			}
+		}
+		img.ID, img.ProjectID, img.Status, img.Tags, img.Data = old.ID, old.ProjectID, old.Status, old.Tags, old.Data
+		img.SourceURL, img.FileSize, img.CreatedAt, img.ActiveAt = old.SourceURL, old.FileSize, old.CreatedAt, old.ActiveAt
+		img.UpdatedAt = c.now()
+		out = img
+		return updateImage(ctx, tx, img)
+	})
+	if err != nil {
+		return ims.Image{}, fmt.Errorf("change image %s: %w", id, err)
+	}
+	return out, nil
+}
+
+func updateImage(ctx context.Context, tx *database.Tx, img ims.Image) error {
+	attributes, err := json.Marshal(attributesOf(img))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE images SET enterprise_project_id = $3, name = $4, description = $5, env = $6,
+		os_version = $7, os_type = $8, os_bit = $9, platform = $10, architecture = $11, firmware = $12, license_type = $13,
+		min_disk_gib = $14, min_ram_mib = $15, max_ram_mib = $16, protected = $17, attributes = $18, updated_at = $19
+		WHERE project_id = $1 AND id = $2`,
+		img.ProjectID, img.ID, img.EnterpriseProjectID, img.Name, img.Description, img.Env,
+		img.OSVersion, img.OSType, img.OSBit, img.Platform, img.Architecture, img.Firmware, img.LicenseType,
+		img.MinDiskGiB, img.MinRAMMiB, img.MaxRAMMiB, img.Protected, string(attributes), img.UpdatedAt.UnixMilli())
+	return err
+}
+
+// touch notes that an image was changed.
+func (c *Catalog) touch(ctx context.Context, tx *database.Tx, projectID, id string) error {
+	_, err := tx.ExecContext(ctx, "UPDATE images SET updated_at = $3 WHERE project_id = $1 AND id = $2", projectID, id, c.now().UnixMilli())
+	return err
+}
+
+// DeleteImage deletes an image and records its bytes as garbage, in one transaction.
+// Faults that a client is told of: it is protected (IMG.0028), it is still being made
+// (IMG.0090). A second deletion is ErrNotFound.
+func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string) error {
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		img, err := lockImage(ctx, tx, projectID, id)
+		if err != nil {
+			return err
+		}
+		if img.Protected {
+			return ims.Faultf(ims.CodeImageProtected, "remove the protection of image %s first", id)
+		}
+		going, err := count(ctx, tx, "SELECT COUNT(*) FROM jobs WHERE project_id = $1 AND image_id = $2 AND end_time IS NULL", projectID, id)
+		if err != nil {
+			return err
+		}
+		if going > 0 {
+			return ims.Faultf(ims.CodeImageBeingMade, "image %s is %s, wait until its job has ended", id, img.Status)
+		}
+		// The status stays, see the table.
+		if _, err := tx.ExecContext(ctx, "UPDATE images SET deleted_at = $3 WHERE project_id = $1 AND id = $2", projectID, id, c.now().UnixMilli()); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM image_tags WHERE project_id = $1 AND image_id = $2", projectID, id); err != nil {
+			return err
+		}
+		attempts, err := count(ctx, tx, "SELECT COALESCE(MAX(attempt), 0) FROM jobs WHERE project_id = $1 AND image_id = $2", projectID, id)
+		if err != nil {
+			return err
+		}
+		return c.addGarbage(ctx, tx, id, int64(attempts))
+	})
+	if err != nil {
+		return fmt.Errorf("delete image %s: %w", id, err)
+	}
+	return nil
+}

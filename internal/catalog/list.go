@@ -1,0 +1,166 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// sortColumns say which column each of ims.SortKeys orders by; the id settles ties.
+var sortColumns = map[string]string{
+	"":                 "created_at",
+	"created_at":       "created_at",
+	"updated_at":       "updated_at",
+	"name":             "name",
+	"container_format": "id", // it is "bare" for all
+	"disk_format":      "data_format",
+	"status":           "status",
+	"id":               "id",
+	"size":             "file_size",
+}
+
+// maxFilterValues bounds the values of one filter.
+const maxFilterValues = 1000
+
+// where collects the conditions of a query and their arguments.
+type where struct {
+	text strings.Builder
+	args []any
+	none bool // nothing can match
+}
+
+// add appends a condition; each ? in it stands for the next argument.
+func (w *where) add(condition string, args ...any) {
+	for _, arg := range args {
+		w.args = append(w.args, arg)
+		condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(w.args)), 1)
+	}
+	if w.text.Len() > 0 {
+		w.text.WriteString(" AND ")
+	}
+	w.text.WriteString(condition)
+}
+
+// oneOf asks for a column to be one of the values. No value is no condition.
+func (w *where) oneOf(column string, values []string) error {
+	if len(values) == 0 {
+		return nil
+	}
+	if len(values) > maxFilterValues {
+		return ims.Faultf(ims.CodeBadFormat, "%d values in one filter, at most %d are allowed", len(values), maxFilterValues)
+	}
+	values = slices.DeleteFunc(slices.Clone(values), func(s string) bool { return !database.Storable(s) })
+	w.none = w.none || len(values) == 0
+	first := len(w.args) + 1
+	for _, v := range values {
+		w.args = append(w.args, v)
+	}
+	w.add(column + " IN " + placeholders(first, len(values)))
+	return nil
+}
+
+// equal asks for a column to have the value. No value is no condition.
+func (w *where) equal(column, value string) {
+	if value == "" {
+		return
+	}
+	w.none = w.none || !database.Storable(value)
+	w.add(column+" = ?", value)
+}
+
+// Images lists a project's images. The order is that of the sort key, then of the id,
+// both in the direction asked for, so that it is the same at every call. MarkerID
+// continues behind that image, which may have been deleted since; one that the project
+// never had is a fault (IMG.0001). Filter values are compared byte by byte.
+func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilter) ([]ims.Image, error) {
+	column, ok := sortColumns[f.SortKey]
+	if !ok {
+		return nil, ims.Faultf(ims.CodeBadFormat, "sort_key is %q, it must be one of %s", f.SortKey, strings.Join(ims.SortKeys, ", "))
+	}
+	w, err := c.matching(projectID, f)
+	if err != nil {
+		return nil, err
+	}
+	if f.MarkerID != "" {
+		if err := c.behindMarker(ctx, w, column, projectID, f); err != nil {
+			return nil, err
+		}
+	}
+	if w.none {
+		return nil, nil
+	}
+	limit := min(f.Limit, ims.MaxListLimit)
+	if limit < 1 {
+		limit = ims.DefaultListLimit
+	}
+	dir := "DESC"
+	if f.SortAsc {
+		dir = "ASC"
+	}
+	w.args = append(w.args, limit)
+	page := fmt.Sprintf("WHERE %s ORDER BY %s %s, id %s LIMIT $%d", w.text.String(), column, dir, dir, len(w.args))
+	order := fmt.Sprintf("page.%s %s, page.id %s", column, dir, dir)
+	list, err := selectImages(ctx, c.db, page, order, w.args)
+	if err != nil {
+		return nil, fmt.Errorf("list the images of project %s: %w", projectID, err)
+	}
+	return list, nil
+}
+
+func (c *Catalog) matching(projectID string, f ims.ImageFilter) (*where, error) {
+	w := &where{none: f.None}
+	w.add("project_id = ? AND deleted_at IS NULL", projectID)
+	status := []string{string(ims.ImageQueued), string(ims.ImageSaving), string(ims.ImageActive)}
+	if len(f.Status) > 0 {
+		status = status[:0]
+		for _, s := range f.Status {
+			status = append(status, string(s))
+		}
+	}
+	err := errors.Join(w.oneOf("status", status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names))
+	if err != nil {
+		return nil, err
+	}
+	w.equal("env", string(f.Env))
+	if f.EnterpriseProjectID != ims.AllEnterpriseProjects {
+		w.equal("enterprise_project_id", f.EnterpriseProjectID)
+	}
+	if len(f.Tags) > maxFilterValues {
+		return nil, ims.Faultf(ims.CodeBadFormat, "%d tags in one filter, at most %d are allowed", len(f.Tags), maxFilterValues)
+	}
+	for _, t := range f.Tags {
+		w.none = w.none || !database.Storable(t.Key) || !database.Storable(t.Value)
+		if t.HasValue {
+			w.add("EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id AND t.tag_key = ? AND t.tag_value = ?)", t.Key, t.Value)
+		} else {
+			w.add("EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id AND t.tag_key = ?)", t.Key)
+		}
+	}
+	return w, nil
+}
+
+// behindMarker restricts a list to what comes after the marker in the order.
+func (c *Catalog) behindMarker(ctx context.Context, w *where, column, projectID string, f ims.ImageFilter) error {
+	unknown := ims.Faultf(ims.CodeBadFormat, "marker is no image of this project; it must be the id of the last image of the page before")
+	if !ims.ValidUUID(f.MarkerID) {
+		return unknown
+	}
+	var at any
+	err := c.db.QueryRowContext(ctx, "SELECT "+column+" FROM images WHERE project_id = $1 AND id = $2", projectID, f.MarkerID).Scan(&at)
+	if err := orNotFound(err); errors.Is(err, ErrNotFound) {
+		return unknown
+	} else if err != nil {
+		return fmt.Errorf("look up the marker %s: %w", f.MarkerID, err)
+	}
+	than := "<"
+	if f.SortAsc {
+		than = ">"
+	}
+	w.add(fmt.Sprintf("(%s, id) %s (?, ?)", column, than), at, f.MarkerID)
+	return nil
+}

@@ -1,0 +1,234 @@
+package catalog
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// insertAll writes images as they are, in whatever state.
+func (c fixture) insertAll(images []ims.Image) {
+	c.t.Helper()
+	must(c.t, c.db.InTx(c.t.Context(), func(tx *database.Tx) error {
+		for _, img := range images {
+			status := img.Status
+			img.Status = ims.ImageKilled
+			if err := insertImage(c.t.Context(), tx, img); err != nil {
+				return err
+			}
+			set := "status = $2"
+			switch status {
+			case ims.ImageActive:
+				set = "status = $2, active_at = created_at"
+			case ims.ImageDeleted:
+				status, set = ims.ImageKilled, "status = $2, deleted_at = created_at"
+			}
+			if _, err := tx.ExecContext(c.t.Context(), "UPDATE images SET "+set+" WHERE id = $1", img.ID, string(status)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// anyImage draws an image whose fields collide often.
+func anyImage(t *rapid.T, project string) ims.Image {
+	img, _ := newImport(project)
+	img.Status = rapid.SampledFrom([]ims.ImageStatus{ims.ImageQueued, ims.ImageSaving, ims.ImageActive, ims.ImageActive, ims.ImageKilled, ims.ImageDeleted}).Draw(t, "status")
+	img.Name = rapid.SampledFrom([]string{"a", "A", "a b", "a-b", "é", "z", "\U0001f600", "10", "9"}).Draw(t, "name")
+	img.Env = rapid.SampledFrom([]ims.EnvType{ims.EnvECS, ims.EnvBMS, ims.EnvData}).Draw(t, "env")
+	img.FileSize = rapid.SampledFrom([]int64{9, 10, ims.TiB}).Draw(t, "size")
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	img.CreatedAt = start.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "created")) * time.Millisecond)
+	img.UpdatedAt = img.CreatedAt.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "updated")) * time.Millisecond)
+	img.Tags = nil
+	for _, key := range []string{"k", "l"} {
+		if v := rapid.SampledFrom([]string{"no", "", "1", "2"}).Draw(t, "tag "+key); v != "no" {
+			img.Tags = append(img.Tags, ims.Tag{Key: key, Value: v})
+		}
+	}
+	if img.Status == ims.ImageActive {
+		img.Data = ims.Data{Key: "x", Format: rapid.SampledFrom([]string{"raw", "zvhd2"}).Draw(t, "format")}
+		img.ActiveAt = img.CreatedAt
+	}
+	return img
+}
+
+// compareBy is the model of the order by a sort key.
+func compareBy(key string) func(a, b ims.Image) int {
+	return func(a, b ims.Image) int {
+		n := 0
+		switch key {
+		case "", "created_at":
+			n = a.CreatedAt.Compare(b.CreatedAt)
+		case "updated_at":
+			n = a.UpdatedAt.Compare(b.UpdatedAt)
+		case "name":
+			n = strings.Compare(a.Name, b.Name)
+		case "disk_format":
+			n = strings.Compare(a.Data.Format, b.Data.Format)
+		case "status":
+			n = strings.Compare(string(a.Status), string(b.Status))
+		case "size":
+			n = cmp.Compare(a.FileSize, b.FileSize)
+		}
+		return cmp.Or(n, strings.Compare(a.ID, b.ID))
+	}
+}
+
+// matches is the model of the filters.
+func matches(img ims.Image, f ims.ImageFilter) bool {
+	status := f.Status
+	if len(status) == 0 {
+		status = []ims.ImageStatus{ims.ImageQueued, ims.ImageSaving, ims.ImageActive}
+	}
+	if img.Status == ims.ImageDeleted || f.None || !slices.Contains(status, img.Status) ||
+		len(f.IDs) > 0 && !slices.Contains(f.IDs, img.ID) || len(f.Names) > 0 && !slices.Contains(f.Names, img.Name) ||
+		f.Env != "" && f.Env != img.Env {
+		return false
+	}
+	return !slices.ContainsFunc(f.Tags, func(want ims.TagFilter) bool {
+		return !slices.ContainsFunc(img.Tags, func(t ims.Tag) bool {
+			return t.Key == want.Key && (!want.HasValue || t.Value == want.Value)
+		})
+	})
+}
+
+func anyFilter(t *rapid.T, images []ims.Image) ims.ImageFilter {
+	f := ims.ImageFilter{
+		SortKey: rapid.SampledFrom(append(ims.SortKeys, "")).Draw(t, "sort_key"),
+		SortAsc: rapid.Bool().Draw(t, "ascending"),
+		Limit:   rapid.IntRange(1, 5).Draw(t, "limit"),
+	}
+	some := func(what string) bool { return rapid.IntRange(0, 4).Draw(t, what) == 0 }
+	if some("filter by status") {
+		f.Status = rapid.SliceOfN(rapid.SampledFrom([]ims.ImageStatus{ims.ImageActive, ims.ImageKilled, ims.ImageDeleted, ims.ImageQueued}), 1, 3).Draw(t, "states")
+	}
+	if some("filter by name") {
+		f.Names = rapid.SliceOfN(rapid.SampledFrom([]string{"a", "A", "é", "\U0001f600", "x", "a\x00", "\xff"}), 1, 3).Draw(t, "names")
+	}
+	if some("filter by id") && len(images) > 0 {
+		f.IDs = []string{images[rapid.IntRange(0, len(images)-1).Draw(t, "one")].ID, "no id\x00", images[0].ID}
+	}
+	if some("filter by env") {
+		f.Env = rapid.SampledFrom([]ims.EnvType{ims.EnvECS, ims.EnvData, "\x00"}).Draw(t, "env")
+	}
+	if some("filter by tag") {
+		f.Tags = rapid.SliceOfN(rapid.SampledFrom([]ims.TagFilter{
+			ims.ParseTagFilter("k"), ims.ParseTagFilter("k="), ims.ParseTagFilter("k=1"), ims.ParseTagFilter("l=2"), ims.ParseTagFilter("l"), {Key: "\xff"},
+		}), 1, 2).Draw(t, "tags")
+	}
+	return f
+}
+
+// TestImagesPages compares the list with a model: every order, filter and page size,
+// page by page, with images deleted between two pages.
+func TestImagesPages(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		rapid.Check(t, func(rt *rapid.T) {
+			project := ims.NewJobID() // of its own, so that the database can stay
+			n := rapid.IntRange(0, 14).Draw(rt, "images")
+			var images []ims.Image
+			for range n {
+				images = append(images, anyImage(rt, project))
+			}
+			c.insertAll(append(images, anyImage(rt, other)))
+			f := anyFilter(rt, images)
+
+			var want []ims.Image
+			for _, img := range images {
+				if matches(img, f) {
+					want = append(want, img)
+				}
+			}
+			slices.SortFunc(want, compareBy(f.SortKey))
+			if !f.SortAsc {
+				slices.Reverse(want)
+			}
+			for {
+				page, err := c.Images(t.Context(), project, f)
+				must(t, err)
+				if exp := want[:min(f.Limit, len(want))]; names(page) != names(exp) {
+					rt.Fatalf("filter %+v\npage %s\nwant %s", f, names(page), names(exp))
+				}
+				if len(page) == 0 {
+					break
+				}
+				want = want[len(page):]
+				last := page[len(page)-1]
+				f.MarkerID = last.ID
+				// Whoever reads page by page is not disturbed when the marker goes.
+				if last.Status == ims.ImageActive && rapid.Bool().Draw(rt, "delete the marker") {
+					must(t, c.DeleteImage(t.Context(), project, last.ID))
+				}
+			}
+		})
+	})
+}
+
+func names(images []ims.Image) string {
+	var b strings.Builder
+	for _, img := range images {
+		fmt.Fprintf(&b, "%s %q %s %v\n", img.ID, img.Name, img.Status, img.Tags)
+	}
+	return b.String()
+}
+
+func TestImagesRefuses(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		theirs, _ := c.accept(other)
+		for _, f := range []ims.ImageFilter{
+			{MarkerID: theirs.ID}, {MarkerID: uuid.NewString()}, {MarkerID: "nonsense"},
+			{SortKey: "id; DROP TABLE images"},
+			{Names: make([]string, maxFilterValues+1)},
+		} {
+			_, err := c.Images(t.Context(), mine, f)
+			wantCode(t, err, ims.CodeBadFormat)
+		}
+	})
+}
+
+func TestImagesOfEnterpriseProject(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		ep := c.enterprise("lab")
+		inside, _ := c.active(mine)
+		outside, _ := c.active(mine)
+		must(t, c.MigrateResource(t.Context(), domain, mine, inside.ID, ep))
+		for id, want := range map[string]int{"": 2, ims.AllEnterpriseProjects: 2, ep: 1, "0": 1, uuid.NewString(): 0, "\x00": 0} {
+			list, err := c.Images(t.Context(), mine, ims.ImageFilter{EnterpriseProjectID: id})
+			must(t, err)
+			if len(list) != want || id == ep && list[0].ID != inside.ID || id == "0" && list[0].ID != outside.ID {
+				t.Errorf("enterprise project %q lists %d images, want %d", id, len(list), want)
+			}
+		}
+	})
+}
+
+// TestListLimits: no limit means the default one, none is above the highest.
+func TestListLimits(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		var images []ims.Image
+		for range ims.DefaultListLimit + 1 {
+			img, _ := newImport(mine)
+			img.Status, img.CreatedAt, img.UpdatedAt = ims.ImageQueued, c.now(), c.now()
+			images = append(images, img)
+		}
+		c.insertAll(images)
+		for limit, want := range map[int]int{0: ims.DefaultListLimit, -1: ims.DefaultListLimit, 7: 7, 1 << 40: len(images)} {
+			list, err := c.Images(t.Context(), mine, ims.ImageFilter{Limit: limit})
+			must(t, err)
+			if len(list) != want {
+				t.Errorf("limit %d gives %d images, want %d", limit, len(list), want)
+			}
+		}
+	})
+}
