@@ -209,6 +209,9 @@ func (s *Service) SecretFor(accessKey string) (secret, projectID string, readOnl
 		return fail(ErrNotFound)
 	}
 	scope, err := s.projectScope(ctx, k.user.id, k.project)
+	if ims.CodeOf(err) == ims.CodeToken { // no role there any more
+		return fail(ErrNotFound)
+	}
 	if err != nil {
 		return fail(err)
 	}
