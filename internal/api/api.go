@@ -1,0 +1,167 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/keystone"
+)
+
+// Importer takes imports in. It is the only way to new images.
+type Importer interface {
+	// Accept looks at the source and writes image and job; it gives the job's id.
+	// What is wrong with the source is an *ims.Error.
+	Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (jobID string, err error)
+	// Sweep wakes the clean-up after a deletion. It does not wait for it.
+	Sweep()
+}
+
+// Authenticator says who sent a request. No or bad credentials are an *ims.Error
+// with ims.CodeToken and status 401.
+type Authenticator interface {
+	Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error)
+}
+
+// DiskOpener opens the data of an active image.
+type DiskOpener interface {
+	// OpenDisk gives the disk as a machine sees it. The caller closes it; its reads
+	// end when ctx does.
+	OpenDisk(ctx context.Context, img ims.Image) (Disk, error)
+}
+
+// Disk is the bytes of an image's disk. It never gives other bytes in place of an
+// error.
+type Disk interface {
+	io.ReaderAt
+	io.Closer
+	// Size is in bytes.
+	Size() int64
+}
+
+// Config is what the edge stands on. Fields without a default are required.
+type Config struct {
+	Catalog  *catalog.Catalog
+	Importer Importer
+	Auth     Authenticator
+	// Keystone answers the routes of /v3; it authenticates by itself and writes
+	// errors in Keystone's form.
+	Keystone *keystone.Handlers
+	Disks    DiskOpener
+	// OSVersions defaults to the table that the service comes with.
+	OSVersions *ims.OSVersions
+	Limits     ims.Limits
+	// OpenAPI is the description that /openapi.yaml answers with.
+	OpenAPI []byte
+	// Ready reports whether the service can do its work; nil means always.
+	Ready func(ctx context.Context) error
+	// Unavailable reports whether an error means that the database is away for the
+	// moment, which is a 503; nil means never.
+	Unavailable func(error) bool
+	// Registry takes the edge's metrics and is what /metrics shows; nil makes one.
+	Registry *prometheus.Registry
+	// Logger gets a line a request; nil drops them.
+	Logger *slog.Logger
+	// MaxRequests is how many requests are worked on at once, MaxStreams how many
+	// disks are read at once; defaults 64 and 64. More wait, more streams are a 503.
+	MaxRequests, MaxStreams int
+	// Timeout bounds the work on one request, reading a disk apart; default 30 s.
+	Timeout time.Duration
+}
+
+// server is the handler of every route. It is safe for concurrent use.
+type server struct {
+	Config
+	log     *slog.Logger
+	routes  *matcher
+	metrics *metrics
+	slots   chan struct{}
+	streams chan struct{}
+}
+
+// New makes the handler of all routes.
+func New(c Config) (http.Handler, error) {
+	switch {
+	case c.Catalog == nil:
+		return nil, errors.New("api: a catalog is required")
+	case c.Importer == nil:
+		return nil, errors.New("api: an importer is required")
+	case c.Auth == nil:
+		return nil, errors.New("api: an authenticator is required")
+	case c.Keystone == nil:
+		return nil, errors.New("api: the identity handlers are required")
+	case c.Disks == nil:
+		return nil, errors.New("api: a disk opener is required")
+	case len(c.OpenAPI) == 0:
+		return nil, errors.New("api: the OpenAPI description is required")
+	case c.Limits.Images <= 0 || c.Limits.Imports <= 0:
+		return nil, errors.New("api: the limits of a project must be at least 1")
+	}
+	if c.OSVersions == nil {
+		c.OSVersions = ims.DefaultOSVersions()
+	}
+	if c.Ready == nil {
+		c.Ready = func(context.Context) error { return nil }
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxRequests <= 0 {
+		c.MaxRequests = 64
+	}
+	if c.MaxStreams <= 0 {
+		c.MaxStreams = 64
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = 30 * time.Second
+	}
+	m, err := newMetrics(c.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return &server{
+		Config: c, log: c.Logger, routes: newMatcher(Routes()), metrics: m,
+		slots: make(chan struct{}, c.MaxRequests), streams: make(chan struct{}, c.MaxStreams),
+	}, nil
+}
+
+func (s *server) unavailable(err error) bool { return s.Unavailable != nil && s.Unavailable(err) }
+
+// Limits of a connection. Headers and bodies are small: who needs longer for them
+// only holds the connection. Answers are bounded too; a disk's extends its own.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second
+	writeTimeout      = 90 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 32 << 10
+)
+
+// NewServer gives the HTTP server for a handler made by New. The caller listens,
+// and calls Shutdown to drain.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		// OPTIONS * is answered like everything else: with our form and a request id.
+		DisableGeneralOptionsHandler: true,
+	}
+	if log != nil {
+		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	}
+	return s
+}

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// errorBody is the one form in which a client reads of a fault.
+type errorBody struct {
+	Error struct {
+		Code    ims.Code `json:"code"`
+		Message string   `json:"message"`
+		// Details names the field, file or limit at fault.
+		Details string `json:"details,omitempty"`
+	} `json:"error"`
+}
+
+// credentials are the ways in, for WWW-Authenticate.
+const credentials = "Keystone, SDK-HMAC-SHA256"
+
+// retryAfter is how many seconds a client should wait after a 503.
+const retryAfter = 1
+
+// writeError answers with err. It is the only function that writes an error. What
+// nobody classified is a 500 with a fixed text; the log has the cause, under the
+// request's id.
+func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	fault := s.classify(err)
+	status := fault.Status()
+	rec := recorderOf(w)
+	if rec != nil {
+		rec.code = fault.Code
+	}
+	if status >= http.StatusInternalServerError {
+		s.log.LogAttrs(r.Context(), slog.LevelError, "request failed",
+			slog.String("request_id", w.Header().Get(requestIDHeader)), slog.Int("status", status), slog.String("error", err.Error()))
+	}
+	if rec != nil && rec.wrote() {
+		// Half an answer is out. Only a broken connection tells the client so.
+		panic(http.ErrAbortHandler)
+	}
+	switch status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", credentials)
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	var body errorBody
+	body.Error.Code, body.Error.Message, body.Error.Details = fault.Code, fault.Code.Message(), fault.Detail
+	writeJSON(w, status, body)
+}
+
+// classify turns any error into what the client is told.
+func (s *server) classify(err error) *ims.Error {
+	if e, ok := errors.AsType[*ims.Error](err); ok && e.Code.Known() {
+		return e
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return ims.Faultf(ims.CodeBadFormat, "the body is longer than %d bytes", MaxBody)
+	}
+	switch {
+	case s.unavailable(err):
+		return unavailable("the database does not answer; nothing was changed, try again")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return unavailable("the request took too long and was given up; try again")
+	}
+	return &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusInternalServerError}
+}
+
+// unavailable is the fault of a moment: the same request may succeed a little later.
+func unavailable(detail string) *ims.Error {
+	return &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusServiceUnavailable, Detail: detail}
+}
+
+// unsupported is the fault of a path or method that no route has.
+func unsupported(status int, format string, args ...any) *ims.Error {
+	e := ims.Faultf(ims.CodeUnsupported, format, args...)
+	e.HTTPStatus = status
+	return e
+}
+
+// writeJSON answers with v, whole or not at all: it is encoded before the first
+// byte goes out.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // a wire type that can't be encoded; recovered into a 500
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(buf.Len()))
+	w.WriteHeader(status)
+	w.Write(buf.Bytes()) // an error means that the client has gone
+}

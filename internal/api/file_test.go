@@ -1,0 +1,239 @@
+package api_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quickims/quickims/internal/api"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// diskBytes are bytes of which no two stretches are alike.
+func diskBytes(n int) []byte {
+	data := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{1})
+	r.Read(data)
+	return data
+}
+
+// withDisk is an active image with data.
+func (c caller) withDisk(t testing.TB, data []byte, failAt int64, fault error) (path, id string) {
+	t.Helper()
+	job, id := c.accepted(t, systemDisk(nil))
+	c.publish(t, job, id, int64(len(data)))
+	c.disks.put(id, data, failAt, fault)
+	return "/v2/images/" + id + "/file", id
+}
+
+func TestFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	c := w.newProject(t)
+	const size = 3<<20 + 517
+	data := diskBytes(size)
+	path, _ := c.withDisk(t, data, -1, nil)
+
+	a := c.send(t, "GET", path, "")
+	if a.status != http.StatusOK || !bytes.Equal(a.body, data) {
+		t.Fatalf("status %d, %d bytes, want %d", a.status, len(a.body), size)
+	}
+	if ct := a.header.Get("Content-Type"); ct != "application/octet-stream" {
+		t.Errorf("Content-Type %q", ct)
+	}
+	etag := a.header.Get("ETag")
+	if len(etag) < 10 || a.header.Get("Accept-Ranges") != "bytes" || a.header.Get("Content-Length") != fmt.Sprint(size) {
+		t.Errorf("header %v", a.header)
+	}
+	head := c.send(t, "HEAD", path, "")
+	if head.status != http.StatusOK || len(head.body) != 0 || head.header.Get("Content-Length") != fmt.Sprint(size) || head.header.Get("ETag") != etag {
+		t.Errorf("HEAD: %d %v", head.status, head.header)
+	}
+	for _, tc := range []struct {
+		asked    string
+		from, to int // to is exclusive; from -1: the whole disk
+	}{
+		{"bytes=0-0", 0, 1}, {"bytes=0-511", 0, 512}, {"bytes=512-1023", 512, 1024}, {"bytes=1048575-1048576", 1<<20 - 1, 1<<20 + 1},
+		{"bytes=-1", size - 1, size}, {"bytes=-517", size - 517, size}, {fmt.Sprintf("bytes=-%d", size+100), 0, size},
+		{"bytes=3145728-", 3 << 20, size}, {"bytes=0-", 0, size}, {fmt.Sprintf("bytes=0-%d", size+5), 0, size},
+		{"bytes=0-1,5-6", -1, 0}, {"bytes=0-1,2-3,", -1, 0},
+	} {
+		a := c.send(t, "GET", path, "", "Range", tc.asked)
+		want := data
+		status := http.StatusOK
+		if tc.from >= 0 {
+			want, status = data[tc.from:tc.to], http.StatusPartialContent
+			if r := a.header.Get("Content-Range"); r != fmt.Sprintf("bytes %d-%d/%d", tc.from, tc.to-1, size) {
+				t.Errorf("%s: Content-Range %q", tc.asked, r)
+			}
+		}
+		if a.status != status || !bytes.Equal(a.body, want) || a.header.Get("ETag") != etag {
+			t.Errorf("%s: status %d, %d bytes, want %d with %d", tc.asked, a.status, len(a.body), status, len(want))
+		}
+	}
+	for _, asked := range []string{fmt.Sprintf("bytes=%d-", size), "bytes=99999999999999-", "bytes=a-b", "bytes=5-2", "lines=1-2", "bytes=99999999999999999999-"} {
+		a := c.send(t, "GET", path, "", "Range", asked)
+		a.refused(t, http.StatusRequestedRangeNotSatisfiable, "IMG.0001")
+		if strings.Contains(asked, fmt.Sprint(size)) && a.header.Get("Content-Range") != fmt.Sprintf("bytes */%d", size) {
+			t.Errorf("%s: Content-Range %q", asked, a.header.Get("Content-Range"))
+		}
+	}
+	if a := c.send(t, "GET", path, "", "If-None-Match", etag); a.status != http.StatusNotModified || len(a.body) != 0 {
+		t.Errorf("If-None-Match: %d", a.status)
+	}
+	c.send(t, "GET", path, "", "If-Match", `"other"`).refused(t, http.StatusPreconditionFailed, "IMG.0001")
+	if a := c.send(t, "GET", path, "", "If-Match", etag, "Range", "bytes=0-1"); a.status != http.StatusPartialContent {
+		t.Errorf("If-Match: %d", a.status)
+	}
+	if a := c.send(t, "GET", path, "", "If-Range", `"other"`, "Range", "bytes=0-1"); a.status != http.StatusOK || len(a.body) != size {
+		t.Errorf("If-Range of other bytes: %d", a.status)
+	}
+	// The ETag is the data's: it survives a change of the name, and is another image's never.
+	id := strings.Split(path, "/")[3]
+	c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+id, `[{"op":"replace","path":"/name","value":"new"}]`)
+	if got := c.send(t, "HEAD", path, "").header.Get("ETag"); got != etag {
+		t.Errorf("after a rename the ETag is %s, it was %s", got, etag)
+	}
+	other, _ := c.withDisk(t, data, -1, nil)
+	if got := c.send(t, "HEAD", other, "").header.Get("ETag"); got == etag {
+		t.Error("two images have one ETag")
+	}
+	if n := w.disks.opened(); n != 0 {
+		t.Errorf("%d disks were left open", n)
+	}
+}
+
+// TestFileFaults: a read that fails is a broken connection once bytes went out, an
+// error before that, and never zeros or a short answer that looks whole.
+func TestFileFaults(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	c := w.newProject(t)
+	data := diskBytes(4 << 20)
+	for name, fault := range map[string]error{"an I/O error": errors.New("bad block on /secret/disk"), "an early end": io.EOF} {
+		path, _ := c.withDisk(t, data, 2<<20+100, fault)
+		for _, asked := range []string{"", "bytes=1-", "bytes=0-3145727", "bytes=-3145728"} {
+			got, status, err := c.readAll(t, path, asked)
+			if err == nil {
+				t.Errorf("%s, %q: the answer ended well: %d, %d bytes", name, asked, status, len(got))
+			}
+			from := 0
+			if asked == "bytes=1-" {
+				from = 1
+			} else if strings.HasPrefix(asked, "bytes=-") {
+				from = 1 << 20
+			}
+			if !bytes.HasPrefix(data[from:], got) {
+				t.Errorf("%s, %q: %d bytes are not the disk's", name, asked, len(got))
+			}
+		}
+		// What lies before the fault can be read.
+		if a := c.send(t, "GET", path, "", "Range", "bytes=0-1048575"); a.status != http.StatusPartialContent || !bytes.Equal(a.body, data[:1<<20]) {
+			t.Errorf("%s: a range before it: %d", name, a.status)
+		}
+		// What can't be read at all is an error like any other.
+		details := c.send(t, "GET", path, "", "Range", "bytes=3000000-").refused(t, http.StatusInternalServerError, "IMG.0061")
+		if details != "" {
+			t.Errorf("%s: details %q", name, details)
+		}
+	}
+	gone, _ := c.withDisk(t, data, 0, &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusServiceUnavailable, Detail: "the object store does not answer"})
+	a := c.send(t, "GET", gone, "")
+	a.refused(t, http.StatusServiceUnavailable, "IMG.0061")
+	for _, name := range []string{"ETag", "Accept-Ranges", "Last-Modified", "Content-Range"} {
+		if a.header.Get(name) != "" {
+			t.Errorf("the error carries %s", name)
+		}
+	}
+	job, id := c.accepted(t, systemDisk(nil))
+	c.publish(t, job, id, 4096)
+	c.refused(t, http.StatusInternalServerError, "IMG.0061", "GET", "/v2/images/"+id+"/file", "")
+	if n := w.disks.opened(); n != 0 {
+		t.Errorf("%d disks were left open", n)
+	}
+	if !strings.Contains(w.logs.text(), "bad block") {
+		t.Error("the log does not say why")
+	}
+}
+
+// readAll reads a file as a client does that wants to know how it ended.
+func (c caller) readAll(t testing.TB, path, asked string) ([]byte, int, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", c.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Auth-Token", c.token)
+	if asked != "" {
+		req.Header.Set("Range", asked)
+	}
+	resp, err := c.server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	return got, resp.StatusCode, err
+}
+
+// TestTooManyStreams: more readers than allowed are told to come back.
+func TestTooManyStreams(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *api.Config) { c.MaxStreams = 1 })
+	c := w.newProject(t)
+	path, id := c.withDisk(t, diskBytes(1<<20), -1, nil)
+	reached, release := make(chan struct{}), make(chan struct{})
+	w.disks.hold(id, func() { close(reached); <-release })
+	done := make(chan answer, 1)
+	go func() {
+		got, status, _ := c.readAll(t, path, "")
+		done <- answer{status: status, body: got}
+	}()
+	<-reached
+	a := c.send(t, "GET", path, "")
+	a.refused(t, http.StatusServiceUnavailable, "IMG.0061")
+	if a.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	close(release)
+	if a := <-done; a.status != http.StatusOK || len(a.body) != 1<<20 {
+		t.Errorf("the first reader: %d, %d bytes", a.status, len(a.body))
+	}
+	if a := c.send(t, "GET", path, ""); a.status != http.StatusOK {
+		t.Errorf("afterwards: %d", a.status)
+	}
+}
+
+// TestReaderHangsUp: the disk is closed, and nothing is logged as a fault.
+func TestReaderHangsUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	c := w.newProject(t)
+	path, _ := c.withDisk(t, diskBytes(64<<20), -1, nil)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", w.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Auth-Token", c.token)
+	req.Header.Set("X-Request-Id", "hangs-up")
+	resp, err := (&http.Client{Transport: &http.Transport{}, Timeout: time.Minute}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.CopyN(io.Discard, resp.Body, 1000)
+	resp.Body.Close()
+	for _, line := range waitForLog(t, w, "hangs-up") {
+		if line["level"] == "ERROR" {
+			t.Errorf("logged as a fault: %v", line)
+		}
+	}
+	if n := w.disks.opened(); n != 0 {
+		t.Errorf("%d disks were left open", n)
+	}
+}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// imageWire is an image as clients read it. The strings that hold numbers and
+// booleans are the protocol's. What is not known yet is null; what need not be
+// there is left out.
+type imageWire struct {
+	ID                  string   `json:"id"`
+	Name                string   `json:"name"`
+	Status              string   `json:"status"`
+	Owner               string   `json:"owner"`
+	Visibility          string   `json:"visibility"`
+	Protected           bool     `json:"protected"`
+	Tags                []string `json:"tags"`
+	MinDisk             int      `json:"min_disk"` // GiB
+	MinRAM              int      `json:"min_ram"`  // MiB
+	MaxRAM              string   `json:"max_ram,omitempty"`
+	Size                *int64   `json:"size"`         // bytes that /file gives
+	VirtualSize         *int64   `json:"virtual_size"` // bytes of the disk
+	Checksum            *string  `json:"checksum"`     // an MD5, which nothing here computes
+	ContainerFormat     string   `json:"container_format"`
+	DiskFormat          *string  `json:"disk_format"`
+	File                string   `json:"file"`
+	Self                string   `json:"self"`
+	Schema              string   `json:"schema"`
+	CreatedAt           string   `json:"created_at"`
+	UpdatedAt           string   `json:"updated_at"`
+	ActiveAt            *string  `json:"active_at"`
+	VirtualEnvType      string   `json:"virtual_env_type"`
+	EnterpriseProjectID string   `json:"enterprise_project_id"`
+	Architecture        string   `json:"architecture,omitempty"`
+	Firmware            string   `json:"hw_firmware_type"`
+	LicenseType         string   `json:"license_type,omitempty"`
+	OSVersion           *string  `json:"__os_version"`
+	OSType              *string  `json:"__os_type"`
+	OSBit               *string  `json:"__os_bit"`
+	Platform            *string  `json:"__platform"`
+	Description         string   `json:"__description"`
+	ImageType           string   `json:"__imagetype"`
+	ImageSourceType     string   `json:"__image_source_type"`
+	ImageSize           *string  `json:"__image_size"` // bytes of the imported file
+	IsRegistered        string   `json:"__isregistered"`
+	DataOrigin          string   `json:"__data_origin"`
+	RootOrigin          string   `json:"__root_origin"`
+	LazyLoading         string   `json:"__lazyloading"`
+	SequenceNum         string   `json:"__sequence_num"`
+	SupportKVM          string   `json:"__support_kvm"`
+	SupportARM          string   `json:"__support_arm,omitempty"`
+
+	// attributes are the other patchable ones, beside the fields.
+	attributes map[string]string
+}
+
+// MarshalJSON puts the attributes beside the fields.
+func (w imageWire) MarshalJSON() ([]byte, error) {
+	type fieldsAlone imageWire
+	out, err := json.Marshal(fieldsAlone(w))
+	if err != nil || len(w.attributes) == 0 {
+		return out, err
+	}
+	more, err := json.Marshal(w.attributes)
+	if err != nil {
+		return nil, err
+	}
+	out[len(out)-1] = ','
+	return append(out, more[1:]...), nil
+}
+
+// newImageWire shows an image.
+func newImageWire(img ims.Image) imageWire {
+	w := imageWire{
+		ID: img.ID, Name: img.Name, Status: string(img.Status), Owner: img.ProjectID,
+		Visibility: "private", Protected: img.Protected, Tags: []string{},
+		MinDisk: img.MinDiskGiB, MinRAM: img.MinRAMMiB, MaxRAM: img.MaxRAMMiB,
+		ContainerFormat: "bare", DiskFormat: known(img.Data.Format),
+		File: "/v2/images/" + img.ID + "/file", Self: "/v2/images/" + img.ID, Schema: "/v2/schemas/image",
+		CreatedAt: seconds(img.CreatedAt), UpdatedAt: seconds(img.UpdatedAt),
+		VirtualEnvType: string(img.Env), EnterpriseProjectID: img.EnterpriseProjectID,
+		Architecture: img.Architecture, Firmware: img.Firmware, LicenseType: img.LicenseType,
+		OSVersion: known(img.OSVersion), OSType: known(img.OSType), OSBit: known(img.OSBit), Platform: known(img.Platform),
+		Description: img.Description, ImageType: "private", ImageSourceType: "uds",
+		IsRegistered: "false", DataOrigin: "file," + img.SourceURL, RootOrigin: "file",
+		LazyLoading: "true", SequenceNum: "0", SupportKVM: "true",
+		attributes: img.Attributes,
+	}
+	for _, t := range img.Tags {
+		w.Tags = append(w.Tags, t.String())
+	}
+	if img.FileSize > 0 {
+		w.ImageSize = known(strconv.FormatInt(img.FileSize, 10))
+	}
+	if img.Architecture == ims.ArchARM {
+		w.SupportARM = "true"
+	}
+	if img.Status == ims.ImageActive {
+		w.IsRegistered = "true"
+		w.Size, w.VirtualSize = &img.Data.VirtualSize, in32Bits(&img.Data.VirtualSize)
+	}
+	if !img.ActiveAt.IsZero() {
+		w.ActiveAt = known(seconds(img.ActiveAt))
+	}
+	return w
+}
+
+// newCloudImageWire shows an image in the answers of /v2/cloudimages, which clients
+// read with narrower types than that of /v2/images/{image_id}.
+func newCloudImageWire(img ims.Image) imageWire {
+	w := newImageWire(img)
+	w.Size = in32Bits(w.Size)
+	return w
+}
+
+// in32Bits is nil, null on the wire, for a size that an int32 does not hold: the
+// clouds' own SDKs (huaweicloud-sdk-go-v3 0.1.207, for one) read virtual_size, and in
+// /v2/cloudimages size too, as int32 and fail on the whole answer otherwise.
+func in32Bits(size *int64) *int64 {
+	if size == nil || *size > math.MaxInt32 {
+		return nil
+	}
+	return size
+}
+
+// known is nil, null on the wire, for the empty string.
+func known(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// seconds is the form of an image's times: RFC 3339 in UTC.
+func seconds(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+
+// milliseconds is the form of a job's times.
+func milliseconds(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

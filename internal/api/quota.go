@@ -1,0 +1,87 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// maxImageMembers is how many projects an image can be shared with (API reference,
+// release 20251110).
+const maxImageMembers = 256
+
+// quotaWire is a limit and what of it is used.
+type quotaWire struct {
+	Type  string `json:"type"`
+	Used  int    `json:"used"`
+	Quota int    `json:"quota"`
+	Min   int    `json:"min"`
+	Max   int    `json:"max"`
+}
+
+// quota is GET /v1/cloudimages/quota. Nothing is shared: of those limits nothing is
+// used.
+func (s *server) quota(c *call) error {
+	used, err := s.Catalog.Quota(c.Context(), c.project())
+	if err != nil {
+		return err
+	}
+	var w struct {
+		Quotas struct {
+			Resources []quotaWire `json:"resources"`
+		} `json:"quotas"`
+	}
+	w.Quotas.Resources = []quotaWire{
+		{Type: "image", Used: used, Quota: s.Limits.Images, Max: s.Limits.Images},
+		{Type: "image_shared", Quota: s.Limits.Images, Max: s.Limits.Images},
+		{Type: "image_member", Quota: maxImageMembers, Max: maxImageMembers},
+	}
+	writeJSON(c.w, http.StatusOK, w)
+	return nil
+}
+
+// osVersionWire is an operating system that a system disk image may hold.
+type osVersionWire struct {
+	Platform string `json:"platform"`
+	Key      string `json:"os_version_key"`
+	Version  string `json:"os_version"`
+	Bit      int    `json:"os_bit"`
+	Type     string `json:"os_type"`
+}
+
+// platformWire groups the operating systems of a platform.
+type platformWire struct {
+	Platform string          `json:"platform"`
+	Versions []osVersionWire `json:"version_list"`
+}
+
+// osVersionTags are what the table can be asked for by.
+var osVersionTags = []string{"x86", "arm", "uefi", "bms"}
+
+// osVersions is GET /v1/cloudimages/os_version.
+func (s *server) osVersions(c *call) error {
+	q := readQuery(c.Request)
+	tags := q.all("tag")
+	for _, t := range tags {
+		if !slices.Contains(osVersionTags, t) {
+			q.refuse("tag is %q, it must be one of %s", clip(t), strings.Join(osVersionTags, ", "))
+		}
+	}
+	if q.fault != nil {
+		return q.fault
+	}
+	list, at := []platformWire{}, map[string]int{}
+	for _, v := range s.OSVersions.With(tags...) {
+		i, ok := at[v.Platform]
+		if !ok {
+			i = len(list)
+			at[v.Platform] = i
+			list = append(list, platformWire{Platform: v.Platform})
+		}
+		list[i].Versions = append(list[i].Versions, osVersionWire{
+			Platform: v.Platform, Key: v.Version, Version: v.Version, Bit: v.Bit, Type: v.Type,
+		})
+	}
+	writeJSON(c.w, http.StatusOK, list)
+	return nil
+}

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// Scope is what a route's caller must act for.
+type Scope int
+
+// The scopes, each including what it takes to pass.
+const (
+	ScopeNone        Scope = iota // any credential
+	ScopeDomain                   // a credential of a domain: every one with a role
+	ScopeProject                  // a credential of a project
+	ScopePathProject              // a credential of the project that the path names
+)
+
+// Route is one method of one path.
+type Route struct {
+	Method string
+	// Path is the pattern; {name} stands for one segment.
+	Path string
+	// Public routes ask for no credentials.
+	Public bool
+	Scope  Scope
+	// Actions are the rights of which the caller needs one; none: every caller may.
+	Actions []ims.Action
+	// Stream marks an answer that may take as long as it takes.
+	Stream bool
+
+	// own handlers ask for the credentials themselves and write their own errors.
+	own    bool
+	handle func(*server, *call) error
+}
+
+// Routes is the table of all routes: what is not here is answered with a 404, or with
+// a 405 where only the method is not. A GET answers HEAD as well, unless the table has
+// a HEAD of its own.
+func Routes() []Route {
+	return slices.Concat(operationRoutes, imageRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
+}
+
+// rights is a list of actions of which one is enough.
+func rights(a ...ims.Action) []ims.Action { return a }
+
+var operationRoutes = []Route{
+	{Method: http.MethodGet, Path: "/healthz", Public: true, handle: (*server).healthz},
+	{Method: http.MethodGet, Path: "/readyz", Public: true, handle: (*server).readyz},
+	{Method: http.MethodGet, Path: "/metrics", Public: true, handle: (*server).metricsPage},
+	{Method: http.MethodGet, Path: "/openapi.yaml", Public: true, handle: (*server).openAPI},
+}
+
+var imageRoutes = []Route{
+	{Method: http.MethodPost, Path: "/v2/cloudimages/quickimport/action", Scope: ScopeProject,
+		Actions: rights(ims.ActionServerImagesCreate, ims.ActionDataImagesCreate), handle: (*server).quickImport},
+	{Method: http.MethodPost, Path: "/v2/cloudimages/action", Scope: ScopeProject,
+		Actions: rights(ims.ActionServerImagesCreate, ims.ActionDataImagesCreate), handle: (*server).commonImport},
+	{Method: http.MethodGet, Path: "/v1/{project_id}/jobs/{job_id}", Scope: ScopePathProject,
+		Actions: rights(ims.ActionJobsGet), handle: (*server).job},
+	{Method: http.MethodGet, Path: "/v2/cloudimages", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesList), handle: (*server).listImages},
+	{Method: http.MethodPatch, Path: "/v2/cloudimages/{image_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesUpdate), handle: (*server).patchImage},
+	{Method: http.MethodGet, Path: "/v2/images/{image_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).showImage},
+	{Method: http.MethodDelete, Path: "/v2/images/{image_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesDelete), handle: (*server).deleteImage},
+	{Method: http.MethodGet, Path: "/v2/images/{image_id}/file", Scope: ScopeProject, Stream: true,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).imageFile},
+	{Method: http.MethodGet, Path: "/v1/cloudimages/quota", Scope: ScopeProject,
+		Actions: rights(ims.ActionQuotasGet), handle: (*server).quota},
+	{Method: http.MethodGet, Path: "/v1/cloudimages/os_version", handle: (*server).osVersions},
+}
+
+var tagRoutes = []Route{
+	{Method: http.MethodGet, Path: "/v2/{project_id}/images/{image_id}/tags", Scope: ScopePathProject,
+		Actions: rights(ims.ActionTagsList), handle: (*server).imageTags},
+	{Method: http.MethodPost, Path: "/v2/{project_id}/images/{image_id}/tags", Scope: ScopePathProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).addImageTag},
+	{Method: http.MethodPost, Path: "/v2/{project_id}/images/{image_id}/tags/action", Scope: ScopePathProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).batchImageTags},
+	{Method: http.MethodDelete, Path: "/v2/{project_id}/images/{image_id}/tags/{key}", Scope: ScopePathProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).deleteImageTag},
+	{Method: http.MethodGet, Path: "/v2/{project_id}/images/tags", Scope: ScopePathProject,
+		Actions: rights(ims.ActionTagsList), handle: (*server).projectTags},
+}
+
+var enterpriseRoutes = []Route{
+	{Method: http.MethodGet, Path: "/v1.0/enterprise-projects", Scope: ScopeDomain,
+		Actions: rights(ims.ActionEPSList), handle: (*server).listEnterpriseProjects},
+	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects", Scope: ScopeDomain,
+		Actions: rights(ims.ActionEPSUpdate), handle: (*server).createEnterpriseProject},
+	{Method: http.MethodGet, Path: "/v1.0/enterprise-projects/{enterprise_project_id}", Scope: ScopeDomain,
+		Actions: rights(ims.ActionEPSList), handle: (*server).showEnterpriseProject},
+	{Method: http.MethodPut, Path: "/v1.0/enterprise-projects/{enterprise_project_id}", Scope: ScopeDomain,
+		Actions: rights(ims.ActionEPSUpdate), handle: (*server).updateEnterpriseProject},
+	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects/{enterprise_project_id}/resources-migrate", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesUpdate), handle: (*server).migrateResource},
+	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects/{enterprise_project_id}/resources/filter", Scope: ScopeProject,
+		Actions: rights(ims.ActionEPSList), handle: (*server).filterResources},
+}
+
+// admit checks that the caller acts for what the route is about and has a right to
+// it. The caller's project comes first: a right in another project counts nothing.
+func (r *Route) admit(c *call) error {
+	p := c.principal
+	switch {
+	case r.Scope == ScopePathProject && (p.ProjectID == "" || c.PathValue("project_id") != p.ProjectID):
+		return ims.Faultf(ims.CodeProjectMismatch, "the project in the path is not the project of the credentials")
+	case r.Scope == ScopeProject && p.ProjectID == "":
+		return ims.Faultf(ims.CodeProjectMismatch, "the credentials are not for a project: ask for a token with a project as its scope")
+	case r.Scope == ScopeDomain && p.DomainID == "":
+		return ims.Faultf(ims.CodeProjectMismatch, "the credentials belong to no domain")
+	case len(r.Actions) > 0 && !slices.ContainsFunc(r.Actions, p.May):
+		return forbidden(r.Actions[0])
+	}
+	return nil
+}
+
+func forbidden(a ims.Action) error {
+	return ims.Faultf(ims.CodeForbidden, "no role of the caller carries the action %s", a)
+}
