@@ -78,7 +78,7 @@ func checkSource(loc Location) error {
 	if err := CheckKey(loc.Key); err != nil {
 		return fmt.Errorf("%w: %v", ErrNotFound, err)
 	}
-	if internalKey(loc) {
+	if reservedKey(loc) {
 		return ErrNotFound
 	}
 	return nil
@@ -92,15 +92,19 @@ func checkTarget(loc Location) error {
 	if err := CheckKey(loc.Key); err != nil {
 		return err
 	}
-	if internalKey(loc) {
+	if reservedKey(loc) {
 		return fmt.Errorf("%w: key %q is reserved", ErrInvalid, loc.Key)
 	}
 	return nil
 }
 
-// internalKey reports whether a key names something of the machinery, which is
+// ReservedKey reports whether a key of a bucket, though well formed, names
+// something of the machinery that writes to the bucket's folder, not an object.
+func ReservedKey(key string) bool { return reservedKey(Location{Bucket: "any", Key: key}) }
+
+// reservedKey reports whether a key names something of the machinery, which is
 // no object: versitygw's in buckets, the driver's own in the image area.
-func internalKey(loc Location) bool {
+func reservedKey(loc Location) bool {
 	top, _, _ := strings.Cut(loc.Key, "/")
 	if loc.Bucket == ImageArea {
 		return top == pinFolder || top == tempFolder

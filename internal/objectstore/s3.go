@@ -456,7 +456,7 @@ func (s *S3) list(ctx context.Context, bucket, prefix, after string, limit int) 
 			return nil, classifyS3(ctx, o.Err)
 		}
 		key := strings.TrimPrefix(o.Key, root)
-		if key <= after || CheckKey(key) != nil || internalKey(Location{bucket, key}) {
+		if key <= after || CheckKey(key) != nil || reservedKey(Location{bucket, key}) {
 			continue // what cannot be named is not listed
 		}
 		found = append(found, ListedObject{Key: key, ObjectInfo: ObjectInfo{

@@ -1,0 +1,11 @@
+package s3face
+
+// WithoutXattr returns the configuration for a file system without extended
+// attributes.
+func WithoutXattr(c Config) Config {
+	c.noXattr = true
+	return c
+}
+
+// CarriesObject is what the front takes for an upload.
+var CarriesObject = carriesObject

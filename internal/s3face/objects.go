@@ -1,0 +1,190 @@
+package s3face
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+)
+
+func set(s *string) bool { return s != nil && *s != "" }
+
+// PutObject implements backend.Backend.
+func (b *buckets) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	if set(in.Tagging) || in.ObjectLockMode != "" || in.ObjectLockLegalHoldStatus != "" {
+		return s3response.PutObjectOutput{}, errNotHere
+	}
+	return b.files.PutObject(ctx, in)
+}
+
+// HeadObject implements backend.Backend.
+func (b *buckets) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
+		return nil, err
+	}
+	return b.files.HeadObject(ctx, in)
+}
+
+// GetObject implements backend.Backend.
+func (b *buckets) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
+		return nil, err
+	}
+	return b.files.GetObject(ctx, in)
+}
+
+// GetObjectAttributes implements backend.Backend.
+func (b *buckets) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttributesInput) (s3response.GetObjectAttributesResponse, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
+		return s3response.GetObjectAttributesResponse{}, err
+	}
+	return b.files.GetObjectAttributes(ctx, in)
+}
+
+// allowSource checks the source of a copy, which may lie in another bucket of
+// the same project.
+func (b *buckets) allowSource(ctx context.Context, copySource *string) (bucket, key string, err error) {
+	if copySource == nil {
+		return "", "", s3err.GetInvalidArgumentErr(s3err.InvalidArgCopySourceBucket, "")
+	}
+	bucket, key, _, err = backend.ParseCopySource(*copySource)
+	if err != nil {
+		return "", "", err
+	}
+	return bucket, key, b.allowKey(ctx, &bucket, &key, toRead)
+}
+
+// CopyObject implements backend.Backend. A copy onto itself, which only
+// replaces metadata, changes the inode: refused for one that has other names.
+func (b *buckets) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return s3response.CopyObjectOutput{}, err
+	}
+	srcBucket, srcKey, err := b.allowSource(ctx, in.CopySource)
+	if err != nil {
+		return s3response.CopyObjectOutput{}, err
+	}
+	if set(in.Tagging) || in.TaggingDirective == types.TaggingDirectiveReplace || in.ObjectLockMode != "" || in.ObjectLockLegalHoldStatus != "" {
+		return s3response.CopyObjectOutput{}, errNotHere
+	}
+	if srcBucket == *in.Bucket && srcKey == *in.Key {
+		fi, err := os.Lstat(filepath.Join(b.root, srcBucket, srcKey))
+		if err != nil {
+			return s3response.CopyObjectOutput{}, errNoKey
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || fi.Mode().IsRegular() && st.Nlink > 1 {
+			return s3response.CopyObjectOutput{}, errNotHere
+		}
+	}
+	return b.files.CopyObject(ctx, in)
+}
+
+// ListObjects implements backend.Backend.
+func (b *buckets) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3response.ListObjectsResult, error) {
+	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
+		return s3response.ListObjectsResult{}, err
+	}
+	return b.files.ListObjects(ctx, in)
+}
+
+// ListObjectsV2 implements backend.Backend.
+func (b *buckets) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) (s3response.ListObjectsV2Result, error) {
+	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
+		return s3response.ListObjectsV2Result{}, err
+	}
+	return b.files.ListObjectsV2(ctx, in)
+}
+
+// DeleteObject implements backend.Backend.
+func (b *buckets) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return nil, err
+	}
+	return b.files.DeleteObject(ctx, in)
+}
+
+// DeleteObjects deletes one after the other; what fails is in the answer.
+func (b *buckets) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	if err := b.allow(ctx, in.Bucket, toWrite); err != nil {
+		return s3response.DeleteResult{}, err
+	}
+	if in.Delete != nil {
+		for _, o := range in.Delete.Objects {
+			if err := b.allowKey(ctx, in.Bucket, o.Key, toWrite); err != nil {
+				return s3response.DeleteResult{}, err
+			}
+		}
+	}
+	return b.files.DeleteObjects(ctx, in)
+}
+
+// CreateMultipartUpload implements backend.Backend.
+func (b *buckets) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return s3response.InitiateMultipartUploadResult{}, err
+	}
+	if set(in.Tagging) || in.ObjectLockMode != "" || in.ObjectLockLegalHoldStatus != "" {
+		return s3response.InitiateMultipartUploadResult{}, errNotHere
+	}
+	return b.files.CreateMultipartUpload(ctx, in)
+}
+
+// UploadPart implements backend.Backend.
+func (b *buckets) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.UploadPartOutput, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return nil, err
+	}
+	return b.files.UploadPart(ctx, in)
+}
+
+// UploadPartCopy implements backend.Backend.
+func (b *buckets) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return s3response.CopyPartResult{}, err
+	}
+	if _, _, err := b.allowSource(ctx, in.CopySource); err != nil {
+		return s3response.CopyPartResult{}, err
+	}
+	return b.files.UploadPartCopy(ctx, in)
+}
+
+// ListParts implements backend.Backend.
+func (b *buckets) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
+		return s3response.ListPartsResult{}, err
+	}
+	return b.files.ListParts(ctx, in)
+}
+
+// ListMultipartUploads implements backend.Backend.
+func (b *buckets) ListMultipartUploads(ctx context.Context, in *s3.ListMultipartUploadsInput) (s3response.ListMultipartUploadsResult, error) {
+	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
+		return s3response.ListMultipartUploadsResult{}, err
+	}
+	return b.files.ListMultipartUploads(ctx, in)
+}
+
+// CompleteMultipartUpload implements backend.Backend.
+func (b *buckets) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	return b.files.CompleteMultipartUpload(ctx, in)
+}
+
+// AbortMultipartUpload implements backend.Backend.
+func (b *buckets) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
+	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return err
+	}
+	return b.files.AbortMultipartUpload(ctx, in)
+}
