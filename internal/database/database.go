@@ -157,6 +157,14 @@ func (db *DB) connect(ctx context.Context) (*sql.Conn, error) {
 	return conn, err
 }
 
+// PingContext asks whether the database answers and takes writes.
+func (db *DB) PingContext(ctx context.Context) error {
+	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM project_turns WHERE project_id = ''").Scan(new(int)); err != nil {
+		return err
+	}
+	return db.InTx(ctx, func(*Tx) error { return nil }) // asks SQLite for its lock, changes nothing
+}
+
 // ExecContext runs one statement that writes.
 func (db *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	conn, err := db.connect(ctx)

@@ -65,6 +65,9 @@ func TestLocked(t *testing.T) {
 			if err := claim(t.Context(), db, "ours"); !errors.Is(err, database.ErrUnavailable) {
 				t.Errorf("without a transaction: %v, want ErrUnavailable", err)
 			}
+			if err := db.PingContext(t.Context()); tx.Dialect() == database.SQLite && !errors.Is(err, database.ErrUnavailable) {
+				t.Errorf("ping: %v, want ErrUnavailable", err)
+			}
 			if n := claimed(t, db); n != 0 {
 				t.Errorf("reading beside the lock found %d rows, want none", n)
 			}
@@ -75,6 +78,9 @@ func TestLocked(t *testing.T) {
 		}
 		if err := claim(t.Context(), db, "ours"); err != nil {
 			t.Errorf("after the lock: %v", err)
+		}
+		if err := db.PingContext(t.Context()); err != nil {
+			t.Errorf("ping: %v", err)
 		}
 	})
 }

@@ -55,7 +55,7 @@ func open(t *testing.T, url string) *database.DB {
 }
 
 // SQLite makes a migrated database in a file of the test's own and returns its URL.
-func SQLite(t *testing.T) string {
+func SQLite(t testing.TB) string {
 	t.Helper()
 	image, err := sqliteImage()
 	if err != nil {
@@ -84,7 +84,7 @@ var sqliteImage = sync.OnceValues(func() ([]byte, error) {
 
 // Postgres makes a migrated database of the test's own and returns its URL. It skips
 // the test when there is no PostgreSQL.
-func Postgres(t *testing.T) string {
+func Postgres(t testing.TB) string {
 	t.Helper()
 	server := Server(t)
 	template, err := postgresTemplate()
@@ -95,7 +95,7 @@ func Postgres(t *testing.T) string {
 }
 
 // Server returns the URL of the PostgreSQL cluster or skips the test.
-func Server(t *testing.T) string {
+func Server(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv(PostgresVariable)
 	if server == "" {
@@ -105,12 +105,12 @@ func Server(t *testing.T) string {
 }
 
 // EmptyPostgres makes a database without tables and returns its URL.
-func EmptyPostgres(t *testing.T) string {
+func EmptyPostgres(t testing.TB) string {
 	t.Helper()
 	return create(t, Server(t), "template0")
 }
 
-func create(t *testing.T, server, template string) string {
+func create(t testing.TB, server, template string) string {
 	t.Helper()
 	admin, err := database.Open(t.Context(), server, database.Options{MaxConns: 1})
 	if err != nil {
