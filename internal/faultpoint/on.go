@@ -5,6 +5,7 @@ package faultpoint
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,7 +58,10 @@ func Hit(name string) error {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal ends the process; nothing may run past this point
 	case "stop":
-		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		// To this very thread: it must not run on while another one takes the signal.
+		runtime.LockOSThread()
+		syscall.Tgkill(os.Getpid(), syscall.Gettid(), syscall.SIGSTOP)
+		runtime.UnlockOSThread()
 	case "error":
 		return fmt.Errorf("planned fault at %s", name)
 	}

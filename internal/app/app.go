@@ -1,0 +1,393 @@
+// Package app wires the service together and runs it: the one place that knows all
+// the others.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/quickims/quickims"
+	"github.com/quickims/quickims/internal/api"
+	"github.com/quickims/quickims/internal/blockdev"
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/identity"
+	"github.com/quickims/quickims/internal/importer"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/keystone"
+	"github.com/quickims/quickims/internal/objectstore"
+	"github.com/quickims/quickims/internal/queue"
+)
+
+const (
+	// drainTime is how long running requests and imports may take after SIGTERM.
+	drainTime = 20 * time.Second
+	// reconcileEvery is how often jobs that nobody holds are looked for.
+	reconcileEvery = 2 * time.Second
+	// lockTimeout is how long a request waits for a database that somebody else holds.
+	lockTimeout = 5 * time.Second
+	// purgeEvery is how often expired tokens are removed.
+	purgeEvery = 10 * time.Minute
+)
+
+// Service is a wired image service. Close or Run must be called on it.
+type Service struct {
+	cfg      Config
+	seed     Seed
+	log      *slog.Logger
+	lock     *os.File
+	db       *database.DB
+	identity *identity.Service
+	catalog  *catalog.Catalog
+	store    *objectstore.Counter
+	importer *importer.Importer
+	queue    *queue.Queue
+	handler  http.Handler
+	// api and s3 are the bound listeners; s3 is nil without --s3-listen.
+	api, s3 net.Listener
+}
+
+// New opens everything that the service needs and binds its listeners. The data
+// folder is locked: one process serves it.
+func New(ctx context.Context, cfg Config, seed Seed, log *slog.Logger) (*Service, error) {
+	s := &Service{cfg: cfg, seed: seed, log: log}
+	if err := s.open(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) open(ctx context.Context) error {
+	if err := s.openFolder(); err != nil {
+		return err
+	}
+	if err := s.openDatabase(ctx); err != nil {
+		return err
+	}
+	if err := s.openStore(ctx); err != nil {
+		return err
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	return s.wire()
+}
+
+// openFolder makes and locks the data folder.
+func (s *Service) openFolder() error {
+	if err := os.MkdirAll(s.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(s.cfg.Data, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	s.lock = lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("data: another quickims serves %s: %w", s.cfg.Data, err)
+	}
+	return s.seed.fill(s.cfg.Data)
+}
+
+func (s *Service) openDatabase(ctx context.Context) error {
+	url := string(s.cfg.Database)
+	if url == "" {
+		url = "sqlite:" + filepath.Join(s.cfg.Data, "quickims.db")
+	}
+	var err error
+	if s.db, err = database.Open(ctx, url, database.Options{LockTimeout: lockTimeout}); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	if err := s.db.Migrate(ctx); err != nil {
+		return fmt.Errorf("bring the database up to date: %w", err)
+	}
+	key, err := sealKey(s.cfg.Data)
+	if err != nil {
+		return err
+	}
+	s.identity, err = identity.New(s.db, identity.Options{SealKey: key})
+	if err != nil {
+		return fmt.Errorf("set up identity: %w", err)
+	}
+	if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil {
+		return fmt.Errorf("make the first project: %w", err)
+	}
+	s.catalog = catalog.New(s.db, catalog.Options{})
+	if s.db.Dialect() == database.SQLite {
+		// This process alone uses the database: whoever held a lease is dead.
+		return s.catalog.ExpireLeases(ctx)
+	}
+	return nil
+}
+
+func (s *Service) bucketsDir() string { return filepath.Join(s.cfg.Data, "buckets") }
+
+func (s *Service) openStore(ctx context.Context) error {
+	var store objectstore.Store
+	var err error
+	if c := s.cfg.S3; c != nil {
+		store, err = objectstore.OpenS3(objectstore.S3Config{
+			Endpoint: c.Endpoint, Region: c.Region, AccessKey: c.AccessKey, SecretKey: string(c.SecretKey),
+			ImageBucket: c.ImageBucket, ImagePrefix: c.ImagePrefix, PathStyle: !c.VirtualHost, CAFile: c.CAFile,
+		})
+	} else {
+		images := filepath.Join(s.cfg.Data, "images")
+		for _, dir := range []string{s.bucketsDir(), images} {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return fmt.Errorf("open the object store: %w", err)
+			}
+		}
+		store, err = objectstore.OpenDir(s.bucketsDir(), images)
+	}
+	if err != nil {
+		return fmt.Errorf("open the object store: %w", err)
+	}
+	s.store = objectstore.Count(objectstore.Retry(store, objectstore.RetryPolicy{}))
+	return nil
+}
+
+func (s *Service) listen() (err error) {
+	if s.api, err = net.Listen("tcp", s.cfg.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if s.cfg.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
+		if err != nil {
+			return fmt.Errorf("tls_cert, tls_key: %w", err)
+		}
+		s.api = tls.NewListener(s.api, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	}
+	if s.cfg.S3Listen != "" {
+		if s.s3, err = net.Listen("tcp", s.cfg.S3Listen); err != nil {
+			return fmt.Errorf("s3_listen: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) wire() error {
+	versions, err := loadOSVersions(s.cfg.OSVersions)
+	if err != nil {
+		return err
+	}
+	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports}
+	s.importer = importer.New(s.catalog, s.store, importer.Options{
+		Limits: limits, WithoutBitmap: !*s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
+		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
+		Logger:  s.log,
+	})
+	s.queue, err = queue.New(s.db, s.importer.Work, queue.Options{Workers: s.cfg.Workers, Logger: s.log})
+	if err != nil {
+		return fmt.Errorf("set up the queue: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registerMetrics(registry, s.store)
+	s.handler, err = api.New(api.Config{
+		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
+		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
+		Disks:    disks{s.store}, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
+		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
+		Ready:       s.ready, Registry: registry, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("set up the API: %w", err)
+	}
+	return nil
+}
+
+// mayRead decides the right to a source bucket. In the directory store a bucket
+// belongs to the project whose key made it; a folder that the operator made by hand
+// belongs to the project of the first start.
+func (s *Service) mayRead(ctx context.Context, projectID, bucket string) (bool, error) {
+	if s.cfg.S3 != nil {
+		for _, b := range s.cfg.S3.Buckets {
+			if b.Name != bucket {
+				continue
+			}
+			for _, p := range b.Projects {
+				if p == projectID {
+					return true, nil
+				}
+			}
+		}
+		return false, nil
+	}
+	owner, err := s.bucketOwner(ctx, bucket)
+	return err == nil && owner == projectID, err
+}
+
+func (s *Service) bucketOwner(ctx context.Context, bucket string) (string, error) {
+	owner, err := s.catalog.BucketOwner(ctx, bucket)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return s.seed.ProjectID, nil
+	}
+	return owner, err
+}
+
+// ready reports whether the service can take requests: its database and its store answer.
+func (s *Service) ready(ctx context.Context) error {
+	if err := s.db.PingContext(ctx); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	if _, err := s.store.StatBucket(ctx, objectstore.ImageArea); err != nil {
+		return fmt.Errorf("object store: %w", err)
+	}
+	return nil
+}
+
+// APIURL is the root of the API as it is bound.
+func (s *Service) APIURL() string {
+	scheme := "http"
+	if s.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + s.api.Addr().String()
+}
+
+func (s *Service) s3URL() string {
+	if s.s3 == nil {
+		return ""
+	}
+	scheme := "http"
+	if s.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + s.s3.Addr().String()
+}
+
+// Run serves until ctx ends, then drains: requests and imports under way may finish.
+// It prints one line to stdout when it is ready to serve.
+func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
+	defer s.Close()
+	group, work := errgroup.WithContext(ctx)
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	// Work in progress outlives the signal by drainTime.
+	busy, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	if err := s.queue.Start(busy); err != nil {
+		return fmt.Errorf("start the queue: %w", err)
+	}
+	group.Go(func() error {
+		if err := server.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the API: %w", err)
+		}
+		return nil
+	})
+	s3Ready := make(chan struct{})
+	if s.s3 != nil {
+		group.Go(func() error { return s.serveS3(work, func() { close(s3Ready) }) })
+	} else {
+		close(s3Ready)
+	}
+	group.Go(func() error { return s.importer.RunSweeper(work) })
+	group.Go(func() error {
+		s.every(work, reconcileEvery, "look for jobs that nobody holds", s.reconcile)
+		return nil
+	})
+	group.Go(func() error { s.every(work, purgeEvery, "remove expired tokens", s.identity.PurgeTokens); return nil })
+	group.Go(func() error {
+		<-work.Done()
+		s.log.Info("stopping")
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		return errors.Join(server.Shutdown(drain), s.queue.Stop(drain))
+	})
+	group.Go(func() error {
+		select {
+		case <-s3Ready:
+			return s.announce(stdout)
+		case <-work.Done():
+			return nil
+		}
+	})
+	return group.Wait()
+}
+
+func (s *Service) reconcile(ctx context.Context) error {
+	return s.queue.Reconcile(ctx, s.catalog.Unserved)
+}
+
+// every calls f at once and then again and again until ctx ends.
+func (s *Service) every(ctx context.Context, d time.Duration, what string, f func(context.Context) error) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("could not "+what, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// announce writes the credentials and the ready line.
+func (s *Service) announce(stdout io.Writer) error {
+	if err := s.seed.write(s.cfg.Data, s.APIURL(), s.s3URL()); err != nil {
+		return err
+	}
+	line, err := json.Marshal(struct {
+		Msg string `json:"msg"`
+		API string `json:"api"`
+		S3  string `json:"s3,omitempty"`
+	}{"ready", s.APIURL(), s.s3URL()})
+	if err != nil {
+		return err
+	}
+	s.log.Info("ready", "api", s.APIURL(), "s3", s.s3URL(), "data", s.cfg.Data)
+	_, err = fmt.Fprintf(stdout, "%s\n", line)
+	return err
+}
+
+// Close releases what New opened. It may be called more than once.
+func (s *Service) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{s.api, s.s3} {
+		if l != nil {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.lock != nil {
+		if err := s.lock.Close(); !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// disks opens the data of active images for the API.
+type disks struct{ store objectstore.Store }
+
+// OpenDisk implements api.DiskOpener.
+func (d disks) OpenDisk(ctx context.Context, img ims.Image) (api.Disk, error) {
+	return blockdev.Open(ctx, d.store, img.Data)
+}

@@ -1,0 +1,222 @@
+package app
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// Secret is a text that prints masked.
+type Secret string
+
+// String masks the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "***"
+}
+
+// GoString masks the secret for %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// LogValue masks the secret in logs.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Config is everything that an operator can set. Flags of serve override the file's
+// values; the file's override the defaults.
+type Config struct {
+	// Data is the folder that holds all state of the default set-up: the database,
+	// the buckets, the images, the credentials.
+	Data string `yaml:"data"`
+	// Listen is the address of the API, host:port; port 0 picks a free one.
+	Listen  string `yaml:"listen"`
+	TLSCert string `yaml:"tls_cert"`
+	TLSKey  string `yaml:"tls_key"`
+	// S3Listen, if set, serves the directory store's buckets over S3.
+	S3Listen string `yaml:"s3_listen"`
+	// Database is a postgres:// URL; empty means SQLite in Data.
+	Database Secret `yaml:"database"`
+	// PublicURL is the API's root as clients see it, where that differs from what
+	// their requests say (behind a proxy). Empty: taken from the request.
+	PublicURL string `yaml:"public_url"`
+	// OSVersions is a CSV file of further operating systems.
+	OSVersions string `yaml:"os_versions"`
+	// RequireBitmap wants a bitmap beside every RAW file; default true.
+	RequireBitmap *bool `yaml:"require_bitmap"`
+	// Workers is how many imports run at once, 1 to 64; default 4.
+	Workers int          `yaml:"workers"`
+	Limits  LimitsConfig `yaml:"limits"`
+	S3      *S3Config    `yaml:"s3"`
+}
+
+// LimitsConfig bounds what each project may hold and run.
+type LimitsConfig struct {
+	Images  int `yaml:"images"`  // private images; default 100
+	Imports int `yaml:"imports"` // imports at once; default 10
+}
+
+// S3Config names an S3-compatible store in place of the directory store.
+type S3Config struct {
+	Endpoint  string `yaml:"endpoint"` // http(s)://host:port
+	Region    string `yaml:"region"`
+	AccessKey string `yaml:"access_key"`
+	SecretKey Secret `yaml:"secret_key"`
+	// ImageBucket and ImagePrefix are where images' data lies. No caller can name them.
+	ImageBucket string `yaml:"image_bucket"`
+	ImagePrefix string `yaml:"image_prefix"`
+	// VirtualHost addresses buckets as host names; the default is by path.
+	VirtualHost bool   `yaml:"virtual_host"`
+	CAFile      string `yaml:"ca_file"`
+	// Buckets names each bucket that projects may import from.
+	Buckets []S3Bucket `yaml:"buckets"`
+}
+
+// S3Bucket says which projects may import from a bucket.
+type S3Bucket struct {
+	Name     string   `yaml:"name"`
+	Projects []string `yaml:"projects"`
+}
+
+// LoadConfig reads a YAML file. Keys that are not known are errors that name the line.
+func LoadConfig(path string) (Config, error) {
+	var c Config
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("read the configuration: %w", err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
+	if err := dec.Decode(&c); err != nil && len(bytes.TrimSpace(data)) > 0 {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Validate fills in the defaults and checks every value. Paths become absolute:
+// the S3 face changes the process's working folder.
+func (c *Config) Validate() error {
+	if c.Data == "" {
+		return errors.New("data: name the folder that holds the service's state (--data DIR)")
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:9292"
+	}
+	if c.Workers == 0 {
+		c.Workers = 4
+	}
+	if c.Limits.Images == 0 {
+		c.Limits.Images = 100
+	}
+	if c.Limits.Imports == 0 {
+		c.Limits.Imports = 10
+	}
+	if c.RequireBitmap == nil {
+		yes := true
+		c.RequireBitmap = &yes
+	}
+	for _, path := range []*string{&c.Data, &c.TLSCert, &c.TLSKey, &c.OSVersions} {
+		if err := absolute(path); err != nil {
+			return err
+		}
+	}
+	for name, addr := range map[string]string{"listen": c.Listen, "s3_listen": c.S3Listen} {
+		if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
+			return fmt.Errorf("%s: %q is not host:port: %w", name, addr, err)
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("tls_cert and tls_key belong together, set both or neither")
+	}
+	if c.Workers < 1 || c.Workers > 64 {
+		return fmt.Errorf("workers is %d, it must be 1 to 64", c.Workers)
+	}
+	if c.Limits.Images < 1 || c.Limits.Imports < 1 {
+		return errors.New("limits: images and imports must be at least 1")
+	}
+	if db := string(c.Database); db != "" && !strings.HasPrefix(db, "postgres://") && !strings.HasPrefix(db, "postgresql://") {
+		return errors.New("database: it must be a postgres:// URL; leave it out for SQLite in the data folder")
+	}
+	if c.PublicURL != "" {
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("public_url: %q is not http(s)://host", c.PublicURL)
+		}
+		c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+	}
+	if c.S3 == nil {
+		return nil
+	}
+	if c.S3Listen != "" {
+		return errors.New("s3_listen serves the directory store; with an s3 store its own endpoint serves clients")
+	}
+	return c.S3.validate()
+}
+
+func (c *S3Config) validate() error {
+	u, err := url.Parse(c.Endpoint)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("s3.endpoint: %q is not http(s)://host:port", c.Endpoint)
+	}
+	if c.AccessKey == "" || c.SecretKey == "" {
+		return errors.New("s3: access_key and secret_key are required")
+	}
+	if !ims.ValidBucketName(c.ImageBucket) {
+		return fmt.Errorf("s3.image_bucket: %q is no bucket name", c.ImageBucket)
+	}
+	if err := absolute(&c.CAFile); err != nil {
+		return err
+	}
+	for _, b := range c.Buckets {
+		switch {
+		case !ims.ValidBucketName(b.Name):
+			return fmt.Errorf("s3.buckets: %q is no bucket name", b.Name)
+		case b.Name == c.ImageBucket:
+			return fmt.Errorf("s3.buckets: %q is the image bucket, nobody may import from it", b.Name)
+		case len(b.Projects) == 0:
+			return fmt.Errorf("s3.buckets: %q names no project that may import from it", b.Name)
+		}
+	}
+	return nil
+}
+
+func absolute(path *string) error {
+	if *path == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(*path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", *path, err)
+	}
+	*path = abs
+	return nil
+}
+
+// loadOSVersions is the table that the service comes with and the operator's rows.
+func loadOSVersions(path string) (*ims.OSVersions, error) {
+	table := ims.DefaultOSVersions()
+	if path == "" {
+		return table, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("os_versions: there is no file %s", path)
+		}
+		return nil, fmt.Errorf("os_versions: %w", err)
+	}
+	defer f.Close()
+	if table, err = table.Extend(f); err != nil {
+		return nil, fmt.Errorf("os_versions: %s: %w", path, err)
+	}
+	return table, nil
+}

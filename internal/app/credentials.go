@@ -1,0 +1,185 @@
+package app
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/quickims/quickims/internal/identity"
+)
+
+const credentialsFile = "credentials.env"
+
+// Seed is what the first start makes its domain, project, user and key of. Empty
+// fields are made up.
+type Seed struct {
+	DomainID, ProjectID, User string
+	Password                  Secret
+	AccessKey                 string
+	SecretKey                 Secret
+	Region                    string
+}
+
+// names of the variables, in the order in which they are written.
+func (s *Seed) variables() []struct {
+	name  string
+	value *string
+} {
+	return []struct {
+		name  string
+		value *string
+	}{
+		{"QUICKIMS_DOMAIN_ID", &s.DomainID}, {"QUICKIMS_PROJECT_ID", &s.ProjectID}, {"QUICKIMS_USER", &s.User},
+		{"QUICKIMS_PASSWORD", (*string)(&s.Password)}, {"QUICKIMS_ACCESS_KEY", &s.AccessKey},
+		{"QUICKIMS_SECRET_KEY", (*string)(&s.SecretKey)}, {"QUICKIMS_REGION", &s.Region},
+	}
+}
+
+// SeedFrom reads the variables of the first start.
+func SeedFrom(getenv func(string) string) Seed {
+	var s Seed
+	for _, v := range s.variables() {
+		*v.value = getenv(v.name)
+	}
+	return s
+}
+
+// fill takes what is not set from the credentials of an earlier start, then makes up
+// the rest. What an earlier start wrote wins over the environment: the keys exist.
+func (s *Seed) fill(dir string) error {
+	earlier, err := readCredentials(filepath.Join(dir, credentialsFile))
+	if err != nil {
+		return err
+	}
+	for _, v := range s.variables() {
+		if old := earlier[v.name]; old != "" {
+			*v.value = old
+		}
+		if strings.ContainsAny(*v.value, "'\"\n\r\\$`") || strings.TrimSpace(*v.value) != *v.value {
+			return fmt.Errorf("%s: quotes, backslashes, dollar signs, line breaks and outer spaces are not possible in credentials.env", v.name)
+		}
+	}
+	for _, id := range []struct {
+		name  string
+		value *string
+	}{{"QUICKIMS_DOMAIN_ID", &s.DomainID}, {"QUICKIMS_PROJECT_ID", &s.ProjectID}} {
+		if *id.value == "" {
+			*id.value = hex.EncodeToString(randomBytes(16))
+		}
+		if len(*id.value) > 64 || strings.ContainsAny(*id.value, "/ ?#%") {
+			return fmt.Errorf("%s: at most 64 characters, none of / ? # %% and space; usual are 32 hex digits", id.name)
+		}
+	}
+	if s.User == "" {
+		s.User = "admin"
+	}
+	if s.Password == "" {
+		s.Password = Secret(randomText(24))
+	}
+	if s.AccessKey == "" {
+		s.AccessKey = randomText(20)
+	}
+	if s.SecretKey == "" {
+		s.SecretKey = Secret(randomText(40))
+	}
+	if s.Region == "" {
+		s.Region = "local"
+	}
+	return nil
+}
+
+func (s Seed) identity() identity.Seed {
+	return identity.Seed{
+		DomainID: s.DomainID, DomainName: "default", ProjectID: s.ProjectID, ProjectName: s.Region,
+		User: s.User, Password: string(s.Password), AccessKey: s.AccessKey, SecretKey: string(s.SecretKey),
+	}
+}
+
+// write stores the credentials and where the service listens, readable by the owner
+// alone, in one step.
+func (s Seed) write(dir, endpoint, s3 string) error {
+	var b strings.Builder
+	b.WriteString("# Written by quickims serve. Keep it secret.\n")
+	for _, v := range s.variables() {
+		fmt.Fprintf(&b, "%s='%s'\n", v.name, *v.value)
+	}
+	fmt.Fprintf(&b, "QUICKIMS_ENDPOINT='%s'\n", endpoint)
+	if s3 != "" {
+		fmt.Fprintf(&b, "QUICKIMS_S3_ENDPOINT='%s'\n", s3)
+	}
+	return writeSecret(filepath.Join(dir, credentialsFile), []byte(b.String()))
+}
+
+func readCredentials(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the credentials: %w", err)
+	}
+	defer f.Close()
+	out := map[string]string{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		name, value, ok := strings.Cut(strings.TrimSpace(lines.Text()), "=")
+		if !ok || strings.HasPrefix(name, "#") {
+			continue
+		}
+		out[strings.TrimPrefix(name, "export ")] = strings.Trim(value, `'"`)
+	}
+	return out, lines.Err()
+}
+
+// sealKey is the key that secret keys are sealed with in the database.
+func sealKey(dir string) ([]byte, error) {
+	path := filepath.Join(dir, "seal.key")
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = randomBytes(32)
+		return key, writeSecret(path, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the sealing key: %w", err)
+	}
+	if len(key) != 32 {
+		return nil, fmt.Errorf("%s has %d bytes, it must have 32; restore it from your backup, the stored secret keys depend on it", path, len(key))
+	}
+	return key, nil
+}
+
+// writeSecret writes a file of mode 0600 in one step, durably.
+func writeSecret(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name()) // gone already when all went well
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails (crypto/rand)
+	return b
+}
+
+// randomText is n characters of base32, 5 random bits each.
+func randomText(n int) string {
+	return base32.StdEncoding.EncodeToString(randomBytes(n))[:n]
+}

@@ -1,0 +1,153 @@
+package importer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/faultpoint"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// Accept takes a valid import in: it looks at the bucket and the object, then
+// writes image, job and queue entry in one transaction. The job's id is the answer.
+// Faults that show without reading the file's content are *ims.Error here, not
+// failed jobs later.
+func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (string, error) {
+	if err := i.bucketReadable(ctx, p.ProjectID, spec.Bucket); err != nil {
+		return "", err
+	}
+	source, err := i.lookAt(ctx, spec)
+	if err != nil {
+		return "", err
+	}
+	img := spec.NewImage(ims.NewImageID(), p.ProjectID)
+	img.FileSize = source.Size
+	job := ims.Job{
+		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: spec.JobType(), Status: ims.JobInit,
+		Step: ims.StepAccepted, ImageID: img.ID, ImageName: img.Name, Source: source,
+	}
+	enqueue := func(ctx context.Context, tx *database.Tx, jobID string) error {
+		if err := i.opts.Enqueue(ctx, tx, jobID); err != nil {
+			return err
+		}
+		return faultpoint.Hit(faultpoint.AcceptBeforeCommit)
+	}
+	if err := i.catalog.CreateImport(ctx, p.DomainID, img, job, i.opts.Limits, enqueue); err != nil {
+		return "", err
+	}
+	i.opts.Logger.Info("import accepted", "job_id", job.ID, "image_id", img.ID, "project_id", p.ProjectID, "bytes", source.Size)
+	return job.ID, faultpoint.Hit(faultpoint.AcceptCommitted)
+}
+
+// bucketReadable checks the caller's right to the bucket and the bucket's class. A
+// bucket of another project answers as one that does not exist.
+func (i *Importer) bucketReadable(ctx context.Context, projectID, bucket string) error {
+	hidden := ims.Faultf(ims.CodeBucketAccess, "bucket %q does not exist or is not this project's", bucket)
+	ok, err := i.opts.MayRead(ctx, projectID, bucket)
+	if err != nil {
+		return fmt.Errorf("look up the owner of bucket %s: %w", bucket, err)
+	}
+	if !ok {
+		return hidden
+	}
+	info, err := i.store.StatBucket(ctx, bucket)
+	switch {
+	case errors.Is(err, objectstore.ErrNoBucket), errors.Is(err, objectstore.ErrNotFound), errors.Is(err, objectstore.ErrDenied):
+		return hidden.Cause(err)
+	case err != nil:
+		return storeAway(err)
+	case !standard(info.Class):
+		return ims.Faultf(ims.CodeBucketAccess, "the storage class of bucket %q is %s, it must be Standard", bucket, info.Class)
+	case info.Region != "" && i.opts.Region != "" && info.Region != i.opts.Region:
+		return ims.Faultf(ims.CodeRegion, "bucket %q is in region %s, this service in %s", bucket, info.Region, i.opts.Region)
+	}
+	return nil
+}
+
+// standard reports whether a storage class can be read at once, at no price.
+func standard(class string) bool {
+	return class == "" || strings.EqualFold(class, "STANDARD")
+}
+
+// lookAt stats the source and its bitmap.
+func (i *Importer) lookAt(ctx context.Context, spec ims.ImportSpec) (ims.Source, error) {
+	src := ims.Source{Bucket: spec.Bucket, Key: spec.Key}
+	loc := objectstore.Location{Bucket: spec.Bucket, Key: spec.Key}
+	info, err := i.store.Stat(ctx, loc)
+	if err != nil {
+		return src, objectFault(spec, err)
+	}
+	switch {
+	case info.Size == 0:
+		return src, ims.Faultf(ims.CodeFile, "the object %q is empty", spec.Key)
+	case info.Size > ims.MaxFileSize:
+		return src, ims.Faultf(ims.CodeFileTooBig, "the object %q has %d bytes, at most 1 TiB (%d bytes) can be imported", spec.Key, info.Size, ims.MaxFileSize)
+	case !standard(info.Class):
+		return src, ims.Faultf(ims.CodeBucketAccess, "the storage class of the object %q is %s, it must be Standard", spec.Key, info.Class)
+	}
+	src.Size = info.Size
+	if spec.Key == ims.BitmapKey(spec.Key) {
+		return src, ims.Faultf(ims.CodeFile, "%q is the name of a bitmap, name the image file", spec.Key)
+	}
+	if src.BitmapKey, err = i.findBitmap(ctx, spec); err != nil {
+		return src, err
+	}
+	if src.BitmapKey != "" || i.opts.WithoutBitmap || strings.HasSuffix(strings.ToLower(spec.Key), ".zvhd2") {
+		return src, nil
+	}
+	// Only a ZVHD2 file needs no bitmap, and its name need not say what it is.
+	format, err := diskformat.Detect(objectstore.NewReaderAt(ctx, i.store, loc, info), info.Size)
+	if errors.Is(err, objectstore.ErrUnavailable) {
+		return src, storeAway(err)
+	}
+	if err == nil && format == diskformat.Raw {
+		return src, missingBitmap(spec.Key)
+	}
+	return src, nil
+}
+
+// findBitmap looks for the bitmap of a RAW file: image01.mf beside image01.raw, or
+// a block map under the names that bmaptool gives it.
+func (i *Importer) findBitmap(ctx context.Context, spec ims.ImportSpec) (string, error) {
+	mf := ims.BitmapKey(spec.Key)
+	for _, key := range []string{mf, strings.TrimSuffix(mf, ".mf") + ".bmap", spec.Key + ".bmap"} {
+		switch _, err := i.store.Stat(ctx, objectstore.Location{Bucket: spec.Bucket, Key: key}); {
+		case err == nil:
+			return key, nil
+		case !errors.Is(err, objectstore.ErrNotFound):
+			return "", objectFault(spec, err)
+		}
+	}
+	return "", nil
+}
+
+func missingBitmap(key string) error {
+	return ims.Faultf(ims.CodeFile, "the bitmap %q is missing: a RAW file needs one beside it; `quickims mf` makes it", ims.BitmapKey(key))
+}
+
+func objectFault(spec ims.ImportSpec, err error) error {
+	switch {
+	case errors.Is(err, objectstore.ErrNotFound):
+		return ims.Faultf(ims.CodeFile, "the object %q is not in bucket %q", spec.Key, spec.Bucket).Cause(err)
+	case errors.Is(err, objectstore.ErrDenied):
+		return ims.Faultf(ims.CodeFile, "the object %q can't be read", spec.Key).Cause(err)
+	case errors.Is(err, objectstore.ErrNoBucket):
+		return ims.Faultf(ims.CodeBucketAccess, "bucket %q does not exist or is not this project's", spec.Bucket).Cause(err)
+	}
+	return storeAway(err)
+}
+
+// storeAway is the answer while the object store does not: nothing was accepted.
+func storeAway(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusServiceUnavailable,
+		Detail: "the object store does not answer; nothing was accepted, try again", Err: err}
+}

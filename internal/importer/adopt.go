@@ -1,0 +1,83 @@
+package importer
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/quickims/quickims/internal/faultpoint"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// attemptPrefix is what all keys of one attempt at an image begin with. This is the
+// one place that knows how keys of the image area are spelt.
+func attemptPrefix(imageID string, attempt int64) string {
+	return imageID + "/" + strconv.FormatInt(attempt, 10) + "/"
+}
+
+const (
+	diskName   = "disk"
+	bitmapName = "bitmap"
+)
+
+// adopt makes the source's bytes ours, the cheapest way the store offers, and
+// durable. Until publication nothing refers to them.
+func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f finding) (ims.Data, error) {
+	job.Step = ims.StepAdopt
+	src := job.Source
+	if err := i.catalog.BeginAdopt(ctx, *job, img); err != nil {
+		return ims.Data{}, err
+	}
+	if err := faultpoint.Hit(faultpoint.AdoptBegun); err != nil {
+		return ims.Data{}, err
+	}
+	prefix := attemptPrefix(img.ID, job.Attempt)
+	data := ims.Data{Key: prefix + diskName, Format: src.Format, VirtualSize: src.VirtualSize}
+
+	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, *job)}
+	info, err := i.store.Adopt(ctx, sourceOf(src), objectstore.Condition{ETag: src.ETag, Version: src.Version},
+		objectstore.Location{Bucket: objectstore.ImageArea, Key: data.Key}, opts)
+	if err != nil {
+		return data, fmt.Errorf("adopt the disk: %w", err)
+	}
+	data.ETag, data.Size = info.ETag, info.Size
+	if data.Size != src.Size {
+		return data, fmt.Errorf("adopted %d bytes of a source of %d: %w", data.Size, src.Size, objectstore.ErrChanged)
+	}
+	if err := faultpoint.Hit(faultpoint.AdoptData); err != nil {
+		return data, err
+	}
+	if f.bitmap != nil {
+		data.BitmapKey = prefix + bitmapName
+		info, err := i.store.Adopt(ctx, bitmapOf(src), objectstore.Condition{ETag: src.BitmapETag},
+			objectstore.Location{Bucket: objectstore.ImageArea, Key: data.BitmapKey}, objectstore.AdoptOptions{})
+		if err != nil {
+			return data, fmt.Errorf("adopt the bitmap: %w", err)
+		}
+		data.BitmapETag, data.BitmapSize = info.ETag, info.Size
+	}
+	return data, faultpoint.Hit(faultpoint.AdoptDone)
+}
+
+// progressEvery is the shortest time between two writes of a job's progress.
+const progressEvery = time.Second
+
+// reportProgress writes how far the adoption is into the job, from 5 to 99 percent,
+// about once a second. A write that fails is no reason to stop.
+func (i *Importer) reportProgress(ctx context.Context, job ims.Job) func(done, total int64) {
+	var last atomic.Int64
+	last.Store(time.Now().UnixNano())
+	return func(done, total int64) {
+		now, before := time.Now().UnixNano(), last.Load()
+		if total <= 0 || now-before < int64(progressEvery) || !last.CompareAndSwap(before, now) {
+			return
+		}
+		job.Percent = 5 + int(float64(done)/float64(total)*94)
+		if err := i.catalog.SaveStep(ctx, job); err != nil {
+			i.opts.Logger.Warn("progress not saved", "job_id", job.ID, "error", err)
+		}
+	}
+}

@@ -1,0 +1,245 @@
+// Package importer is the quick import as named steps: pin → inspect → adopt →
+// publish → clean. It reads a source's metadata, has the object store make the
+// source's bytes ours, and ends the job exactly once.
+//
+// Each attempt at a job writes under a key of its own, <image>/<attempt>/, so that
+// a lost attempt can be removed whole. The attempt number is the fence: the catalog
+// refuses what an older attempt writes.
+package importer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/faultpoint"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// Options are an Importer's settings. Zero values mean the defaults.
+type Options struct {
+	// Limits of each project.
+	Limits ims.Limits
+	// WithoutBitmap accepts a RAW file that has no bitmap beside it.
+	WithoutBitmap bool
+	// Region that buckets must be in, where the store says a bucket's region.
+	Region string
+	// MayRead reports whether a project may import from a bucket.
+	MayRead func(ctx context.Context, projectID, bucket string) (bool, error)
+	// Enqueue puts a job into the queue within the transaction.
+	Enqueue func(ctx context.Context, tx *database.Tx, jobID string) error
+	// Lease is how long a worker holds a job without renewing it; default 15 s.
+	Lease time.Duration
+	// Backoff is the pause after the first passing fault, doubled after each,
+	// up to a minute; default 500 ms.
+	Backoff time.Duration
+	// MaxFaults is how many passing faults fail a job; default 8.
+	MaxFaults int
+	// MaxAttempts bounds the attempts of a job that keeps losing its worker;
+	// default 40.
+	MaxAttempts int64
+	Logger      *slog.Logger
+}
+
+// Importer accepts imports and carries their jobs out. It may be used by many
+// goroutines at once.
+type Importer struct {
+	catalog *catalog.Catalog
+	store   objectstore.Store
+	opts    Options
+	sweep   chan struct{}
+}
+
+// New makes an Importer over a catalog and an object store.
+func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
+	if opts.Lease == 0 {
+		opts.Lease = 15 * time.Second
+	}
+	if opts.Backoff == 0 {
+		opts.Backoff = 500 * time.Millisecond
+	}
+	if opts.MaxFaults == 0 {
+		opts.MaxFaults = 8
+	}
+	if opts.MaxAttempts == 0 {
+		opts.MaxAttempts = 40
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Importer{catalog: c, store: store, opts: opts, sweep: make(chan struct{}, 1)}
+}
+
+// maxBackoff is the longest pause between two attempts.
+const maxBackoff = time.Minute
+
+// Work carries a job on until it has ended or must wait. again > 0 asks to be
+// called again after that time. An error means that the worker itself could not go
+// on (it was told to stop, or the database is away); the job's row says the rest.
+func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration, err error) {
+	job, ok, err := i.catalog.ClaimJob(ctx, jobID, i.opts.Lease)
+	if err != nil {
+		return i.opts.Backoff, fmt.Errorf("claim job %s: %w", jobID, err)
+	}
+	if !ok {
+		return 0, nil
+	}
+	log := i.opts.Logger.With("job_id", job.ID, "project_id", job.ProjectID, "image_id", job.ImageID, "attempt", job.Attempt)
+	if err := faultpoint.Hit(faultpoint.Claimed); err != nil {
+		return 0, err
+	}
+	work, release := i.holdLease(ctx, job)
+	data, err := i.steps(work, &job)
+	lost := context.Cause(work)
+	release()
+
+	switch {
+	case err == nil:
+		return 0, i.publish(ctx, log, job, data)
+	case errors.Is(err, catalog.ErrFenced) || errors.Is(lost, catalog.ErrFenced):
+		log.Warn("another worker has the job")
+		return 0, nil
+	case ctx.Err() != nil:
+		// Told to stop. The lease goes back so that the next worker need not wait.
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := i.catalog.Release(stop, job, job.Faults); err != nil && !errors.Is(err, catalog.ErrFenced) {
+			return 0, fmt.Errorf("release job %s: %w", job.ID, err)
+		}
+		return 0, ctx.Err()
+	}
+	return i.settle(ctx, log, job, err)
+}
+
+// settle decides what an error means for the job: a fault that passes is tried
+// again, everything else fails it.
+func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, err error) (time.Duration, error) {
+	if errors.Is(err, database.ErrUnavailable) {
+		log.Warn("the database is away, the job waits", "error", err)
+		return i.backoff(job.Faults), nil
+	}
+	if passing(err) && job.Faults+1 < i.opts.MaxFaults && job.Attempt < i.opts.MaxAttempts {
+		log.Warn("a passing fault, the job is tried again", "step", job.Step, "error", err)
+		i.removeAttempt(ctx, log, job)
+		if err := i.catalog.Release(ctx, job, job.Faults+1); err != nil && !errors.Is(err, catalog.ErrFenced) {
+			return i.opts.Backoff, fmt.Errorf("release job %s: %w", job.ID, err)
+		}
+		return i.backoff(job.Faults), nil
+	}
+	fault := explain(err)
+	log.Info("import failed", "step", job.Step, "code", fault.Code, "detail", fault.Detail, "error", err)
+	i.removeAttempt(ctx, log, job)
+	if err := faultpoint.Hit(faultpoint.FailClean); err != nil {
+		return 0, err
+	}
+	switch err := i.catalog.Fail(ctx, job, fault.Code, fault.Reason()); {
+	case errors.Is(err, catalog.ErrFenced):
+		return 0, nil
+	case err != nil:
+		return i.opts.Backoff, fmt.Errorf("fail job %s: %w", job.ID, err)
+	}
+	i.Sweep()
+	return 0, faultpoint.Hit(faultpoint.FailDone)
+}
+
+func (i *Importer) backoff(faults int) time.Duration {
+	return min(i.opts.Backoff<<min(faults, 16), maxBackoff)
+}
+
+// passing reports whether the same attempt may go well a little later.
+func passing(err error) bool {
+	return errors.Is(err, objectstore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// explain turns an error of a step into what the client is told.
+func explain(err error) *ims.Error {
+	if e, ok := errors.AsType[*ims.Error](err); ok {
+		return e
+	}
+	switch {
+	case errors.Is(err, objectstore.ErrChanged):
+		return ims.Faultf(ims.CodeFile, "the source changed while it was imported; import it again").Cause(err)
+	case errors.Is(err, objectstore.ErrNotFound):
+		return ims.Faultf(ims.CodeFile, "the source went away while it was imported").Cause(err)
+	case errors.Is(err, objectstore.ErrDenied), errors.Is(err, objectstore.ErrNoBucket):
+		return ims.Faultf(ims.CodeBucketAccess, "the bucket can't be read any more").Cause(err)
+	case errors.Is(err, objectstore.ErrNoSpace):
+		return ims.Faultf(ims.CodeInternal, "no space left for the image's data").Cause(err)
+	case errors.Is(err, objectstore.ErrUnavailable):
+		return ims.Faultf(ims.CodeInternal, "the object store did not answer, several times").Cause(err)
+	}
+	return (&ims.Error{Code: ims.CodeInternal}).Cause(err)
+}
+
+// steps does the work up to the moment at which everything is durable.
+func (i *Importer) steps(ctx context.Context, job *ims.Job) (ims.Data, error) {
+	if job.Attempt > i.opts.MaxAttempts {
+		return ims.Data{}, ims.Faultf(ims.CodeInternal, "gave up after %d attempts", i.opts.MaxAttempts)
+	}
+	img, err := i.catalog.Image(ctx, job.ProjectID, job.ImageID)
+	if err != nil {
+		return ims.Data{}, fmt.Errorf("read the image of job %s: %w", job.ID, err)
+	}
+	if err := i.pin(ctx, job); err != nil {
+		return ims.Data{}, err
+	}
+	found, err := i.inspect(ctx, job, img)
+	if err != nil {
+		return ims.Data{}, err
+	}
+	return i.adopt(ctx, job, img, found)
+}
+
+// publish makes the image active and the job SUCCESS, then cleans up.
+func (i *Importer) publish(ctx context.Context, log *slog.Logger, job ims.Job, data ims.Data) error {
+	job.Step, job.Percent = ims.StepPublish, 100
+	switch err := i.catalog.Publish(ctx, job, data); {
+	case errors.Is(err, catalog.ErrFenced):
+		log.Warn("another worker has the job; nothing was published")
+		return nil
+	case err != nil:
+		return fmt.Errorf("publish image %s: %w", job.ImageID, err)
+	}
+	if err := faultpoint.Hit(faultpoint.Published); err != nil {
+		return err
+	}
+	log.Info("image is active", "format", data.Format, "bytes", data.Size)
+	if job.Attempt > 1 {
+		if err := i.removeOthers(ctx, job.ImageID, job.Attempt); err != nil {
+			log.Warn("older attempts stay until the next sweep", "error", err)
+		}
+	}
+	return faultpoint.Hit(faultpoint.CleanDone)
+}
+
+// holdLease renews the job's lease until release is called. The context it returns
+// ends, with ErrFenced as its cause, when the lease was lost.
+func (i *Importer) holdLease(ctx context.Context, job ims.Job) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(i.opts.Lease / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := i.catalog.RenewLease(ctx, job, i.opts.Lease); errors.Is(err, catalog.ErrFenced) {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(context.Canceled)
+		<-done
+	}
+}
