@@ -275,14 +275,7 @@ func (s *Service) s3URL() string {
 func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
 	defer s.Close()
 	group, work := errgroup.WithContext(ctx)
-	server := &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	server := api.NewServer(s.handler, s.log)
 	// Work in progress outlives the signal by drainTime.
 	busy, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/quickims/quickims/internal/app"
 )
@@ -53,6 +54,11 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return &usageError{err.Error()}
+	}
+	if s.Getenv("GOGC") == "" {
+		// Half of Go's default headroom: the live heap is small, memory counts for more
+		// than the collector's time on the machines that this runs on.
+		debug.SetGCPercent(50)
 	}
 	log := slog.New(slog.NewJSONHandler(s.Stderr, &slog.HandlerOptions{Level: level}))
 	service, err := app.New(ctx, cfg, app.SeedFrom(s.Getenv), log)

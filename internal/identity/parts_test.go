@@ -62,7 +62,7 @@ func TestPasswordHashes(t *testing.T) {
 	h := must(newHasher(2, DefaultPasswordCost, rand.Reader))
 	ctx := t.Context()
 	stored := must(h.hash(ctx, "password"))
-	if !strings.HasPrefix(stored, "$argon2id$v=19$m=19456,t=2,p=1$") {
+	if !strings.HasPrefix(stored, "$argon2id$v=19$m=7168,t=5,p=1$") {
 		t.Errorf("stored as %s", stored)
 	}
 	if must(h.hash(ctx, "password")) == stored {
