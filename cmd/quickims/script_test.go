@@ -1,20 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The scripts in testdata/script run the program as users do. Those of the condition
-// [e2e] start a server of their own.
+// The scripts in testdata/script run the program as users do.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"quickims": main})
 }
@@ -33,16 +33,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", env.Getenv("PATH")+string(os.PathListSeparator)+"/usr/sbin:/sbin")
 			return nil
 		},
-		Condition: func(cond string) (bool, error) {
-			if cond == "e2e" {
-				return os.Getenv("QUICKIMS_CLI_E2E") == "1", nil
-			}
-			return false, fmt.Errorf("unknown condition %q", cond)
-		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status":  status,
 			"largest": largest,
 			"poke":    poke,
+			"serve":   serve,
 		},
 	})
 }
@@ -97,4 +92,31 @@ func poke(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, err = f.WriteAt([]byte(args[2]), off)
 	ts.Check(err)
+}
+
+// serve [flag …] starts a server in the folder data, waits until it is ready and
+// lets the script's commands use it. It ends with the script.
+func serve(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: serve [flag …]")
+	}
+	cmd := exec.Command("quickims", append([]string{"serve", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.Create(ts.MkAbs("server.log"))
+	ts.Check(err)
+	defer log.Close()
+	cmd.Stderr = log
+	stdout, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
+			ts.Logf("the server ended: %v\n%s", err, ts.ReadFile("server.log"))
+		}
+	})
+	ready, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil || !strings.Contains(ready, `"msg":"ready"`) {
+		ts.Fatalf("the server is not ready: %q, %v\n%s", ready, err, ts.ReadFile("server.log"))
+	}
+	ts.Setenv("QUICKIMS_CREDENTIALS", ts.MkAbs("data/credentials.env"))
 }

@@ -247,6 +247,9 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 		return to, nil, fmt.Errorf("import %s: %w", c.Source, interrupted(ctx, err))
 	}
 	c.adviseFirmware(s, src)
+	if err := adviseConvert(s, src); err != nil {
+		return to, nil, fmt.Errorf("read %s: %w", src.path, plain(err))
+	}
 	var mf []byte
 	if src.format == diskformat.Raw {
 		if mf, err = s.mfOf(ctx, src); err != nil {
@@ -336,6 +339,19 @@ func (c *ImportCmd) adviseFirmware(s *session, src *source) {
 	if err == nil && hints.EFISystem && !hints.BIOSBoot {
 		s.note("the disk has an EFI system partition and nothing to boot from with BIOS: --firmware uefi may be what you want")
 	}
+}
+
+// adviseConvert speaks up when most of what will be uploaded are holes.
+func adviseConvert(s *session, src *source) error {
+	if src.format != diskformat.Raw || src.size < ims.GiB {
+		return nil
+	}
+	stored, err := src.stored()
+	if err == nil && stored < src.size/4 {
+		s.note("%s of %s are holes, which are uploaded too; \"quickims convert\" makes ZVHD2 of it, which leaves them out",
+			size(src.size-stored), size(src.size))
+	}
+	return err
 }
 
 // maxMf is the longest bitmap file that is uploaded along, in bytes: it is held in

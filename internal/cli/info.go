@@ -8,7 +8,6 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
-	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
@@ -124,11 +123,9 @@ func (doc *infoDoc) addZVHD(src *source) error {
 
 func (doc *infoDoc) addRaw(src *source) error {
 	doc.DiskSize, doc.VirtualSize = src.size, src.size
-	for e, err := range sparse.Data(src.File, src.size) {
-		if err != nil {
-			return err
-		}
-		doc.Stored += e.Length
+	var err error
+	if doc.Stored, err = src.stored(); err != nil {
+		return err
 	}
 	reason := ""
 	if err := src.wholeSectors(); err != nil {

@@ -57,7 +57,7 @@ func (c *JobCmd) Run(ctx context.Context, s *session) error {
 func (s *session) wait(ctx context.Context, service *client.Client, id string) (client.Job, error) {
 	m := s.percentMeter("job")
 	job, err := service.Wait(ctx, id,
-		func(job client.Job) { m.setStep(jobStep(job), int64(job.Percent)) },
+		func(job client.Job) { m.atStep(jobStep(job), int64(job.Percent)) },
 		func(err error) { m.note("%v; still waiting", err) })
 	if err == nil {
 		m.close(job.Err())

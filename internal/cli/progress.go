@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -18,9 +19,11 @@ type meter struct {
 	total int64
 	unit  func(int64) string // nil: a percentage says it all
 
+	// step is apart from the rest: the bar asks for it while it takes in what set says.
+	step atomic.Value // string
+
 	mu      sync.Mutex
 	done    int64
-	step    string
 	shown   int64     // of done, when the last line was printed
 	shownAt time.Time // when that was
 
@@ -43,6 +46,7 @@ func (s *session) percentMeter(name string) *meter { return s.meter(name, 100, n
 
 func (s *session) meter(name string, total int64, unit func(int64) string) *meter {
 	m := &meter{s: s, name: name, total: total, unit: unit, shownAt: s.now()}
+	m.step.Store("")
 	f, isFile := s.Stderr.(*os.File)
 	if s.quiet || s.json || !isFile || !term.IsTerminal(int(f.Fd())) {
 		return m
@@ -50,11 +54,7 @@ func (s *session) meter(name string, total int64, unit func(int64) string) *mete
 	m.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
 	after := []decor.Decorator{decor.Percentage(decor.WC{W: 5})}
 	if unit == nil {
-		after = append(after, decor.Any(func(decor.Statistics) string {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			return "  " + m.step
-		}))
+		after = append(after, decor.Any(func(decor.Statistics) string { return "  " + m.step.Load().(string) }))
 	} else {
 		after = append(after,
 			decor.CountersKibiByte("  % .1f of % .1f"),
@@ -115,10 +115,11 @@ func (m *meter) set(done int64) {
 func (m *meter) line() {
 	m.shown, m.shownAt = m.done, m.s.now()
 	percent := m.done * 100 / m.total
-	doc := progressEvent{"progress", m.name, m.step, m.done, m.total, percent}
+	step := m.step.Load().(string)
+	doc := progressEvent{"progress", m.name, step, m.done, m.total, percent}
 	switch {
-	case m.unit == nil && m.step != "":
-		m.s.event(doc, "%s: %d%% %s", m.name, percent, m.step)
+	case m.unit == nil && step != "":
+		m.s.event(doc, "%s: %d%% %s", m.name, percent, step)
 	case m.unit == nil:
 		m.s.event(doc, "%s: %d%%", m.name, percent)
 	default:
@@ -126,12 +127,12 @@ func (m *meter) line() {
 	}
 }
 
-// at a step of the task: a change is worth a line.
-func (m *meter) setStep(step string, done int64) {
+// atStep says at which step the task is, and how many are done. A new step is worth
+// a line.
+func (m *meter) atStep(step string, done int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	changed := step != m.step
-	m.step = step
+	changed := m.step.Swap(step) != step
 	m.set(done)
 	if changed && m.bars == nil && !m.s.quiet {
 		m.line()
@@ -151,10 +152,7 @@ func (m *meter) note(format string, args ...any) {
 
 // close ends the bar: full if the task succeeded, where it is if not.
 func (m *meter) close(err error) {
-	m.mu.Lock()
-	bars := m.bars
-	m.mu.Unlock()
-	if bars == nil {
+	if m.bars == nil {
 		return
 	}
 	if err == nil {
@@ -164,5 +162,5 @@ func (m *meter) close(err error) {
 	} else {
 		m.bar.Abort(false)
 	}
-	bars.Wait()
+	m.bars.Wait()
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -80,10 +79,8 @@ func writeSparse(out *output, r io.Reader, total int64, progress func(done int64
 	buf := make([]byte, 1<<20)
 	for off := int64(0); off < total; {
 		p := buf[:min(int64(len(buf)), total-off)]
-		if _, err := io.ReadFull(r, p); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("the disk has %d bytes, the stream ended in its megabyte at %d: %w", total, off, io.ErrUnexpectedEOF)
-		} else if err != nil {
-			return err
+		if _, err := io.ReadFull(r, p); err != nil {
+			return fmt.Errorf("read the disk at byte %d of %d: %w", off, total, err)
 		}
 		if err := sparse.WriteAt(out.File, p, off); err != nil {
 			return err

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -79,10 +80,10 @@ func parseObject(text string) (objectName, error) {
 	bucket, key, err := ims.ParseImageURL(text)
 	if err != nil {
 		detail := err.Error()
-		if e, ok := err.(*ims.Error); ok {
-			detail = strings.ReplaceAll(e.Detail, "image_url ", "")
+		if e, ok := errors.AsType[*ims.Error](err); ok {
+			detail = strings.ReplaceAll(e.Detail, "image_url", "the name") // as the service's field is called
 		}
-		return objectName{}, usagef("%s: an object is named bucket:key: %s", text, detail)
+		return objectName{}, usagef("%s is no name of an object: %s", text, detail)
 	}
 	return objectName{bucket, key}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -108,6 +109,17 @@ func (src *source) wholeSectors() error {
 	}
 	return fmt.Errorf("read %s: a RAW disk consists of whole sectors, but its %d bytes are no multiple of %d; if it was cut off, get it again, else pad it: truncate -s %%%d %s",
 		src.path, src.size, sector, sector, src.path)
+}
+
+// stored is how many bytes of the file are not holes.
+func (src *source) stored() (n int64, err error) {
+	for e, err := range sparse.Data(src.File, src.size) {
+		if err != nil {
+			return 0, err
+		}
+		n += e.Length
+	}
+	return n, nil
 }
 
 // qemuNames are the formats that qemu-img reads, by its names.

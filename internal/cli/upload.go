@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/quickims/quickims/internal/client"
@@ -68,6 +70,9 @@ func (c *UploadCmd) Run(ctx context.Context, s *session) error {
 // ensureBucket makes the bucket if it is not there.
 func (s *session) ensureBucket(ctx context.Context, store *client.Store, bucket string) error {
 	made, err := store.EnsureBucket(ctx, bucket)
+	if e, ok := errors.AsType[*client.Error](err); ok && (e.Status == http.StatusForbidden || e.Code == "BucketAlreadyExists") {
+		return fmt.Errorf("bucket %s is another project's, or the keys are wrong: %w", bucket, err)
+	}
 	if err != nil {
 		return fmt.Errorf("make sure of bucket %s: %w", bucket, interrupted(ctx, err))
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -23,6 +24,11 @@ const (
 	// storeRetries is how often a request is sent before its fault counts; the pauses
 	// between grow to a second.
 	storeRetries = 5
+	// joinTime is how long the store may take to answer: at the end of an upload it
+	// may have to copy its parts into one, at worst a terabyte at 150 MB/s.
+	joinTime = 2 * time.Hour
+	// lookTime is how long a look at a bucket or an object may take.
+	lookTime = time.Minute
 	// DefaultRegion is where buckets are made when the configuration names no region.
 	DefaultRegion = "us-east-1"
 )
@@ -45,7 +51,13 @@ func NewStore(config Config) (*Store, error) {
 	if region == "" {
 		region = DefaultRegion
 	}
+	transport, err := minio.DefaultTransport(u.Scheme == "https")
+	if err != nil {
+		return nil, fmt.Errorf("set up the object store's client: %w", err)
+	}
+	transport.ResponseHeaderTimeout = joinTime
 	s3, err := minio.NewCore(u.Host, &minio.Options{
+		Transport:    transport,
 		Creds:        credentials.NewStaticV4(config.AccessKey, string(config.SecretKey), ""),
 		Secure:       u.Scheme == "https",
 		Region:       region,
@@ -60,6 +72,8 @@ func NewStore(config Config) (*Store, error) {
 
 // EnsureBucket makes the bucket unless the caller can see it already.
 func (s *Store) EnsureBucket(ctx context.Context, bucket string) (made bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, s.silent("make sure of bucket "+bucket))
+	defer cancel()
 	there, err := s.s3.BucketExists(ctx, bucket)
 	if err != nil {
 		return false, s.fault(ctx, "HEAD "+bucket, err)
@@ -118,6 +132,8 @@ func (f progressReader) Read(p []byte) (int, error) {
 
 // Stat asks what an object is.
 func (s *Store) Stat(ctx context.Context, bucket, key string) (Object, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, s.silent("HEAD "+bucket+":"+key))
+	defer cancel()
 	info, err := s.s3.Client.StatObject(ctx, bucket, key, minio.StatObjectOptions{})
 	if err != nil {
 		return Object{}, s.fault(ctx, "HEAD "+bucket+":"+key, err)
@@ -150,19 +166,26 @@ func (r *objectReader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	what := "GET " + r.o.Bucket + ":" + r.o.Key
-	body, _, _, err := r.s.s3.GetObject(r.ctx, r.o.Bucket, r.o.Key, opts)
+	ctx, cancel := context.WithTimeoutCause(r.ctx, lookTime, r.s.silent(what))
+	defer cancel()
+	body, _, _, err := r.s.s3.GetObject(ctx, r.o.Bucket, r.o.Key, opts)
 	if err != nil {
-		return 0, r.s.fault(r.ctx, what, err)
+		return 0, r.s.fault(ctx, what, err)
 	}
 	defer body.Close()
 	n, err := io.ReadFull(body, want)
 	if err != nil {
-		return n, r.s.fault(r.ctx, what, err)
+		return n, r.s.fault(ctx, what, err)
 	}
 	if len(want) < len(p) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// silent is the error for a look that has taken too long.
+func (s *Store) silent(what string) error {
+	return &unreachableError{what: what, endpoint: s.endpoint, err: fmt.Errorf("no answer in %v", lookTime)}
 }
 
 // fault says in our terms what S3 answered, or that it did not.

