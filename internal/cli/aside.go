@@ -30,7 +30,7 @@ func newOutput(path string, force bool) (*output, error) {
 	aside := filepath.Join(dir, "."+base+"."+hex.EncodeToString(r[:])+".part")
 	f, err := os.OpenFile(aside, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", path, err)
+		return nil, fmt.Errorf("write %s: %w", path, plain(err))
 	}
 	return &output{File: f, path: path, force: force}, nil
 }
@@ -41,7 +41,7 @@ func checkOutput(path string, force bool) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, plain(err))
 	case info.IsDir():
 		return fmt.Errorf("write %s: it is a folder; name a file in it", path)
 	case !info.Mode().IsRegular():
@@ -60,7 +60,7 @@ func existsError(path string) error {
 func (o *output) commit() error {
 	if err := o.finish(); err != nil {
 		o.cancel()
-		return fmt.Errorf("write %s: %w", o.path, err)
+		return fmt.Errorf("write %s: %w", o.path, plain(err))
 	}
 	return nil
 }

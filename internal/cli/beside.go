@@ -34,7 +34,7 @@ func findMf(raw *source) (*mfFile, error) {
 // compare reads the RAW file and compares it with its bitmap.
 func (s *session) compare(ctx context.Context, raw *source, mf *mfFile) error {
 	m := s.bytesMeter("verify", raw.size)
-	err := mf.Verify(ctx, raw.File, bitmap.Options{Progress: m.at2})
+	err := mf.Verify(ctx, raw.File, bitmap.Options{Progress: m.progress})
 	m.close(err)
 	switch {
 	case err == nil:

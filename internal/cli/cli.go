@@ -49,6 +49,7 @@ type commands struct {
 	Quiet bool `short:"q" help:"Show no progress."`
 
 	Serve   ServeCmd   `cmd:"" group:"The service" help:"Run the image service."`
+	Account AccountCmd `cmd:"" group:"The service" help:"Manage the projects, users and access keys of a service."`
 	Import  ImportCmd  `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
 	Upload  UploadCmd  `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
 	Job     JobCmd     `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`

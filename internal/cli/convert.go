@@ -2,14 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
@@ -151,22 +147,10 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 	})
 }
 
-// differs fails when path is the source itself.
-func (src *source) differs(path string) error {
-	info, err := os.Stat(path)
-	if err == nil && os.SameFile(info, src.info) {
-		return fmt.Errorf("%s and %s are the same file; write to another one", src.path, path)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write %s: %w", path, plain(err))
-	}
-	return nil
-}
-
 // toZVHD2 writes a RAW source as ZVHD2.
 func toZVHD2(ctx context.Context, s *session, src *source, out *output) (convertDoc, error) {
 	m := s.bytesMeter("convert", src.size)
-	made, err := zvhd2.Convert(ctx, out.File, src.File, src.size, zvhd2.ConvertOptions{Options: zvhd2.Options{Progress: m.at2}})
+	made, err := zvhd2.Convert(ctx, out.File, src.File, src.size, zvhd2.ConvertOptions{Options: zvhd2.Options{Progress: m.progress}})
 	m.close(err)
 	return convertDoc{DiskSize: src.size, Blocks: made.Blocks, DataBlocks: made.DataBlocks}, err
 }
@@ -178,7 +162,7 @@ func toRaw(ctx context.Context, s *session, src *source, out *output) (convertDo
 		return convertDoc{}, err
 	}
 	m := s.bytesMeter("convert", disk.OrigSize())
-	err = disk.Extract(ctx, out.File, zvhd2.ExtractOptions{Options: zvhd2.Options{Progress: m.at2}})
+	err = disk.Extract(ctx, out.File, zvhd2.ExtractOptions{Options: zvhd2.Options{Progress: m.progress}})
 	m.close(err)
 	return convertDoc{DiskSize: disk.OrigSize(), Blocks: disk.Blocks(), DataBlocks: disk.DataBlocks()}, err
 }
@@ -190,26 +174,7 @@ func zvhdToRaw(ctx context.Context, s *session, src *source, out *output) (conve
 		return convertDoc{}, err
 	}
 	m := s.bytesMeter("convert", head.OrigSize())
-	err = zvhd.Extract(ctx, out.File, io.NewSectionReader(src, 0, src.size), m.at2)
+	err = zvhd.Extract(ctx, out.File, io.NewSectionReader(src, 0, src.size), m.progress)
 	m.close(err)
 	return convertDoc{DiskSize: head.OrigSize()}, err
-}
-
-// interrupted puts a plain word in the place of whatever broke because ctx ended.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return errInterrupted
-	}
-	return err
-}
-
-// seconds prints a duration as people read it.
-func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
-	switch {
-	case d < 10*time.Second:
-		return d.Round(10 * time.Millisecond).String()
-	default:
-		return d.Round(time.Second).String()
-	}
 }

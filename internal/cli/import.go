@@ -27,7 +27,7 @@ type ImportCmd struct {
 	Source            string   `arg:"" name:"source" help:"A local RAW or ZVHD2 file, which is uploaded first, or bucket:key of one that is there already."`
 	Name              string   `required:"" help:"The image's name."`
 	OSVersion         string   `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as GET /v1/cloudimages/os_version lists them. Not for a data disk."`
-	MinDisk           int64    `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
+	MinDisk           *int64   `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
 	Type              string   `enum:"ECS,BMS,DataImage" default:"ECS" help:"What the image is for: ECS (virtual machines), BMS (bare metal) or DataImage (a data disk). Default: ECS."`
 	OSType            string   `name:"os-type" enum:",Linux,Windows" default:"" placeholder:"TYPE" help:"For a data disk: Linux or Windows. Default: Linux."`
 	Description       string   `placeholder:"TEXT" help:"One line about the image."`
@@ -61,8 +61,8 @@ func (c *ImportCmd) Validate() error {
 		return errors.New("--os-type goes with --type DataImage alone; --os-version says it all")
 	case data && (c.OSVersion != "" || c.Architecture != "" || c.Firmware != ""):
 		return errors.New("--os-version, --architecture and --firmware do not go with --type DataImage")
-	case c.MinDisk < 0 || c.MinDisk > ims.MaxDiskGiB:
-		return fmt.Errorf("--min-disk %d: it is 1 to %d GiB", c.MinDisk, ims.MaxDiskGiB)
+	case c.MinDisk != nil && (*c.MinDisk < 1 || *c.MinDisk > ims.MaxDiskGiB):
+		return fmt.Errorf("--min-disk %d: it is 1 to %d GiB", *c.MinDisk, ims.MaxDiskGiB)
 	}
 	return nil
 }
@@ -145,10 +145,7 @@ func (c *ImportCmd) request() ims.ImportRequest {
 	r := ims.ImportRequest{
 		Name: &c.Name, Description: optional(c.Description), OSVersion: optional(c.OSVersion),
 		OSType: optional(c.OSType), Type: &c.Type, EnterpriseProjectID: optional(c.EnterpriseProject),
-		Architecture: optional(c.Architecture), Firmware: optional(c.Firmware),
-	}
-	if c.MinDisk > 0 {
-		r.MinDisk = &c.MinDisk
+		Architecture: optional(c.Architecture), Firmware: optional(c.Firmware), MinDisk: c.MinDisk,
 	}
 	for _, text := range c.Tag {
 		key, value, _ := strings.Cut(text, "=")

@@ -100,7 +100,7 @@ func openRaw(path string) (*source, error) {
 // buildMap reads a RAW file and makes its map.
 func (s *session) buildMap(ctx context.Context, src *source) (*bitmap.Map, error) {
 	m := s.bytesMeter("bitmap", src.size)
-	made, err := bitmap.Build(ctx, src.File, src.size, bitmap.Options{Progress: m.at2})
+	made, err := bitmap.Build(ctx, src.File, src.size, bitmap.Options{Progress: m.progress})
 	m.close(err)
 	if err != nil {
 		return nil, fmt.Errorf("make the bitmap of %s: %w", src.path, interrupted(ctx, err))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat"
@@ -80,6 +81,14 @@ type kindError struct {
 
 func (e *kindError) Error() string { return e.text }
 func (e *kindError) Unwrap() error { return e.kind }
+
+// interrupted puts a plain word in the place of whatever broke because ctx ended.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
+}
 
 // localCodes are the codes of errors that arise here. The first that fits counts.
 var localCodes = []struct {
@@ -189,4 +198,13 @@ func exactSize(n int64) string {
 		return fmt.Sprintf("%d bytes", n)
 	}
 	return fmt.Sprintf("%s (%d bytes)", size(n), n)
+}
+
+// seconds prints a duration as people read it.
+func seconds(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	if d < 10*time.Second {
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
 }

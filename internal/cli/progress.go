@@ -80,8 +80,8 @@ func (m *meter) at(done int64) {
 	m.set(done)
 }
 
-// at2 is at for callers that tell the total too.
-func (m *meter) at2(done, _ int64) { m.at(done) }
+// progress is at for those that tell the total too.
+func (m *meter) progress(done, _ int64) { m.at(done) }
 
 // progressEvent is a line of JSON that says how far a task is.
 type progressEvent struct {

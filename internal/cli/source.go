@@ -79,7 +79,10 @@ func (src *source) measure() (err error) {
 
 // plain takes the path out of an error of the file system: it is named already.
 func plain(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
+	switch e := err.(type) {
+	case *fs.PathError:
+		return e.Err
+	case *os.LinkError:
 		return e.Err
 	}
 	return err
@@ -97,6 +100,18 @@ func (src *source) unchanged() error {
 	}
 	if info.Size() != src.size || !info.ModTime().Equal(src.info.ModTime()) {
 		return fmt.Errorf("read %s: the file was changed meanwhile; try again once nothing writes to it", src.path)
+	}
+	return nil
+}
+
+// differs fails when path is the source itself.
+func (src *source) differs(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && os.SameFile(info, src.info) {
+		return fmt.Errorf("%s and %s are the same file; write to another one", src.path, path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write %s: %w", path, plain(err))
 	}
 	return nil
 }

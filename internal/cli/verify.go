@@ -75,7 +75,7 @@ func (s *session) verifyZVHD2(ctx context.Context, src *source) (verifyDoc, erro
 		return verifyDoc{}, fmt.Errorf("verify %s: %w", src.path, err)
 	}
 	m := s.bytesMeter("verify", disk.OrigSize())
-	err = disk.Verify(ctx, zvhd2.Options{Progress: m.at2})
+	err = disk.Verify(ctx, zvhd2.Options{Progress: m.progress})
 	m.close(err)
 	if err != nil {
 		return verifyDoc{}, fmt.Errorf("verify %s: %w", src.path, interrupted(ctx, err))

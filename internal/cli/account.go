@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/quickims/quickims/internal/app"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// AccountCmd groups the commands on projects, users and keys. They work on the
+// service's data folder, on the machine where it runs.
+type AccountCmd struct {
+	Add    AccountAddCmd    `cmd:"" help:"Give a user a role in a project and an access key; make both if need be."`
+	List   AccountListCmd   `cmd:"" help:"List who has which role in which project."`
+	Revoke AccountRevokeCmd `cmd:"" help:"Delete an access key."`
+}
+
+// Help shows the commands' use.
+func (AccountCmd) Help() string {
+	return `Examples:
+
+    quickims account add --data /var/lib/quickims --project lab --user alice --role member > alice.env
+    quickims account list --data /var/lib/quickims
+`
+}
+
+type accountFlags struct {
+	Data     string `required:"" placeholder:"DIR" help:"The service's data folder."`
+	Database string `placeholder:"URL" help:"The service's postgres:// URL, where it has one." env:"QUICKIMS_DATABASE"`
+}
+
+func (f accountFlags) open(ctx context.Context) (*app.Accounts, error) {
+	cfg := app.Config{Data: f.Data, Database: app.Secret(f.Database)}
+	if err := cfg.Validate(); err != nil {
+		return nil, &usageError{err.Error()}
+	}
+	return app.OpenAccounts(ctx, cfg)
+}
+
+// AccountAddCmd adds a user to a project.
+type AccountAddCmd struct {
+	accountFlags
+	Project string `required:"" help:"Name or id of the project."`
+	User    string `required:"" help:"Name of the user."`
+	Role    string `enum:"admin,member,reader" default:"member" help:"admin, member (all but enterprise projects) or reader (looks only)."`
+}
+
+// Help shows the command's use.
+func (AccountAddCmd) Help() string {
+	return `Prints what the user needs, in the form of credentials.env. A user who was there keeps the password.
+
+Example:
+
+    quickims account add --data /var/lib/quickims --project lab --user alice --role member > alice.env
+`
+}
+
+// Run adds the account.
+func (c *AccountAddCmd) Run(ctx context.Context, s *session) error {
+	accounts, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	seed, err := accounts.Add(ctx, c.Project, c.User, ims.Role(c.Role))
+	if err != nil {
+		return err
+	}
+	doc := map[string]string{}
+	for _, v := range seed.Variables() {
+		if *v.Value != "" {
+			doc[v.Name] = *v.Value
+		}
+	}
+	return s.result(doc, func(w io.Writer) {
+		for _, v := range seed.Variables() {
+			if *v.Value != "" {
+				fmt.Fprintf(w, "%s='%s'\n", v.Name, *v.Value)
+			}
+		}
+	})
+}
+
+// AccountListCmd lists accounts.
+type AccountListCmd struct{ accountFlags }
+
+// Help shows the command's use.
+func (AccountListCmd) Help() string {
+	return `Example:
+
+    quickims account list --data /var/lib/quickims
+`
+}
+
+// Run lists the accounts.
+func (c *AccountListCmd) Run(ctx context.Context, s *session) error {
+	accounts, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	list, err := accounts.List(ctx)
+	if err != nil {
+		return err
+	}
+	type entry struct {
+		Project    string     `json:"project"`
+		ProjectID  string     `json:"project_id"`
+		User       string     `json:"user"`
+		UserID     string     `json:"user_id"`
+		Roles      []ims.Role `json:"roles"`
+		AccessKeys []string   `json:"access_keys"`
+	}
+	doc := make([]entry, 0, len(list))
+	for _, a := range list {
+		doc = append(doc, entry(a))
+	}
+	return s.result(doc, func(w io.Writer) {
+		fmt.Fprintln(w, "PROJECT\tPROJECT ID\tUSER\tROLES\tACCESS KEYS")
+		for _, a := range list {
+			var roles []string
+			for _, r := range a.Roles {
+				roles = append(roles, string(r))
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Project, a.ProjectID, a.User, strings.Join(roles, ","), strings.Join(a.AccessKeys, ","))
+		}
+	})
+}
+
+// AccountRevokeCmd deletes an access key.
+type AccountRevokeCmd struct {
+	accountFlags
+	AccessKey string `arg:"" help:"The access key."`
+}
+
+// Help shows the command's use.
+func (AccountRevokeCmd) Help() string {
+	return `Example:
+
+    quickims account revoke --data /var/lib/quickims AKIAEXAMPLE
+`
+}
+
+// Run deletes the key.
+func (c *AccountRevokeCmd) Run(ctx context.Context, _ *session) error {
+	accounts, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	return accounts.Revoke(ctx, c.AccessKey)
+}
