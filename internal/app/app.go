@@ -104,13 +104,17 @@ func (s *Service) openFolder() error {
 	return s.seed.fill(s.cfg.Data)
 }
 
-func (s *Service) openDatabase(ctx context.Context) error {
-	url := string(s.cfg.Database)
-	if url == "" {
-		url = "sqlite:" + filepath.Join(s.cfg.Data, "quickims.db")
+// databaseURL is the database that the configuration means.
+func (c Config) databaseURL() string {
+	if c.Database != "" {
+		return string(c.Database)
 	}
+	return "sqlite:" + filepath.Join(c.Data, "quickims.db")
+}
+
+func (s *Service) openDatabase(ctx context.Context) error {
 	var err error
-	if s.db, err = database.Open(ctx, url, database.Options{LockTimeout: lockTimeout}); err != nil {
+	if s.db, err = database.Open(ctx, s.cfg.databaseURL(), database.Options{LockTimeout: lockTimeout}); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	if err := s.db.Migrate(ctx); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -14,25 +13,12 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
 )
 
 // Secret is a text that prints masked.
-type Secret string
-
-// String masks the secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "***"
-}
-
-// GoString masks the secret for %#v.
-func (s Secret) GoString() string { return s.String() }
-
-// LogValue masks the secret in logs.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+type Secret = identity.Secret
 
 // Config is everything that an operator can set. Flags of serve override the file's
 // values; the file's override the defaults.

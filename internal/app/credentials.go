@@ -27,15 +27,15 @@ type Seed struct {
 	Region                    string
 }
 
-// names of the variables, in the order in which they are written.
-func (s *Seed) variables() []struct {
-	name  string
-	value *string
-} {
-	return []struct {
-		name  string
-		value *string
-	}{
+// Variable is an environment variable and the place of its value.
+type Variable struct {
+	Name  string
+	Value *string
+}
+
+// Variables are those of credentials.env, in the order in which they are written.
+func (s *Seed) Variables() []Variable {
+	return []Variable{
 		{"QUICKIMS_DOMAIN_ID", &s.DomainID}, {"QUICKIMS_PROJECT_ID", &s.ProjectID}, {"QUICKIMS_USER", &s.User},
 		{"QUICKIMS_PASSWORD", (*string)(&s.Password)}, {"QUICKIMS_ACCESS_KEY", &s.AccessKey},
 		{"QUICKIMS_SECRET_KEY", (*string)(&s.SecretKey)}, {"QUICKIMS_REGION", &s.Region},
@@ -45,8 +45,8 @@ func (s *Seed) variables() []struct {
 // SeedFrom reads the variables of the first start.
 func SeedFrom(getenv func(string) string) Seed {
 	var s Seed
-	for _, v := range s.variables() {
-		*v.value = getenv(v.name)
+	for _, v := range s.Variables() {
+		*v.Value = getenv(v.Name)
 	}
 	return s
 }
@@ -58,12 +58,12 @@ func (s *Seed) fill(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, v := range s.variables() {
-		if old := earlier[v.name]; old != "" {
-			*v.value = old
+	for _, v := range s.Variables() {
+		if old := earlier[v.Name]; old != "" {
+			*v.Value = old
 		}
-		if strings.ContainsAny(*v.value, "'\"\n\r\\$`") || strings.TrimSpace(*v.value) != *v.value {
-			return fmt.Errorf("%s: quotes, backslashes, dollar signs, line breaks and outer spaces are not possible in credentials.env", v.name)
+		if strings.ContainsAny(*v.Value, "'\"\n\r\\$`") || strings.TrimSpace(*v.Value) != *v.Value {
+			return fmt.Errorf("%s: quotes, backslashes, dollar signs, line breaks and outer spaces are not possible in credentials.env", v.Name)
 		}
 	}
 	for _, id := range []struct {
@@ -107,8 +107,8 @@ func (s Seed) identity() identity.Seed {
 func (s Seed) write(dir, endpoint, s3 string) error {
 	var b strings.Builder
 	b.WriteString("# Written by quickims serve. Keep it secret.\n")
-	for _, v := range s.variables() {
-		fmt.Fprintf(&b, "%s='%s'\n", v.name, *v.value)
+	for _, v := range s.Variables() {
+		fmt.Fprintf(&b, "%s='%s'\n", v.Name, *v.Value)
 	}
 	fmt.Fprintf(&b, "QUICKIMS_ENDPOINT='%s'\n", endpoint)
 	if s3 != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -41,14 +42,6 @@ func (a accounts) SecretFor(accessKey string) (secret, projectID string, readOnl
 type owners struct{ s *Service }
 
 func (o owners) ClaimBucket(ctx context.Context, bucket, projectID string) error {
-	if projectID != o.s.seed.ProjectID {
-		// A folder that the operator made by hand is the first project's.
-		if _, err := o.s.catalog.BucketOwner(ctx, bucket); errors.Is(err, catalog.ErrNotFound) {
-			if _, err := os.Lstat(filepath.Join(o.s.bucketsDir(), bucket)); err == nil {
-				return s3face.ErrTaken
-			}
-		}
-	}
 	err := o.s.catalog.ClaimBucket(ctx, bucket, projectID)
 	if errors.Is(err, catalog.ErrTaken) {
 		return s3face.ErrTaken
@@ -57,7 +50,14 @@ func (o owners) ClaimBucket(ctx context.Context, bucket, projectID string) error
 }
 
 func (o owners) BucketOwner(ctx context.Context, bucket string) (string, error) {
-	return o.s.bucketOwner(ctx, bucket)
+	owner, err := o.s.catalog.BucketOwner(ctx, bucket)
+	if !errors.Is(err, catalog.ErrNotFound) {
+		return owner, err
+	}
+	if _, err := os.Lstat(filepath.Join(o.s.bucketsDir(), bucket)); errors.Is(err, fs.ErrNotExist) {
+		return "", s3face.ErrNoOwner
+	}
+	return o.s.seed.ProjectID, nil // a folder that the operator made by hand
 }
 
 func (o owners) ReleaseBucket(ctx context.Context, bucket, projectID string) error {
