@@ -75,13 +75,20 @@ func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Locat
 			break
 		}
 	}
+	if err != nil {
+		return fileState{}, err
+	}
+	made, err := d.stateAt(dst)
+	if err == nil && (made.size != st.size || made.mtime != st.mtime) {
+		err = errMoved // a link, and written to since
+	}
 	if err == nil {
 		err = classify(syncParents(d.images, dst.Key))
 	}
 	if err != nil {
-		return fileState{}, err
+		return fileState{}, errors.Join(err, d.remove(dst.Key))
 	}
-	return d.stateAt(dst)
+	return made, nil
 }
 
 func (d *Dir) stateAt(loc Location) (fileState, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -178,6 +179,39 @@ func wantEmptyImageArea(t *testing.T, s dirStore) {
 		}
 		return err
 	}))
+}
+
+// TestListBigFolder pages through more names than a listing holds in memory.
+func TestListBigFolder(t *testing.T) {
+	t.Parallel()
+	s := newDirStore(t, t.TempDir())
+	const files = 2*objectstore.MaxList + 345
+	must(t, os.MkdirAll(s.path("bucket", "f"), 0o755))
+	for i := range files {
+		must(t, os.WriteFile(s.path("bucket", fmt.Sprintf("f/%05d", i)), nil, 0o600))
+	}
+	must(t, os.Mkdir(s.path("bucket", "f/00000-empty"), 0o755))
+	after := ""
+	for next := 0; next < files; {
+		page, err := s.List(t.Context(), "bucket", "f/", after, 700)
+		must(t, err)
+		if len(page) != min(700, files-next) {
+			t.Fatalf("after %q: %d names", after, len(page))
+		}
+		for _, o := range page {
+			if after = fmt.Sprintf("f/%05d", next); o.Key != after {
+				t.Fatalf("listed %s, want %s", o.Key, after)
+			}
+			next++
+		}
+	}
+	// Folders without a file fill a page of names, and no page of objects.
+	for i := range objectstore.MaxList + 10 {
+		must(t, os.Mkdir(s.path("bucket", fmt.Sprintf("e%05d", i)), 0o755))
+	}
+	if page, err := s.List(t.Context(), "bucket", "", "", 1); err != nil || len(page) != 1 || page[0].Key != "f/00000" {
+		t.Errorf("behind empty folders: %v, %v", page, err)
+	}
 }
 
 func TestDeletePrunesFolders(t *testing.T) {

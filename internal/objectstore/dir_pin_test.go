@@ -2,11 +2,13 @@ package objectstore_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -342,4 +344,86 @@ func TestStatOfFileBeingWritten(t *testing.T) {
 	}
 	must(t, os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour))) // a time to come is no reason to wait
 	stat(t, s, src)
+}
+
+// TestPinOfAnEarlierFile: inode numbers are given out again, and a note on the
+// file that had one before says nothing of the file that has it now.
+func TestPinOfAnEarlierFile(t *testing.T) {
+	t.Parallel()
+	l := newLinkedImage(t)
+	var st unix.Stat_t
+	must(t, unix.Stat(l.path, &st))
+	path := filepath.Join(l.images, ".pins", strconv.FormatUint(st.Ino, 16))
+	text, err := os.ReadFile(path)
+	must(t, err)
+	var note map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	must(t, decoder.Decode(&note))
+	note["broken"] = true
+	for _, earlier := range []bool{false, true} {
+		if earlier {
+			note["born"] = 1
+		}
+		text, err = json.Marshal(note)
+		must(t, err)
+		must(t, os.WriteFile(path, text, 0o600))
+		if earlier {
+			wantRead(t, l, l.loc, l.info, l.content)
+		} else {
+			wantChanged(t, l, l.loc, l.info)
+		}
+	}
+	must(t, os.WriteFile(path, text[:len(text)/2], 0o600)) // a power cut in the middle of writing it
+	wantRead(t, l, l.loc, l.info, l.content)
+}
+
+// TestWriteWhileAdopted: a source that is written to at any moment of its
+// adoption gives an image of the pinned bytes, or none; reads of it give those
+// bytes, or fail.
+func TestWriteWhileAdopted(t *testing.T) {
+	t.Parallel()
+	s := newDirStore(t, t.TempDir())
+	pinned, other := bytes.Repeat([]byte("pinned"), 2000), bytes.Repeat([]byte("other!"), 2000)
+	adopted := 0
+	for i := range 60 {
+		from := objectstore.Location{Bucket: src.Bucket, Key: strconv.Itoa(i)}
+		to := image("race/" + from.Key)
+		s.write(t, from.Bucket, from.Key, pinned)
+		info := stat(t, s, from)
+		written := make(chan struct{})
+		timer := time.AfterFunc(time.Duration(i)*100*time.Microsecond, func() {
+			defer close(written)
+			f, err := os.OpenFile(s.path(from.Bucket, from.Key), os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.Write(other)
+				err = errors.Join(err, f.Close())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		made, err := s.Adopt(t.Context(), from, info.Condition(), to, objectstore.AdoptOptions{})
+		if err != nil && !errors.Is(err, objectstore.ErrChanged) {
+			t.Errorf("write %d: %v", i, err)
+		}
+		reads := func() {
+			if got, err := read(t, s, to, made); err != nil && !errors.Is(err, objectstore.ErrChanged) || err == nil && !bytes.Equal(got, pinned) {
+				t.Errorf("write %d: read %.12q, %v", i, got, err)
+			}
+		}
+		if err == nil {
+			adopted++
+			reads()
+		}
+		if !timer.Stop() {
+			<-written
+		}
+		if err == nil {
+			reads()
+		} else if _, err := s.Stat(t.Context(), to); !errors.Is(err, objectstore.ErrNotFound) {
+			t.Errorf("write %d: a failed adoption left something: %v", i, err)
+		}
+	}
+	t.Logf("%d of 60 were adopted before the write", adopted)
 }

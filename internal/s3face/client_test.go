@@ -216,7 +216,12 @@ func TestStrangeFiles(t *testing.T) {
 	if got := list(t, c, "images", ""); !slices.Equal(got, []string{"file"}) {
 		t.Errorf("listed %q", got)
 	}
+	upload, err := minio.Core{Client: c}.NewMultipartUpload(t.Context(), "images", "parts", minio.PutObjectOptions{})
+	must(t, err)
 	for _, key := range []string{"link", "folder-link", "folder-link/secret", "pipe"} {
+		if status, code := f.do(t, "alice-key", http.MethodPut, "/images/parts?partNumber=1&uploadId="+upload, nil, "X-Amz-Copy-Source", "/images/"+key); status != http.StatusNotFound {
+			t.Errorf("copy of %s as a part: %d %s", key, status, code)
+		}
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			if status, code := f.do(t, "alice-key", method, "/images/"+key, nil); status != http.StatusNotFound {
 				t.Errorf("%s %s: %d %s", method, key, status, code)

@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/versity/versitygw/auth"
 
 	"github.com/quickims/quickims/internal/objectstore"
+	"github.com/quickims/quickims/internal/s3face"
 )
 
 // call is a request to a bucket or object. BUCKET in its path stands for the
@@ -205,6 +207,12 @@ func TestAuthentication(t *testing.T) {
 	}
 	if status, code, _ := f.sendWith(t, "alice-key", "bob-secret", http.MethodGet, "/images/k", nil); status != 403 || code != "SignatureDoesNotMatch" {
 		t.Errorf("wrong secret: %d %s", status, code)
+	}
+
+	for _, key := range []string{"no-secret", "no-project", "nobody"} {
+		if account, err := s3face.AccountOf(keys, key); err != auth.ErrNoSuchUser { // compared so by the library
+			t.Errorf("%s: %v, %v", key, account, err)
+		}
 	}
 
 	// Both keys of the project are the project's.

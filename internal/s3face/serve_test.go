@@ -97,6 +97,8 @@ var keys = accounts{
 	"alice-key2": {"alice-secret2", "alice", false},
 	"alice-read": {"alice-secret3", "alice", true},
 	"bob-key":    {"bob-secret", "bob", false},
+	"no-secret":  {"", "alice", false}, // of a row that was never finished
+	"no-project": {"secret", "", false},
 }
 
 // face is a running S3 face.
