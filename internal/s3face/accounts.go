@@ -2,6 +2,7 @@ package s3face
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/s3err"
@@ -21,7 +22,7 @@ var _ auth.IAMService = accounts{}
 
 // GetUserAccount implements auth.IAMService.
 func (a accounts) GetUserAccount(accessKey string) (auth.Account, error) {
-	secret, project, readOnly, err := a.SecretFor(accessKey)
+	secret, project, readOnly, err := a.SecretFor(strings.Clone(accessKey))
 	switch {
 	case errors.Is(err, ErrUnknownKey):
 		return auth.Account{}, auth.ErrNoSuchUser // compared by ==

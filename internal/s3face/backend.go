@@ -40,7 +40,9 @@ type buckets struct {
 var _ backend.Backend = (*buckets)(nil)
 
 // ownerTimeout bounds a question to Owners. The request's own context is not
-// used: the HTTP library gives it to another request afterwards.
+// used: the HTTP library gives it to another request afterwards. So it does with
+// the memory of a request's strings, which is why whatever goes to Owners or
+// Accounts, who may keep it, is cloned.
 const ownerTimeout = 10 * time.Second
 
 func ownerContext() (context.Context, context.CancelFunc) {
@@ -75,7 +77,7 @@ func caller(ctx context.Context) (auth.Account, error) {
 func (b *buckets) ownerOf(bucket string) (string, error) {
 	ctx, cancel := ownerContext()
 	defer cancel()
-	owner, err := b.owners.BucketOwner(ctx, bucket)
+	owner, err := b.owners.BucketOwner(ctx, strings.Clone(bucket))
 	if errors.Is(err, ErrNoOwner) {
 		return "", nil
 	}
@@ -218,7 +220,7 @@ func (b *buckets) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ 
 	if err != nil {
 		return err
 	}
-	bucket := *in.Bucket
+	bucket := strings.Clone(*in.Bucket)
 	switch {
 	case account.Role != roleWriter:
 		return errDenied
@@ -306,7 +308,7 @@ func (b *buckets) DeleteBucket(ctx context.Context, bucket string) error {
 	}
 	octx, cancel := ownerContext()
 	defer cancel()
-	return b.owners.ReleaseBucket(octx, bucket, account.Access)
+	return b.owners.ReleaseBucket(octx, strings.Clone(bucket), account.Access)
 }
 
 // What a bucket never has. versitygw asks for the first three on its own
