@@ -71,9 +71,6 @@ func (i ObjectInfo) Condition() Condition { return Condition{ETag: i.ETag, Versi
 // Condition binds a read to one generation of an object. Empty is unconditional.
 type Condition struct{ ETag, Version string }
 
-// Range is a part of an object: Length bytes from Offset.
-type Range struct{ Offset, Length int64 }
-
 // ListedObject is an object in a listing.
 type ListedObject struct {
 	Key string
@@ -82,15 +79,6 @@ type ListedObject struct {
 
 // AdoptOptions say how Adopt may go about it. The zero value is fine.
 type AdoptOptions struct {
-	// Ranges are the allocated ranges of the source, ascending and disjoint,
-	// where the caller has proof that everything outside them is zero; nil
-	// means the whole object. They are a hint that lets a driver leave out
-	// work, never bytes: what Adopt makes always reads like the whole source.
-	// Today no driver gains by them. Dir links or clones the whole file. In S3
-	// an object has no holes and a part (other than the last) has at least
-	// 5 MiB, so a copy of the allocated ranges alone would have to invent a
-	// packed layout with a table of its own; it copies the whole object.
-	Ranges []Range
 	// Progress, if not nil, is told how many bytes of how many are done. It is
 	// called from one goroutine at a time and its done never goes down. A link
 	// or clone calls it once, at the end.

@@ -31,7 +31,6 @@ func testAdopt(t *testing.T, h Harness) {
 		info := h.stat(t, src)
 		last := int64(-1)
 		made, err := h.Store.Adopt(t.Context(), src, info.Condition(), dst, objectstore.AdoptOptions{
-			Ranges: []objectstore.Range{{Offset: 0, Length: int64(size)}},
 			Progress: func(done, total int64) {
 				if done < last || total != int64(size) {
 					t.Errorf("progress went from %d to %d of %d", last, done, total)
