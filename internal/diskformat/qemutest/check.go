@@ -193,3 +193,52 @@ func CheckExtents(extents iter.Seq[diskformat.Extent], raw *os.File, size int64)
 	}
 	return nil
 }
+
+// RawDisk is a RAW file as an image.
+type RawDisk struct {
+	*os.File
+	size int64
+}
+
+// OpenRaw opens the RAW file at path, and closes it when the test ends.
+func OpenRaw(t TB, path string) *RawDisk {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &RawDisk{f, st.Size()}
+}
+
+// Size is the size of the file.
+func (d *RawDisk) Size() int64 { return d.size }
+
+// Extents is what the file system tells of holes.
+func (d *RawDisk) Extents() iter.Seq[diskformat.Extent] {
+	return func(yield func(diskformat.Extent) bool) {
+		at := int64(0)
+		for e, err := range sparse.Data(d.File, d.size) {
+			if err != nil {
+				e = diskformat.Extent{Offset: at, Length: d.size - at, Data: true}
+			}
+			if e.Offset > at && !yield(diskformat.Extent{Offset: at, Length: e.Offset - at}) {
+				return
+			}
+			if e.Data = true; !yield(e) {
+				return
+			}
+			at = e.End()
+			if err != nil {
+				return
+			}
+		}
+		if at < d.size {
+			yield(diskformat.Extent{Offset: at, Length: d.size - at})
+		}
+	}
+}

@@ -91,6 +91,7 @@ type TB interface {
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
 	Logf(format string, args ...any)
+	Cleanup(func())
 }
 
 // Img runs qemu-img with args in dir and returns what it printed; a failure

@@ -1,9 +1,7 @@
 package qemutest_test
 
 import (
-	"io"
 	"iter"
-	"os"
 	"strings"
 	"testing"
 
@@ -14,44 +12,32 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
-// rawDisk is the reader that can't be wrong: the RAW file itself, with the
-// faults that a test asks for.
-type rawDisk struct {
-	*os.File
-	size    int64
+// wrong is the reader that can't be wrong, the RAW file itself, with the faults
+// that a test asks for.
+type wrong struct {
+	*qemutest.RawDisk
 	poke    int64 // the byte to read wrongly; -1: none
+	more    int64 // how much too large it says it is
 	allHole bool
 }
 
-func (d rawDisk) Size() int64 { return d.size }
+func (d wrong) Size() int64 { return d.RawDisk.Size() + d.more }
 
-func (d rawDisk) ReadAt(p []byte, off int64) (int, error) {
-	if off >= d.size {
-		return 0, io.EOF
-	}
-	n, err := d.File.ReadAt(p, off)
+func (d wrong) ReadAt(p []byte, off int64) (int, error) {
+	n, err := d.RawDisk.ReadAt(p, off)
 	if off <= d.poke && d.poke < off+int64(n) {
 		p[d.poke-off] ^= 1
 	}
 	return n, err
 }
 
-func (d rawDisk) Extents() iter.Seq[diskformat.Extent] {
+func (d wrong) Extents() iter.Seq[diskformat.Extent] {
+	if !d.allHole {
+		return d.RawDisk.Extents()
+	}
 	return func(yield func(diskformat.Extent) bool) {
-		yield(diskformat.Extent{Length: d.size, Data: !d.allHole})
+		yield(diskformat.Extent{Length: d.Size()})
 	}
-}
-
-func openRaw(t qemutest.TB, path string) rawDisk {
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rawDisk{File: f, size: st.Size(), poke: -1}
 }
 
 // QEMU's own conversions pass, and one wrong byte, one wrong extent or a wrong
@@ -72,27 +58,24 @@ func TestCheck(t *testing.T) {
 		raw := qemutest.Raw(t, qemutest.Make(t, dir, "disk", r), r.Format)
 		seed := rapid.Uint64().Draw(t, "seed")
 
-		d := openRaw(t, raw)
-		defer d.Close()
+		d := qemutest.OpenRaw(t, raw)
 		if err := qemutest.Check(d, raw, seed, qemutest.Reads); err != nil {
 			t.Fatal(err)
 		}
-		wrong := func(name, words string, d rawDisk) {
+		refused := func(words string, d wrong) {
 			if err := qemutest.Check(d, raw, seed, qemutest.Reads); err == nil || !strings.Contains(err.Error(), words) {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatalf("%+v: %v", d, err)
 			}
 		}
-		poked, larger, hole := d, d, d
-		for e, err := range sparse.Data(d.File, d.size) {
+		poke := int64(-1)
+		for e, err := range sparse.Data(d.File, d.Size()) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			poked.poke = e.Offset
+			poke = e.Offset
 		}
-		wrong("a wrong byte", "QEMU says", poked)
-		larger.size += 512
-		wrong("a wrong size", "QEMU says", larger)
-		hole.allHole = true
-		wrong("a wrong hole", "called a hole", hole)
+		refused("QEMU says", wrong{RawDisk: d, poke: poke})
+		refused("QEMU says", wrong{RawDisk: d, poke: -1, more: 512})
+		refused("called a hole", wrong{RawDisk: d, poke: -1, allHole: true})
 	})
 }
