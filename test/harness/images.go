@@ -101,6 +101,19 @@ func (s *Server) Images(tb testing.TB, query string) []Image {
 	return list.Images
 }
 
+// AllImages lists the first project's images page by page, as clients do.
+func (s *Server) AllImages(tb testing.TB) []Image {
+	tb.Helper()
+	var all []Image
+	for query := "?limit=200"; ; query = "?limit=200&marker=" + all[len(all)-1].ID {
+		page := s.Images(tb, query)
+		if len(page) == 0 {
+			return all
+		}
+		all = append(all, page...)
+	}
+}
+
 // CheckBytes reads an image back and compares it with the disk it was made of; what
 // lies beyond the disk's end must be zero.
 func (s *Server) CheckBytes(tb testing.TB, imageID string, disk []byte) {
