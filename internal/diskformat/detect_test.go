@@ -356,6 +356,29 @@ func TestInspectMemory(t *testing.T) {
 			t.Errorf("%s: %d bytes were allocated", c.name, n)
 		}
 	}
+	// Headers of a GPT that ask for much, on a disk where all of it would be.
+	le := binary.LittleEndian
+	for name, poke := range map[string]func(h []byte){
+		"a giant header":                     func(h []byte) { le.PutUint32(h[12:], 1<<32-1) },
+		"giant entries":                      func(h []byte) { le.PutUint32(h[84:], 1<<31) },
+		"many entries":                       func(h []byte) { le.PutUint32(h[80:], 2048) },
+		"so many entries that they overflow": func(h []byte) { le.PutUint32(h[80:], 1<<25) },
+	} {
+		b := gptDisk(64<<10, 512, 2, 128, 128, guidESP)
+		h := b[512 : 512+92]
+		poke(h)
+		le.PutUint32(h[16:], 0)
+		le.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+		r := &disktest.Counter{R: disktest.Patched{0: b}}
+		n := disktest.Allocated(func() {
+			if got, err := diskformat.ReadHints(r, 1<<40); err != nil || got.Table != diskformat.MBR {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+		})
+		if reads := r.Reads(); n > 1<<20 || len(reads) != 1 {
+			t.Errorf("%s: %d bytes were allocated, %d reads", name, n, len(reads))
+		}
+	}
 }
 
 func FuzzDetect(f *testing.F) {

@@ -160,6 +160,7 @@ func TestHostileBMAPsAreRefused(t *testing.T) {
 		{"block size 0", func(f *bmapFile) { f.raw, f.block = nil, 0 }, diskformat.ErrCorrupt, "BlockSize"},
 		{"block size 3", func(f *bmapFile) { f.raw, f.block = nil, 3000 }, diskformat.ErrCorrupt, "BlockSize"},
 		{"block size giant", func(f *bmapFile) { f.raw, f.block = nil, 1<<62 }, diskformat.ErrCorrupt, "BlockSize"},
+		{"block size 256", func(f *bmapFile) { f.raw, f.block = nil, 256 }, diskformat.ErrCorrupt, "BlockSize"},
 		{"blocks", func(f *bmapFile) { f.count = "4105" }, diskformat.ErrCorrupt, "BlocksCount"},
 		{"blocks beyond 64 bits", func(f *bmapFile) { f.count = "99999999999999999999" }, diskformat.ErrCorrupt, "BlocksCount"},
 		{"blocks as a word", func(f *bmapFile) { f.count = "many" }, diskformat.ErrCorrupt, "BlocksCount"},
@@ -179,7 +180,7 @@ func TestHostileBMAPsAreRefused(t *testing.T) {
 		{"a size twice", func(f *bmapFile) { f.inside = "<ImageSize>1</ImageSize>" }, diskformat.ErrCorrupt, "XML"},
 		{"a document type within", func(f *bmapFile) { f.inside = `<!DOCTYPE bmap [<!ENTITY x "y">]>` }, diskformat.ErrCorrupt, "XML"},
 		{"an entity", func(f *bmapFile) { f.inside = "<a>&x;</a>" }, diskformat.ErrCorrupt, "XML"},
-		{"depth", func(f *bmapFile) { f.inside = "<a><b><c><d>" }, diskformat.ErrCorrupt, "XML"},
+		{"depth", func(f *bmapFile) { f.inside = "<a><b><c><d></d></c></b></a>" }, diskformat.ErrCorrupt, "XML"},
 		{"a long value", func(f *bmapFile) { f.mapped = strings.Repeat("5", 300) }, diskformat.ErrCorrupt, "XML"},
 		{"many values", func(f *bmapFile) {
 			for i := range 40 {
@@ -227,13 +228,32 @@ func TestBMAPRangeChecksums(t *testing.T) {
 	sum := sha256.Sum256(f.raw[:512*4096])
 	for _, text := range []string{"00", strings.Repeat("zz", 32), strings.Repeat("00", 20)} {
 		b := bytes.Replace(f.bytes(), []byte(hex.EncodeToString(sum[:])), []byte(text), 1)
-		// Mend the file's own checksum.
-		at := bytes.Index(b, []byte("<BmapFileChecksum> ")) + 19
-		copy(b[at:], strings.Repeat("0", 64))
-		own := sha256.Sum256(b)
-		copy(b[at:], hex.EncodeToString(own[:]))
-		_, err := parseBytes(b, f.size)
+		_, err := parseBytes(mendBMAP(b), f.size)
 		wantKind(t, err, diskformat.ErrCorrupt, "Range 0")
+	}
+}
+
+// mendBMAP makes the file's own checksum, a SHA-256, hold.
+func mendBMAP(b []byte) []byte {
+	at := bytes.Index(b, []byte("<BmapFileChecksum> ")) + 19
+	copy(b[at:], strings.Repeat("0", 64))
+	own := sha256.Sum256(b)
+	copy(b[at:], hex.EncodeToString(own[:]))
+	return b
+}
+
+// A block map whose checksum holds and that yet is not whole, or too long.
+func TestBMAPNotWholeOrTooLong(t *testing.T) {
+	t.Parallel()
+	f := fixtureMap(t)
+	b := f.bytes()
+	for _, end := range []string{"</bmap>", "</BlockMap>"} {
+		_, err := parseBytes(mendBMAP(b[:bytes.LastIndex(b, []byte(end))]), f.size)
+		wantKind(t, err, diskformat.ErrCorrupt, "XML")
+	}
+	f.end = "<!--" + strings.Repeat(" ", MaxBMAPSize) + "-->"
+	if m, err := parseBytes(f.bytes(), f.size); err != nil || m.Kind() != Unknown || m.DataBlocks() != m.Blocks() {
+		t.Errorf("%d bytes: %v", len(f.bytes()), err)
 	}
 }
 

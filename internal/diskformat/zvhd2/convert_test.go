@@ -32,13 +32,26 @@ func TestDiskSizesThatAreRefused(t *testing.T) {
 	wantKind(t, err, diskformat.ErrUnsupported, "level")
 }
 
+// The last block is filled up with zeros in the file itself, whatever was
+// compressed before it: other readers see what is stored.
+func TestShortLastBlockIsPadded(t *testing.T) {
+	t.Parallel()
+	raw := bytes.Repeat([]byte{7}, 2<<20+1024)
+	f := mustOpen(t, convertBytes(t, raw, Options{Concurrency: 1}))
+	f.h.OrigSize = 4 << 20 // so that nothing is cut off when it is read
+	got := make([]byte, 2<<20)
+	if _, err := f.ReadAt(got, 2<<20); err != nil || !bytes.Equal(got[1024:], make([]byte, 2<<20-1024)) {
+		t.Errorf("what lies beyond the disk's end is not zero (%v)", err)
+	}
+}
+
 // The result does not depend on how many cores made it, nor on the way.
 func TestConversionIsDeterministic(t *testing.T) {
 	t.Parallel()
 	raw := make([]byte, 20<<20+1024)
-	for _, block := range []int{0, 1, 4, 7, 10} {
+	for _, block := range []int{0, 1, 4, 9, 10} {
 		p := raw[block<<21:]
-		disktest.Fill(p[:min(len(p), 1<<20)], uint64(block))
+		disktest.Fill(p[:min(len(p), 2<<20)], uint64(block))
 		p[0] = 1
 	}
 	opts := Options{UUID: [16]byte{1}, Now: mustOpen(t, disktest.Fixture(t, "c.zvhd2")).Created()}
