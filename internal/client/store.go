@@ -98,36 +98,12 @@ type Object struct {
 	ETag        string
 }
 
-// Put writes size bytes of r as one object: in parts, several at once, when it is
-// large. Nothing is there before all of it is. progress is called with each number
-// of bytes read, from several goroutines; a part that is sent again counts again.
-func (s *Store) Put(ctx context.Context, bucket, key string, r io.ReaderAt, size int64, progress func(int)) (Object, error) {
-	info, err := s.s3.Client.PutObject(ctx, bucket, key, io.NewSectionReader(r, 0, size), size, minio.PutObjectOptions{
-		ContentType: "application/octet-stream",
-		Progress:    progressReader(progress),
-	})
-	if err != nil {
-		return Object{}, s.fault(ctx, "PUT "+bucket+":"+key, err)
-	}
-	return Object{Bucket: bucket, Key: key, Size: info.Size, ETag: info.ETag}, nil
-}
-
 // Remove deletes an object. There being none is no error.
 func (s *Store) Remove(ctx context.Context, bucket, key string) error {
 	if err := s.s3.Client.RemoveObject(ctx, bucket, key, minio.RemoveObjectOptions{}); err != nil {
 		return s.fault(ctx, "DELETE "+bucket+":"+key, err)
 	}
 	return nil
-}
-
-// progressReader hears of what is read by being read alongside.
-type progressReader func(int)
-
-func (f progressReader) Read(p []byte) (int, error) {
-	if f != nil {
-		f(len(p))
-	}
-	return len(p), nil
 }
 
 // Stat asks what an object is.
