@@ -18,7 +18,8 @@ import (
 type Accounts struct {
 	db       *database.DB
 	identity *identity.Service
-	domain   identity.Domain
+	data     string // the service's data folder
+	domainID string
 	region   string
 }
 
@@ -32,76 +33,98 @@ type Account struct {
 
 // OpenAccounts opens the database of a service that was started at least once.
 func OpenAccounts(ctx context.Context, cfg Config) (*Accounts, error) {
-	earlier, err := readCredentials(filepath.Join(cfg.Data, credentialsFile))
-	if err != nil {
-		return nil, err
-	}
-	if earlier == nil {
-		return nil, fmt.Errorf("%s holds no credentials.env: start the service on it once", cfg.Data)
-	}
-	if _, err := os.Stat(filepath.Join(cfg.Data, "seal.key")); err != nil {
-		return nil, fmt.Errorf("the sealing key: %w", err)
-	}
-	key, err := sealKey(cfg.Data)
-	if err != nil {
-		return nil, err
+	if cfg.Database == "" {
+		if _, err := os.Stat(filepath.Join(cfg.Data, databaseFile)); err != nil {
+			return nil, fmt.Errorf("%s holds no service: start one on it first: %w", cfg.Data, err)
+		}
 	}
 	db, err := database.Open(ctx, cfg.databaseURL(), database.Options{LockTimeout: lockTimeout})
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	a := &Accounts{db: db, region: earlier["QUICKIMS_REGION"]}
-	if a.identity, err = identity.New(db, identity.Options{SealKey: key}); err == nil {
-		err = a.findDomain(ctx, earlier["QUICKIMS_DOMAIN_ID"])
-	}
-	if err != nil {
+	a := &Accounts{db: db, data: cfg.Data}
+	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return a, nil
 }
 
-func (a *Accounts) findDomain(ctx context.Context, id string) error {
-	domains, err := a.identity.Domains(ctx)
+func (a *Accounts) open(ctx context.Context) error {
+	setup, err := identity.ReadSetup(ctx, a.db)
+	if err != nil {
+		return fmt.Errorf("the database has no projects yet: start the service on it once: %w", err)
+	}
+	key, err := sealKey(a.data, false)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(domains, func(d identity.Domain) bool { return d.ID == id })
-	if i < 0 {
-		return fmt.Errorf("the database has no domain %s, which credentials.env names", id)
-	}
-	a.domain = domains[i]
-	return nil
+	a.domainID, a.region = setup.DomainID, setup.Region
+	a.identity, err = identity.New(a.db, identity.Options{SealKey: key})
+	return err
 }
 
 // Close closes the database.
 func (a *Accounts) Close() error { return a.db.Close() }
 
-// Add gives a user a role in a project and a new access key for it. Project and user
+// Endpoints are where the service of the data folder listened last, as variables of
+// credentials.env.
+func (a *Accounts) Endpoints() ([]Variable, error) {
+	last, err := readCredentials(filepath.Join(a.data, credentialsFile))
+	if err != nil {
+		return nil, err
+	}
+	var out []Variable
+	for _, name := range []string{endpointVariable, s3EndpointVariable} {
+		if value := last[name]; value != "" {
+			out = append(out, Variable{name, &value})
+		}
+	}
+	return out, nil
+}
+
+// Add gives a user a role in a project, in place of any other, and a new access key. Project and user
 // are made if they are not there; a new user gets a password. What it returns is what
 // the user needs; Password is empty for a user who was there.
 func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role) (Seed, error) {
-	seed := Seed{DomainID: a.domain.ID, User: user, Region: a.region}
-	projects, err := a.identity.Projects(ctx, a.domain.ID)
+	seed := Seed{DomainID: a.domainID, User: user, Region: a.region}
+	projects, err := a.identity.Projects(ctx, a.domainID)
 	if err != nil {
 		return seed, err
 	}
 	p, err := findOr(projects, func(p identity.Project) bool { return p.Name == project || p.ID == project }, func() (identity.Project, error) {
-		return a.identity.CreateProject(ctx, identity.Project{DomainID: a.domain.ID, Name: project})
+		return a.identity.CreateProject(ctx, identity.Project{DomainID: a.domainID, Name: project})
 	})
 	if err != nil {
 		return seed, err
 	}
 	seed.ProjectID = p.ID
-	users, err := a.identity.Users(ctx, a.domain.ID)
+	users, err := a.identity.Users(ctx, a.domainID)
 	if err != nil {
 		return seed, err
 	}
+	if i := slices.IndexFunc(users, func(u identity.User) bool { return u.Name == user && !u.Enabled }); i >= 0 {
+		if err := a.identity.SetEnabled(ctx, users[i].ID, true); err != nil {
+			return seed, err
+		}
+		seed.Password = Secret(randomText(24))
+		if err := a.identity.SetPassword(ctx, users[i].ID, string(seed.Password)); err != nil {
+			return seed, err
+		}
+	}
 	u, err := findOr(users, func(u identity.User) bool { return u.Name == user }, func() (identity.User, error) {
 		seed.Password = Secret(randomText(24))
-		return a.identity.CreateUser(ctx, identity.User{DomainID: a.domain.ID, Name: user}, string(seed.Password))
+		return a.identity.CreateUser(ctx, identity.User{DomainID: a.domainID, Name: user}, string(seed.Password))
 	})
 	if err != nil {
 		return seed, err
+	}
+	for _, other := range []ims.Role{ims.RoleAdmin, ims.RoleMember, ims.RoleReader} {
+		if other == role {
+			continue
+		}
+		if err := a.identity.Revoke(ctx, identity.Grant{UserID: u.ID, ProjectID: p.ID, Role: other}); err != nil {
+			return seed, err
+		}
 	}
 	if err := a.identity.Grant(ctx, identity.Grant{UserID: u.ID, ProjectID: p.ID, Role: role}); err != nil {
 		return seed, err
@@ -123,11 +146,11 @@ func findOr[T any](all []T, is func(T) bool, create func() (T, error)) (T, error
 
 // List gives every user of every project, ordered by project, then user.
 func (a *Accounts) List(ctx context.Context) ([]Account, error) {
-	projects, err := a.identity.Projects(ctx, a.domain.ID)
+	projects, err := a.identity.Projects(ctx, a.domainID)
 	if err != nil {
 		return nil, err
 	}
-	users, err := a.identity.Users(ctx, a.domain.ID)
+	users, err := a.identity.Users(ctx, a.domainID)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +161,9 @@ func (a *Accounts) List(ctx context.Context) ([]Account, error) {
 			return nil, err
 		}
 		for _, u := range users {
+			if !u.Enabled {
+				continue
+			}
 			account := Account{Project: p.Name, ProjectID: p.ID, User: u.Name, UserID: u.ID}
 			for _, g := range grants {
 				if g.UserID == u.ID {
@@ -160,6 +186,32 @@ func (a *Accounts) List(ctx context.Context) ([]Account, error) {
 		}
 	}
 	return out, nil
+}
+
+// Remove locks a user out of everything: the user is disabled, all tokens and access
+// keys of it end. What it made stays with its projects.
+func (a *Accounts) Remove(ctx context.Context, user string) error {
+	users, err := a.identity.Users(ctx, a.domainID)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(users, func(u identity.User) bool { return u.Name == user })
+	if i < 0 {
+		return fmt.Errorf("there is no user %q", user)
+	}
+	if err := a.identity.SetEnabled(ctx, users[i].ID, false); err != nil {
+		return err
+	}
+	keys, err := a.identity.AccessKeys(ctx, users[i].ID)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := a.identity.DeleteAccessKey(ctx, k.AccessKey); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Revoke deletes an access key.

@@ -101,15 +101,18 @@ func (s *Service) openFolder() error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("data: another quickims serves %s: %w", s.cfg.Data, err)
 	}
-	return s.seed.fill(s.cfg.Data)
+	return nil
 }
+
+// databaseFile is SQLite's, in the data folder.
+const databaseFile = "quickims.db"
 
 // databaseURL is the database that the configuration means.
 func (c Config) databaseURL() string {
 	if c.Database != "" {
 		return string(c.Database)
 	}
-	return "sqlite:" + filepath.Join(c.Data, "quickims.db")
+	return "sqlite:" + filepath.Join(c.Data, databaseFile)
 }
 
 func (s *Service) openDatabase(ctx context.Context) error {
@@ -120,21 +123,76 @@ func (s *Service) openDatabase(ctx context.Context) error {
 	if err := s.db.Migrate(ctx); err != nil {
 		return fmt.Errorf("bring the database up to date: %w", err)
 	}
-	key, err := sealKey(s.cfg.Data)
-	if err != nil {
+	if err := s.openIdentity(ctx); err != nil {
 		return err
-	}
-	s.identity, err = identity.New(s.db, identity.Options{SealKey: key})
-	if err != nil {
-		return fmt.Errorf("set up identity: %w", err)
-	}
-	if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil {
-		return fmt.Errorf("make the first project: %w", err)
 	}
 	s.catalog = catalog.New(s.db, catalog.Options{})
 	if s.db.Dialect() == database.SQLite {
 		// This process alone uses the database: whoever held a lease is dead.
 		return s.catalog.ExpireLeases(ctx)
+	}
+	return nil
+}
+
+// openIdentity makes the first project and its credentials on the first start, and
+// goes by what that one made on every later one.
+func (s *Service) openIdentity(ctx context.Context) error {
+	setup, err := identity.ReadSetup(ctx, s.db)
+	first := errors.Is(err, identity.ErrNotFound)
+	if err != nil && !first {
+		return err
+	}
+	key, err := sealKey(s.cfg.Data, first)
+	if err != nil {
+		return err
+	}
+	if s.identity, err = identity.New(s.db, identity.Options{SealKey: key}); err != nil {
+		return fmt.Errorf("set up identity: %w", err)
+	}
+	if first {
+		// What an interrupted first start wrote is what it may have made.
+		if earlier, err := readCredentials(filepath.Join(s.cfg.Data, credentialsFile)); err != nil {
+			return err
+		} else if earlier != nil {
+			for _, v := range s.seed.Variables() {
+				if earlier[v.Name] != "" {
+					*v.Value = earlier[v.Name]
+				}
+			}
+		}
+		if err := s.seed.makeUp(); err != nil {
+			return err
+		}
+		// The file comes first: keys that exist and that nobody knows are of no use.
+		if err := s.seed.write(s.cfg.Data, "", ""); err != nil {
+			return err
+		}
+		if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil {
+			return fmt.Errorf("make the first project: %w", err)
+		}
+		if setup, err = identity.ReadSetup(ctx, s.db); err != nil {
+			return err
+		}
+		if setup.ProjectID == s.seed.ProjectID {
+			return nil
+		}
+		// Another process made the first project of this database in the meantime.
+		if err := os.Remove(filepath.Join(s.cfg.Data, credentialsFile)); err != nil {
+			return err
+		}
+	}
+	if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil { // checks the sealing key
+		return err
+	}
+	var lost bool
+	if s.seed, lost, err = resume(s.cfg.Data, setup); err != nil {
+		return err
+	}
+	if lost {
+		s.log.Warn("credentials.env has no keys: nobody can recover the first ones, make new ones with quickims account add",
+			"project_id", s.seed.ProjectID)
+	} else if secret, _, _, err := s.identity.SecretFor(s.seed.AccessKey); err != nil || secret != string(s.seed.SecretKey) {
+		s.log.Warn("the access key in credentials.env does not work: it was revoked, or the file was edited", "access_key", s.seed.AccessKey)
 	}
 	return nil
 }
@@ -191,7 +249,7 @@ func (s *Service) wire() error {
 	}
 	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
-		Limits: limits, WithoutBitmap: !*s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
+		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
 		Logger:  s.log,
 	})

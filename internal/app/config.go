@@ -39,9 +39,9 @@ type Config struct {
 	PublicURL string `yaml:"public_url"`
 	// OSVersions is a CSV file of further operating systems.
 	OSVersions string `yaml:"os_versions"`
-	// RequireBitmap wants a bitmap beside every RAW file; default true.
-	RequireBitmap *bool `yaml:"require_bitmap"`
-	// Workers is how many imports run at once, 1 to 64; default 4.
+	// RequireBitmap wants a bitmap beside every RAW file.
+	RequireBitmap bool `yaml:"require_bitmap"`
+	// Workers is how many imports run at once, 1 to 64.
 	Workers int          `yaml:"workers"`
 	Limits  LimitsConfig `yaml:"limits"`
 	S3      *S3Config    `yaml:"s3"`
@@ -49,8 +49,8 @@ type Config struct {
 
 // LimitsConfig bounds what each project may hold and run.
 type LimitsConfig struct {
-	Images  int `yaml:"images"`  // private images; default 100
-	Imports int `yaml:"imports"` // imports at once; default 10
+	Images  int `yaml:"images"`  // private images
+	Imports int `yaml:"imports"` // imports at once
 }
 
 // S3Config names an S3-compatible store in place of the directory store.
@@ -75,9 +75,15 @@ type S3Bucket struct {
 	Projects []string `yaml:"projects"`
 }
 
-// LoadConfig reads a YAML file. Keys that are not known are errors that name the line.
+// DefaultConfig is what holds where an operator says nothing. Data has no default.
+func DefaultConfig() Config {
+	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true, Limits: LimitsConfig{Images: 100, Imports: 10}}
+}
+
+// LoadConfig reads a YAML file over the defaults. Keys that are not known are errors
+// that name the line.
 func LoadConfig(path string) (Config, error) {
-	var c Config
+	c := DefaultConfig()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return c, fmt.Errorf("read the configuration: %w", err)
@@ -89,27 +95,11 @@ func LoadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-// Validate fills in the defaults and checks every value. Paths become absolute:
+// Validate checks every value. Paths become absolute:
 // the S3 face changes the process's working folder.
 func (c *Config) Validate() error {
 	if c.Data == "" {
 		return errors.New("data: name the folder that holds the service's state (--data DIR)")
-	}
-	if c.Listen == "" {
-		c.Listen = "127.0.0.1:9292"
-	}
-	if c.Workers == 0 {
-		c.Workers = 4
-	}
-	if c.Limits.Images == 0 {
-		c.Limits.Images = 100
-	}
-	if c.Limits.Imports == 0 {
-		c.Limits.Imports = 10
-	}
-	if c.RequireBitmap == nil {
-		yes := true
-		c.RequireBitmap = &yes
 	}
 	for _, path := range []*string{&c.Data, &c.TLSCert, &c.TLSKey, &c.OSVersions} {
 		if err := absolute(path); err != nil {
@@ -117,7 +107,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	for name, addr := range map[string]string{"listen": c.Listen, "s3_listen": c.S3Listen} {
-		if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
+		if _, _, err := net.SplitHostPort(addr); (addr != "" || name == "listen") && err != nil {
 			return fmt.Errorf("%s: %q is not host:port: %w", name, addr, err)
 		}
 	}

@@ -15,7 +15,11 @@ import (
 	"github.com/quickims/quickims/internal/identity"
 )
 
-const credentialsFile = "credentials.env"
+const (
+	credentialsFile    = "credentials.env"
+	endpointVariable   = "QUICKIMS_ENDPOINT"
+	s3EndpointVariable = "QUICKIMS_S3_ENDPOINT"
+)
 
 // Seed is what the first start makes its domain, project, user and key of. Empty
 // fields are made up.
@@ -51,30 +55,16 @@ func SeedFrom(getenv func(string) string) Seed {
 	return s
 }
 
-// fill takes what is not set from the credentials of an earlier start, then makes up
-// the rest. What an earlier start wrote wins over the environment: the keys exist.
-func (s *Seed) fill(dir string) error {
-	earlier, err := readCredentials(filepath.Join(dir, credentialsFile))
-	if err != nil {
-		return err
-	}
+// makeUp fills in what is not set, for the first start.
+func (s *Seed) makeUp() error {
 	for _, v := range s.Variables() {
-		if old := earlier[v.Name]; old != "" {
-			*v.Value = old
-		}
 		if strings.ContainsAny(*v.Value, "'\"\n\r\\$`") || strings.TrimSpace(*v.Value) != *v.Value {
 			return fmt.Errorf("%s: quotes, backslashes, dollar signs, line breaks and outer spaces are not possible in credentials.env", v.Name)
 		}
 	}
-	for _, id := range []struct {
-		name  string
-		value *string
-	}{{"QUICKIMS_DOMAIN_ID", &s.DomainID}, {"QUICKIMS_PROJECT_ID", &s.ProjectID}} {
-		if *id.value == "" {
-			*id.value = hex.EncodeToString(randomBytes(16))
-		}
-		if len(*id.value) > 64 || strings.ContainsAny(*id.value, "/ ?#%") {
-			return fmt.Errorf("%s: at most 64 characters, none of / ? # %% and space; usual are 32 hex digits", id.name)
+	for _, id := range []*string{&s.DomainID, &s.ProjectID} {
+		if *id == "" {
+			*id = hex.EncodeToString(randomBytes(16))
 		}
 	}
 	if s.User == "" {
@@ -95,9 +85,32 @@ func (s *Seed) fill(dir string) error {
 	return nil
 }
 
+// resume makes the seed of a later start: ids and region as the database has them,
+// user and secrets as the first start wrote them. lost says that they are not there
+// any more, which the service can do without.
+func resume(dir string, setup identity.Setup) (s Seed, lost bool, err error) {
+	path := filepath.Join(dir, credentialsFile)
+	earlier, err := readCredentials(path)
+	if err != nil {
+		return s, false, err
+	}
+	for _, v := range s.Variables() {
+		*v.Value = earlier[v.Name]
+	}
+	for _, id := range []struct{ name, have, want string }{
+		{"QUICKIMS_DOMAIN_ID", s.DomainID, setup.DomainID}, {"QUICKIMS_PROJECT_ID", s.ProjectID, setup.ProjectID},
+	} {
+		if id.have != "" && id.have != id.want {
+			return s, false, fmt.Errorf("%s: %s is %s, the database was made with %s: the file is of another service; remove it, or restore the right one", path, id.name, id.have, id.want)
+		}
+	}
+	s.DomainID, s.ProjectID, s.Region = setup.DomainID, setup.ProjectID, setup.Region
+	return s, s.AccessKey == "" || s.SecretKey == "", nil
+}
+
 func (s Seed) identity() identity.Seed {
 	return identity.Seed{
-		DomainID: s.DomainID, DomainName: "default", ProjectID: s.ProjectID, ProjectName: s.Region,
+		DomainID: s.DomainID, DomainName: "default", ProjectID: s.ProjectID, ProjectName: s.Region, Region: s.Region,
 		User: s.User, Password: string(s.Password), AccessKey: s.AccessKey, SecretKey: string(s.SecretKey),
 	}
 }
@@ -107,13 +120,16 @@ func (s Seed) identity() identity.Seed {
 func (s Seed) write(dir, endpoint, s3 string) error {
 	var b strings.Builder
 	b.WriteString("# Written by quickims serve. Keep it secret.\n")
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s='%s'\n", name, value)
+		}
+	}
 	for _, v := range s.Variables() {
-		fmt.Fprintf(&b, "%s='%s'\n", v.Name, *v.Value)
+		line(v.Name, *v.Value)
 	}
-	fmt.Fprintf(&b, "QUICKIMS_ENDPOINT='%s'\n", endpoint)
-	if s3 != "" {
-		fmt.Fprintf(&b, "QUICKIMS_S3_ENDPOINT='%s'\n", s3)
-	}
+	line(endpointVariable, endpoint)
+	line(s3EndpointVariable, s3)
 	return writeSecret(filepath.Join(dir, credentialsFile), []byte(b.String()))
 }
 
@@ -138,18 +154,20 @@ func readCredentials(path string) (map[string]string, error) {
 	return out, lines.Err()
 }
 
-// sealKey is the key that secret keys are sealed with in the database.
-func sealKey(dir string) ([]byte, error) {
+// sealKey is the key that secret keys are sealed with in the database. It is made on
+// the first start alone: the stored keys depend on it.
+func sealKey(dir string, first bool) ([]byte, error) {
 	path := filepath.Join(dir, "seal.key")
 	key, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && first:
 		key = randomBytes(32)
 		return key, writeSecret(path, key)
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s is missing: the secret keys in the database are sealed with it; restore it from your backup, or copy it from the first machine", path)
+	case err != nil:
 		return nil, fmt.Errorf("read the sealing key: %w", err)
-	}
-	if len(key) != 32 {
+	case len(key) != 32:
 		return nil, fmt.Errorf("%s has %d bytes, it must have 32; restore it from your backup, the stored secret keys depend on it", path, len(key))
 	}
 	return key, nil
@@ -167,10 +185,21 @@ func writeSecret(path string, data []byte) error {
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
+	if err == nil {
+		err = syncFolder(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func randomBytes(n int) []byte {

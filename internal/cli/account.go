@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/quickims/quickims/internal/app"
@@ -16,6 +17,7 @@ type AccountCmd struct {
 	Add    AccountAddCmd    `cmd:"" help:"Give a user a role in a project and an access key; make both if need be."`
 	List   AccountListCmd   `cmd:"" help:"List who has which role in which project."`
 	Revoke AccountRevokeCmd `cmd:"" help:"Delete an access key."`
+	Remove AccountRemoveCmd `cmd:"" help:"Lock a user out: end its password, tokens and access keys."`
 }
 
 // Help shows the commands' use.
@@ -33,7 +35,8 @@ type accountFlags struct {
 }
 
 func (f accountFlags) open(ctx context.Context) (*app.Accounts, error) {
-	cfg := app.Config{Data: f.Data, Database: app.Secret(f.Database)}
+	cfg := app.DefaultConfig()
+	cfg.Data, cfg.Database = f.Data, app.Secret(f.Database)
 	if err := cfg.Validate(); err != nil {
 		return nil, &usageError{err.Error()}
 	}
@@ -50,7 +53,8 @@ type AccountAddCmd struct {
 
 // Help shows the command's use.
 func (AccountAddCmd) Help() string {
-	return `Prints what the user needs, in the form of credentials.env. A user who was there keeps the password.
+	return `Prints what the user needs, in the form of credentials.env. A user who was there keeps the password;
+the role takes the place of the one that the user had in the project.
 
 Example:
 
@@ -69,17 +73,18 @@ func (c *AccountAddCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	endpoints, err := accounts.Endpoints()
+	if err != nil {
+		return err
+	}
+	variables := slices.DeleteFunc(append(seed.Variables(), endpoints...), func(v app.Variable) bool { return *v.Value == "" })
 	doc := map[string]string{}
-	for _, v := range seed.Variables() {
-		if *v.Value != "" {
-			doc[v.Name] = *v.Value
-		}
+	for _, v := range variables {
+		doc[v.Name] = *v.Value
 	}
 	return s.result(doc, func(w io.Writer) {
-		for _, v := range seed.Variables() {
-			if *v.Value != "" {
-				fmt.Fprintf(w, "%s='%s'\n", v.Name, *v.Value)
-			}
+		for _, v := range variables {
+			fmt.Fprintf(w, "%s='%s'\n", v.Name, *v.Value)
 		}
 	})
 }
@@ -152,4 +157,30 @@ func (c *AccountRevokeCmd) Run(ctx context.Context, _ *session) error {
 	}
 	defer accounts.Close()
 	return accounts.Revoke(ctx, c.AccessKey)
+}
+
+// AccountRemoveCmd locks a user out.
+type AccountRemoveCmd struct {
+	accountFlags
+	User string `arg:"" help:"Name of the user."`
+}
+
+// Help shows the command's use.
+func (AccountRemoveCmd) Help() string {
+	return `What the user made stays with its projects. "account add" lets the user in again, with a new password.
+
+Example:
+
+    quickims account remove --data /var/lib/quickims alice
+`
+}
+
+// Run locks the user out.
+func (c *AccountRemoveCmd) Run(ctx context.Context, _ *session) error {
+	accounts, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	return accounts.Remove(ctx, c.User)
 }

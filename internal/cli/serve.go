@@ -31,7 +31,7 @@ Example:
 
 // Run serves until the context ends.
 func (c *ServeCmd) Run(ctx context.Context, s *session) error {
-	var cfg app.Config
+	cfg := app.DefaultConfig()
 	if c.Config != "" {
 		var err error
 		if cfg, err = app.LoadConfig(c.Config); err != nil {

@@ -16,6 +16,7 @@ import (
 type Seed struct {
 	DomainID, DomainName   string
 	ProjectID, ProjectName string
+	Region                 string
 	User                   string
 	Password               string
 	AccessKey, SecretKey   string
@@ -33,29 +34,34 @@ func (s Seed) GoString() string { return s.String() }
 // LogValue masks the secrets in logs.
 func (s Seed) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Bootstrapped reports whether the first start has been: whether there are
-// credentials in the database.
-func (s *Service) Bootstrapped(ctx context.Context) (bool, error) {
-	err := exists(ctx, s.db, "first start", `SELECT 1 FROM identity_setup WHERE id = 1`)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
+// Setup is what the first start made and every later one goes by.
+type Setup struct{ DomainID, ProjectID, Region string }
+
+// ReadSetup says what the first start made. ErrNotFound: there was none yet. It takes
+// no Service, since what a Service needs may depend on it.
+func ReadSetup(ctx context.Context, db *database.DB) (Setup, error) {
+	var s Setup
+	err := db.QueryRowContext(ctx, `SELECT domain_id, project_id, region FROM identity_setup WHERE id = 1`).
+		Scan(&s.DomainID, &s.ProjectID, &s.Region)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Setup{}, ErrNotFound
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for the first start: %w", err)
+		return Setup{}, fmt.Errorf("look for the first start: %w", err)
 	}
-	return true, nil
+	return s, nil
 }
 
 // Bootstrap makes what the seed says, whole or not at all, on the first start of all
 // processes that share the database. Later it changes nothing, whatever the seed
 // says, and checks that the seal key is the one that the database was made with.
 func (s *Service) Bootstrap(ctx context.Context, seed Seed) error {
-	done, err := s.Bootstrapped(ctx)
-	if err != nil {
-		return err
-	}
-	if done {
+	_, err := ReadSetup(ctx, s.db)
+	if err == nil {
 		return s.checkSeal(ctx)
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return err
 	}
 	if err := s.plant(ctx, seed); err != nil {
 		return fmt.Errorf("make the first domain, project, user and access key: %w", err)
@@ -89,7 +95,8 @@ func (s *Service) plant(ctx context.Context, seed Seed) error {
 	return s.db.InTx(ctx, func(tx *database.Tx) error {
 		// The row is the lock: of two processes that start at once one waits here
 		// and then finds it done.
-		err := insert(ctx, tx, `INSERT INTO identity_setup (id, done_at) VALUES (1, $1) ON CONFLICT DO NOTHING`, now.UnixMilli())
+		err := insert(ctx, tx, `INSERT INTO identity_setup (id, domain_id, project_id, region, done_at)
+			VALUES (1, $1, $2, $3, $4) ON CONFLICT DO NOTHING`, domain.ID, project.ID, seed.Region, now.UnixMilli())
 		if errors.Is(err, ErrExists) {
 			return nil
 		}

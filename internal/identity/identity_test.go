@@ -127,16 +127,16 @@ func TestBootstrap(t *testing.T) {
 	t.Parallel()
 	databasetest.Run(t, func(t *testing.T, db *database.DB) {
 		s := must(New(db, Options{SealKey: testSealKey, PasswordCost: cheap}))
-		if done := must(s.Bootstrapped(t.Context())); done {
-			t.Fatal("an empty database is bootstrapped")
+		if setup, err := ReadSetup(t.Context(), db); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("an empty database is set up: %v, %v", setup, err)
 		}
 		bad := testSeed
 		bad.Password = "short"
 		if err := s.Bootstrap(t.Context(), bad); !errors.Is(err, ErrInvalid) || strings.Contains(err.Error(), "short") {
 			t.Fatalf("a short password: %v", err)
 		}
-		if done := must(s.Bootstrapped(t.Context())); done {
-			t.Fatal("a refused seed left something behind")
+		if setup, err := ReadSetup(t.Context(), db); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("a refused seed left something behind: %v, %v", setup, err)
 		}
 		// Several processes start at once; one seed takes root.
 		var wg sync.WaitGroup
@@ -159,8 +159,8 @@ func TestBootstrap(t *testing.T) {
 		if len(projects) != 1 || projects[0].Name != "eu-de" || len(users) != 1 || users[0].Name != "admin" || !users[0].Enabled {
 			t.Fatalf("projects %v, users %v", projects, users)
 		}
-		if done := must(s.Bootstrapped(t.Context())); !done {
-			t.Fatal("the first start is not recorded")
+		if setup := must(ReadSetup(t.Context(), db)); setup.DomainID != domains[0].ID || setup.ProjectID != projects[0].ID {
+			t.Fatalf("the first start is recorded as %v", setup)
 		}
 		// A database with another seal key is found at the start, not in each request.
 		other := must(New(db, Options{SealKey: []byte(strings.Repeat("x", SealKeySize))}))

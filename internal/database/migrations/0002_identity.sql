@@ -3,10 +3,14 @@
 -- the same for SQLite and PostgreSQL.
 
 -- +goose Up
--- One row once the first start has made its domain, project, user and access key.
+-- One row once the first start has made its domain, project, user and access key:
+-- what every later start, and every other process, goes by.
 CREATE TABLE identity_setup (
-    id      INTEGER PRIMARY KEY CHECK (id = 1),
-    done_at BIGINT NOT NULL
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    domain_id  TEXT NOT NULL,
+    project_id TEXT NOT NULL,
+    region     TEXT NOT NULL,
+    done_at    BIGINT NOT NULL
 );
 
 CREATE TABLE identity_domains (
