@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -71,6 +72,16 @@ func newFront(cfg Config, dial func(ctx context.Context, network, addr string) (
 		out := &watchedWriter{ResponseWriter: w, control: http.NewResponseController(w)}
 		_ = out.control.SetWriteDeadline(time.Time{}) // of the request before
 		defer out.giveTime()
+		// What this side cannot read, the gateway may read in a way of its own.
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			writeError(out, http.StatusBadRequest, "InvalidURI", "The request's query is not well formed.")
+			return
+		}
+		if namesBadUpload(query) {
+			writeError(out, http.StatusNotFound, "NoSuchUpload", "There is no multipart upload with this id.")
+			return
+		}
 		if r.ContentLength != 0 {
 			if !carriesObject(r) {
 				if r.ContentLength > maxDocument {

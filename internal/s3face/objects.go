@@ -143,12 +143,18 @@ func (b *buckets) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return nil, err
 	}
+	if err := allowUpload(in.UploadId); err != nil {
+		return nil, err
+	}
 	return b.files.UploadPart(ctx, in)
 }
 
 // UploadPartCopy implements backend.Backend.
 func (b *buckets) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return s3response.CopyPartResult{}, err
+	}
+	if err := allowUpload(in.UploadId); err != nil {
 		return s3response.CopyPartResult{}, err
 	}
 	if _, _, err := b.allowSource(ctx, in.CopySource); err != nil {
@@ -160,6 +166,9 @@ func (b *buckets) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput
 // ListParts implements backend.Backend.
 func (b *buckets) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
+		return s3response.ListPartsResult{}, err
+	}
+	if err := allowUpload(in.UploadId); err != nil {
 		return s3response.ListPartsResult{}, err
 	}
 	return b.files.ListParts(ctx, in)
@@ -178,12 +187,18 @@ func (b *buckets) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
 	}
+	if err := allowUpload(in.UploadId); err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
 	return b.files.CompleteMultipartUpload(ctx, in)
 }
 
 // AbortMultipartUpload implements backend.Backend.
 func (b *buckets) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
+		return err
+	}
+	if err := allowUpload(in.UploadId); err != nil {
 		return err
 	}
 	return b.files.AbortMultipartUpload(ctx, in)

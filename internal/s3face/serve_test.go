@@ -103,6 +103,7 @@ var keys = accounts{
 
 // face is a running S3 face.
 type face struct {
+	base            string // holds all that the face may and may not touch
 	url             string
 	buckets, images string
 	owners          *owners
@@ -116,7 +117,7 @@ func start(t *testing.T, change func(*s3face.Config)) *face {
 	t.Helper()
 	base := t.TempDir()
 	f := &face{
-		buckets: filepath.Join(base, "buckets"), images: filepath.Join(base, "images"),
+		base: base, buckets: filepath.Join(base, "buckets"), images: filepath.Join(base, "images"),
 		owners: &owners{of: map[string]string{}}, transport: http.DefaultTransport.(*http.Transport).Clone(), log: new(bytes.Buffer),
 	}
 	metaDir := filepath.Join(base, "meta")
