@@ -53,7 +53,7 @@ func FuzzQCOW2(f *testing.F) {
 				t.Fatalf("extent %+v after %d", e, at)
 			}
 			at, last = e.End(), e.Data
-			if n++; n > 10000 {
+			if n++; n > 500 {
 				return
 			}
 			q := p[:min(e.Length, int64(len(p)))]

@@ -2,8 +2,10 @@ package qcow2_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/qcow2"
 	"github.com/quickims/quickims/internal/diskformat/qemutest"
 )
@@ -232,4 +235,46 @@ func TestCutFile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A file that QEMU did not close is read as QEMU reads it: what is marked dirty
+// are refcounts.
+func TestDirtyLikeQEMU(t *testing.T) {
+	t.Parallel()
+	qemutest.Need(t)
+	dir := t.TempDir()
+	path := qemutest.Make(t, dir, "disk", qemutest.Recipe{Format: "qcow2", Size: 8 << 20, Options: []string{"lazy_refcounts=on"}})
+	abort := exec.Command("qemu-io", "-f", "qcow2", "-c", "write -P 0x77 1M 3M", "-c", "flush", "-c", "abort", path)
+	if out, err := abort.CombinedOutput(); err == nil {
+		t.Fatalf("qemu-io did not abort:\n%s", out)
+	}
+	img := openImage(t, path, qcow2.Options{})
+	if !img.Info().Dirty {
+		t.Errorf("%+v", img.Info())
+	}
+	if err := qemutest.Check(img, qemutest.Raw(t, path, "qcow2"), 1, qemutest.Reads); err != nil {
+		t.Error(err)
+	}
+}
+
+// A persistent bitmap does not matter; encryption does.
+func TestExtensionsOfQEMU(t *testing.T) {
+	t.Parallel()
+	qemutest.Need(t)
+	dir := t.TempDir()
+	path := qemutest.Make(t, dir, "bitmap", qemutest.Recipe{Format: "qcow2", Size: 1 << 20, Ops: []qemutest.Op{{Kind: qemutest.Plain, Len: 70000}}})
+	qemutest.Img(t, dir, "bitmap", "--add", "-f", "qcow2", "bitmap", "changes")
+	if err := qemutest.Check(openImage(t, path, qcow2.Options{}), qemutest.Raw(t, path, "qcow2"), 1, qemutest.Reads); err != nil {
+		t.Error(err)
+	}
+
+	qemutest.Img(t, dir, "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=made up",
+		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "luks", "1M")
+	f, size := openFile(t, filepath.Join(dir, "luks"))
+	if _, err := qcow2.Open(f, size, qcow2.Options{}); !errors.Is(err, diskformat.ErrUnsupported) || !strings.Contains(err.Error(), "luks") {
+		t.Error(err)
+	}
+	if info, err := qcow2.ReadInfo(f, size); err != nil || info.Encryption != "luks" {
+		t.Errorf("%+v, %v", info, err)
+	}
 }
