@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
@@ -12,7 +13,7 @@ import (
 type ImageSaveCmd struct {
 	serverFlags
 	Image string `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
-	Out   string `arg:"" name:"out" help:"File to write, RAW."`
+	Out   string `arg:"" name:"out" help:"File to write, RAW; - is standard output."`
 	Force bool   `short:"f" help:"Replace OUT if it is there."`
 }
 
@@ -23,6 +24,7 @@ func (ImageSaveCmd) Help() string {
 Example:
 
     quickims image save web web.raw
+    quickims image save web - | nbdcopy - nbd://127.0.0.1
 `
 }
 
@@ -40,6 +42,9 @@ func (c *ImageSaveCmd) Run(ctx context.Context, s *session) error {
 	service, err := c.connect(s)
 	if err != nil {
 		return err
+	}
+	if c.Out == "-" {
+		return c.stream(ctx, s, service)
 	}
 	out, err := newOutput(c.Out, c.Force)
 	if err != nil {
@@ -68,6 +73,30 @@ func (c *ImageSaveCmd) Run(ctx context.Context, s *session) error {
 	return s.result(doc, func(w io.Writer) {
 		fmt.Fprintf(w, "image %s -> %s (raw, %s), %s\n", id, c.Out, size(total), seconds(doc.Seconds))
 	})
+}
+
+// stream writes the disk to standard output, and nothing else there.
+func (c *ImageSaveCmd) stream(ctx context.Context, s *session, service *client.Client) error {
+	if s.json {
+		return usagef("--json and the disk can't both go to standard output")
+	}
+	id, err := s.imageID(ctx, service, c.Image)
+	if err != nil {
+		return err
+	}
+	disk, total, err := service.Disk(ctx, id)
+	if err != nil {
+		return fmt.Errorf("save image %s: %w", c.Image, interrupted(ctx, err))
+	}
+	defer disk.Close()
+	n, err := io.Copy(s.Stdout, disk)
+	if err == nil && n != total {
+		err = fmt.Errorf("the disk ended at byte %d of %d: %w", n, total, io.ErrUnexpectedEOF)
+	}
+	if err != nil {
+		return fmt.Errorf("save image %s to standard output: %w", c.Image, interrupted(ctx, err))
+	}
+	return nil
 }
 
 // writeSparse writes total bytes of r, leaving holes where there are zeros. r
