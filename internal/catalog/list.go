@@ -2,8 +2,10 @@ package catalog
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -73,10 +75,45 @@ func (w *where) equal(column, value string) {
 	w.add(column+" = ?", value)
 }
 
+// when asks for a column of milliseconds to be a time that the filter matches.
+func (w *where) when(column string, f ims.TimeFilter) {
+	var bounds []string
+	var args []any
+	if !f.From.IsZero() {
+		bounds, args = append(bounds, column+" >= ?"), append(args, f.From.UnixMilli())
+	}
+	if !f.Before.IsZero() {
+		bounds, args = append(bounds, column+" < ?"), append(args, f.Before.UnixMilli())
+	}
+	if len(bounds) == 0 {
+		w.none = w.none || f.Except
+		return
+	}
+	condition := "(" + strings.Join(bounds, " AND ") + ")"
+	if f.Except {
+		condition = "NOT " + condition
+	}
+	w.add(condition, args...)
+}
+
+// attribute asks for an attribute to be set to the value. The column holds a JSON
+// object of strings as encoding/json writes it: a pair written the same way occurs in
+// it as a member or not at all, because inside a string every quote has a backslash
+// before it. replace is the search for a text that SQLite and PostgreSQL share.
+func (w *where) attribute(name, value string) error {
+	w.none = w.none || !database.Storable(name) || !database.Storable(value)
+	pair, err := json.Marshal(map[string]string{name: value})
+	if err != nil {
+		return fmt.Errorf("filter by the attribute %s: %w", name, err)
+	}
+	w.add("replace(attributes, ?, '') <> attributes", string(pair[1:len(pair)-1]))
+	return nil
+}
+
 // Images lists a project's images. The order is that of the sort key, then of the id,
 // both in the direction asked for, so that it is the same at every call. MarkerID
-// continues behind that image, which may have been deleted since; one that the project
-// never had is a fault (IMG.0001). Filter values are compared byte by byte.
+// continues behind that image, which may have been deleted since; behind one that the
+// project never had there is nothing. Filter values are compared byte by byte.
 func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilter) ([]ims.Image, error) {
 	column, ok := sortColumns[f.SortKey]
 	if !ok {
@@ -122,13 +159,38 @@ func (c *Catalog) matching(projectID string, f ims.ImageFilter) (*where, error) 
 			status = append(status, string(s))
 		}
 	}
-	err := errors.Join(w.oneOf("status", status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names))
+	err := errors.Join(w.oneOf("status", status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names), w.oneOf("platform", f.Platforms))
 	if err != nil {
 		return nil, err
 	}
 	w.equal("env", string(f.Env))
 	if f.EnterpriseProjectID != ims.AllEnterpriseProjects {
 		w.equal("enterprise_project_id", f.EnterpriseProjectID)
+	}
+	w.equal("os_type", f.OSType)
+	w.equal("os_bit", f.OSBit)
+	w.equal("os_version", f.OSVersion)
+	w.equal("architecture", f.Architecture)
+	w.equal("firmware", f.Firmware)
+	w.equal("data_format", f.DiskFormat)
+	if f.Protected != nil {
+		w.add("protected = ?", *f.Protected)
+	}
+	if f.MinDiskGiB != nil {
+		w.add("min_disk_gib = ?", *f.MinDiskGiB)
+	}
+	if f.MinRAMMiB != nil {
+		w.add("min_ram_mib = ?", *f.MinRAMMiB)
+	}
+	w.when("created_at", f.Created)
+	w.when("updated_at", f.Updated)
+	if len(f.Attributes) > maxFilterValues {
+		return nil, ims.Faultf(ims.CodeBadFormat, "%d attributes in one filter, at most %d are allowed", len(f.Attributes), maxFilterValues)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
+		if err := w.attribute(name, f.Attributes[name]); err != nil {
+			return nil, err
+		}
 	}
 	if len(f.Tags) > maxFilterValues {
 		return nil, ims.Faultf(ims.CodeBadFormat, "%d tags in one filter, at most %d are allowed", len(f.Tags), maxFilterValues)
@@ -146,14 +208,14 @@ func (c *Catalog) matching(projectID string, f ims.ImageFilter) (*where, error) 
 
 // behindMarker restricts a list to what comes after the marker in the order.
 func (c *Catalog) behindMarker(ctx context.Context, w *where, column, projectID string, f ims.ImageFilter) error {
-	unknown := ims.Faultf(ims.CodeBadFormat, "marker is no image of this project; it must be the id of the last image of the page before")
 	if !ims.ValidUUID(f.MarkerID) {
-		return unknown
+		return ims.Faultf(ims.CodeBadFormat, "marker must be the id of the last image of the page before")
 	}
 	var at any
 	err := c.db.QueryRowContext(ctx, "SELECT "+column+" FROM images WHERE project_id = $1 AND id = $2", projectID, f.MarkerID).Scan(&at)
 	if err := orNotFound(err); errors.Is(err, ErrNotFound) {
-		return unknown
+		w.none = true
+		return nil
 	} else if err != nil {
 		return fmt.Errorf("look up the marker %s: %w", f.MarkerID, err)
 	}

@@ -40,6 +40,11 @@ func (c fixture) insertAll(images []ims.Image) {
 	}))
 }
 
+// attributeValues are such that a search in their JSON could go wrong; "" is unset.
+var attributeValues = []string{
+	"", "true", "TRUE", "true ", `true","__support_xen":"true`, `"__support_xen":"true"`, `true\`, `true\"`, "<é%_", "<", "\U0001f600",
+}
+
 // anyImage draws an image whose fields collide often.
 func anyImage(t *rapid.T, project string) ims.Image {
 	img, _ := newImport(project)
@@ -50,6 +55,21 @@ func anyImage(t *rapid.T, project string) ims.Image {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	img.CreatedAt = start.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "created")) * time.Millisecond)
 	img.UpdatedAt = img.CreatedAt.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "updated")) * time.Millisecond)
+	img.OSType = rapid.SampledFrom([]string{"Linux", "Windows"}).Draw(t, "os_type")
+	img.OSBit = rapid.SampledFrom([]string{"32", "64", ""}).Draw(t, "os_bit")
+	img.Platform = rapid.SampledFrom([]string{"Ubuntu", "Red Hat", ""}).Draw(t, "platform")
+	img.OSVersion = img.Platform + " 1"
+	img.Architecture = rapid.SampledFrom([]string{ims.ArchX86, ims.ArchARM}).Draw(t, "architecture")
+	img.Firmware = rapid.SampledFrom([]string{ims.FirmwareBIOS, ims.FirmwareUEFI}).Draw(t, "firmware")
+	img.Protected = rapid.Bool().Draw(t, "protected")
+	img.MinDiskGiB = rapid.IntRange(1, 2).Draw(t, "min_disk")
+	img.MinRAMMiB = rapid.IntRange(0, 1).Draw(t, "min_ram")
+	img.Attributes = map[string]string{}
+	for _, name := range []string{"__support_xen", "__support_xen_gpu_type"} {
+		if v := rapid.SampledFrom(attributeValues).Draw(t, name); v != "" {
+			img.Attributes[name] = v
+		}
+	}
 	img.Tags = nil
 	for _, key := range []string{"k", "l"} {
 		if v := rapid.SampledFrom([]string{"no", "", "1", "2"}).Draw(t, "tag "+key); v != "no" {
@@ -93,14 +113,49 @@ func matches(img ims.Image, f ims.ImageFilter) bool {
 	}
 	if img.Status == ims.ImageDeleted || f.None || !slices.Contains(status, img.Status) ||
 		len(f.IDs) > 0 && !slices.Contains(f.IDs, img.ID) || len(f.Names) > 0 && !slices.Contains(f.Names, img.Name) ||
-		f.Env != "" && f.Env != img.Env {
+		f.Env != "" && f.Env != img.Env || !matchesMachine(img, f) || !during(img.CreatedAt, f.Created) || !during(img.UpdatedAt, f.Updated) {
 		return false
+	}
+	for name, want := range f.Attributes {
+		if got, set := img.Attributes[name]; !set || got != want {
+			return false
+		}
 	}
 	return !slices.ContainsFunc(f.Tags, func(want ims.TagFilter) bool {
 		return !slices.ContainsFunc(img.Tags, func(t ims.Tag) bool {
 			return t.Key == want.Key && (!want.HasValue || t.Value == want.Value)
 		})
 	})
+}
+
+func matchesMachine(img ims.Image, f ims.ImageFilter) bool {
+	for _, want := range [][2]string{
+		{f.OSType, img.OSType}, {f.OSBit, img.OSBit}, {f.OSVersion, img.OSVersion}, {f.Architecture, img.Architecture},
+		{f.Firmware, img.Firmware}, {f.DiskFormat, img.Data.Format},
+	} {
+		if want[0] != "" && want[0] != want[1] {
+			return false
+		}
+	}
+	return (len(f.Platforms) == 0 || slices.Contains(f.Platforms, img.Platform)) && (f.Protected == nil || *f.Protected == img.Protected) &&
+		(f.MinDiskGiB == nil || *f.MinDiskGiB == img.MinDiskGiB) && (f.MinRAMMiB == nil || *f.MinRAMMiB == img.MinRAMMiB)
+}
+
+func during(at time.Time, f ims.TimeFilter) bool {
+	in := (f.From.IsZero() || !at.Before(f.From)) && (f.Before.IsZero() || at.Before(f.Before))
+	return in != f.Except
+}
+
+// anyTimes draws a filter around the times of anyImage.
+func anyTimes(t *rapid.T, what string) ims.TimeFilter {
+	bound := func(which string) time.Time {
+		n := rapid.IntRange(-1, 6).Draw(t, which+" of "+what)
+		if n < 0 {
+			return time.Time{}
+		}
+		return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond)
+	}
+	return ims.TimeFilter{From: bound("from"), Before: bound("before"), Except: rapid.Bool().Draw(t, "except "+what)}
 }
 
 func anyFilter(t *rapid.T, images []ims.Image) ims.ImageFilter {
@@ -121,6 +176,45 @@ func anyFilter(t *rapid.T, images []ims.Image) ims.ImageFilter {
 	}
 	if some("filter by env") {
 		f.Env = rapid.SampledFrom([]ims.EnvType{ims.EnvECS, ims.EnvData, "\x00"}).Draw(t, "env")
+	}
+	text := func(what string, values ...string) string {
+		if !some("filter by " + what) {
+			return ""
+		}
+		return rapid.SampledFrom(values).Draw(t, what+" wanted")
+	}
+	// Seldom, so that not every list is empty.
+	if some("filter by the machine") {
+		f.OSType = text("os_type", "Linux", "Windows", "linux", "\x00")
+		f.OSBit = text("os_bit", "32", "64", "128")
+		f.OSVersion = text("os_version", "Ubuntu 1", "Ubuntu")
+		f.Architecture = text("architecture", ims.ArchX86, ims.ArchARM, "\xff")
+		f.Firmware = text("firmware", ims.FirmwareBIOS, ims.FirmwareUEFI)
+		f.DiskFormat = text("disk_format", "raw", "zvhd2", "vhd")
+		if some("filter by platform") {
+			f.Platforms = []string{"RedHat", "Red Hat"}
+		}
+		if some("filter by protected") {
+			f.Protected = new(rapid.Bool().Draw(t, "protected wanted"))
+		}
+		if some("filter by min_disk") {
+			f.MinDiskGiB = new(rapid.IntRange(0, 2).Draw(t, "min_disk wanted"))
+		}
+		if some("filter by min_ram") {
+			f.MinRAMMiB = new(rapid.IntRange(0, 2).Draw(t, "min_ram wanted"))
+		}
+	}
+	if some("filter by time") {
+		f.Created = anyTimes(t, "created")
+	}
+	if some("filter by time of change") {
+		f.Updated = anyTimes(t, "updated")
+	}
+	if some("filter by attribute") {
+		f.Attributes = map[string]string{}
+		for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"__support_xen", "__support_xen_gpu_type", "gpu_type"}), 1, 2, rapid.ID).Draw(t, "attributes") {
+			f.Attributes[name] = rapid.SampledFrom(append(attributeValues, "\x00", "\xff")).Draw(t, name+" wanted")
+		}
 	}
 	if some("filter by tag") {
 		f.Tags = rapid.SliceOfN(rapid.SampledFrom([]ims.TagFilter{
@@ -167,7 +261,7 @@ func TestImagesPages(t *testing.T) {
 				last := page[len(page)-1]
 				f.MarkerID = last.ID
 				// Whoever reads page by page is not disturbed when the marker goes.
-				if last.Status == ims.ImageActive && rapid.Bool().Draw(rt, "delete the marker") {
+				if last.Status == ims.ImageActive && !last.Protected && rapid.Bool().Draw(rt, "delete the marker") {
 					must(t, c.DeleteImage(t.Context(), project, last.ID))
 				}
 			}
@@ -185,14 +279,28 @@ func names(images []ims.Image) string {
 
 func TestImagesRefuses(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
-		theirs, _ := c.accept(other)
 		for _, f := range []ims.ImageFilter{
-			{MarkerID: theirs.ID}, {MarkerID: uuid.NewString()}, {MarkerID: "nonsense"},
+			{MarkerID: "nonsense"},
 			{SortKey: "id; DROP TABLE images"},
 			{Names: make([]string, maxFilterValues+1)},
 		} {
 			_, err := c.Images(t.Context(), mine, f)
 			wantCode(t, err, ims.CodeBadFormat)
+		}
+	})
+}
+
+// TestUnknownMarker: another project's image is as unknown as one that never was.
+func TestUnknownMarker(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		c.accept(mine)
+		theirs, _ := c.accept(other)
+		for _, marker := range []string{theirs.ID, uuid.NewString()} {
+			for _, asc := range []bool{false, true} {
+				if list, err := c.Images(t.Context(), mine, ims.ImageFilter{MarkerID: marker, SortAsc: asc}); err != nil || len(list) != 0 {
+					t.Errorf("behind %s: %s %v", marker, names(list), err)
+				}
+			}
 		}
 	})
 }

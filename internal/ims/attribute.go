@@ -66,10 +66,15 @@ func (img *Image) Patch(ops []PatchOp) error {
 			return err
 		}
 	}
-	if img.MaxRAMMiB != "" && img.MaxRAMMiB != "0" {
-		if most, _ := strconv.Atoi(img.MaxRAMMiB); most < img.MinRAMMiB {
-			return Faultf(CodeDiskSize, "max_ram %d MiB is below min_ram %d MiB", most, img.MinRAMMiB)
-		}
+	most, _ := strconv.Atoi(img.MaxRAMMiB) // "" is 0
+	return checkRAM(img.MinRAMMiB, most)
+}
+
+// checkRAM holds the two sizes of memory, in MiB, against each other. A most of 0 is
+// no bound.
+func checkRAM(least, most int) error {
+	if most != 0 && most < least {
+		return Faultf(CodeDiskSize, "max_ram %d MiB is below min_ram %d MiB", most, least)
 	}
 	return nil
 }
@@ -160,6 +165,10 @@ func (img *Image) set(name string, op PatchOp, at string) error {
 	default:
 		if utf8.RuneCountInString(value) > maxAttributeValue || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
 			return Faultf(CodeBadFormat, "%s: at most %d printable characters", at, maxAttributeValue)
+		}
+		// All of them are switches but the two that name a type of GPU.
+		if !strings.HasSuffix(name, "_gpu_type") && value != "true" && value != "false" {
+			return Faultf(CodeBadFormat, "%s is %q, it must be true or false", at, clip(value))
 		}
 		if img.Attributes == nil {
 			img.Attributes = map[string]string{}

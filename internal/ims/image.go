@@ -2,7 +2,6 @@ package ims
 
 import (
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -92,46 +91,6 @@ var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 
 // ValidUUID reports whether s is a UUID in lower case with hyphens.
 func ValidUUID(s string) bool { return uuidForm.MatchString(s) }
-
-// ImageFilter selects images of a list. Empty fields do not filter.
-type ImageFilter struct {
-	IDs    []string
-	Names  []string
-	Status []ImageStatus // empty: all but killed and deleted
-	Env    EnvType
-	// EnterpriseProjectID may be AllEnterpriseProjects, which does not filter.
-	EnterpriseProjectID string
-	Tags                []TagFilter // all must match
-	// None makes the list empty: a filter that no image here can match.
-	None bool
-
-	SortKey  string // one of SortKeys; "" means created_at
-	SortAsc  bool
-	Limit    int    // 1 to MaxListLimit
-	MarkerID string // the last image of the page before
-}
-
-// TagFilter matches images that carry the key, and the value when HasValue.
-type TagFilter struct {
-	Key, Value string
-	HasValue   bool
-}
-
-// ParseTagFilter reads key=value or key.
-func ParseTagFilter(s string) TagFilter {
-	k, v, ok := strings.Cut(s, "=")
-	return TagFilter{Key: k, Value: v, HasValue: ok}
-}
-
-// MaxListLimit is the longest page of a list; DefaultListLimit the one that a
-// request without a limit gets.
-const (
-	MaxListLimit     = 1000
-	DefaultListLimit = 500
-)
-
-// SortKeys are what a list can be ordered by.
-var SortKeys = []string{"created_at", "updated_at", "name", "container_format", "disk_format", "status", "id", "size"}
 
 // Limits bound what a project may hold and run at once.
 type Limits struct {

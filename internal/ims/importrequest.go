@@ -2,6 +2,7 @@ package ims
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,6 +17,7 @@ type ImportRequest struct {
 	OSType              *string
 	ImageURL            *string
 	MinDisk             *int64 // GiB
+	MinRAM, MaxRAM      *int64 // MiB
 	Tags                []string
 	ImageTags           []Tag
 	Type                *string
@@ -23,6 +25,9 @@ type ImportRequest struct {
 	Architecture        *string
 	Firmware            *string
 	LicenseType         *string
+	// CMKID is the key to encrypt the image with. Nothing here encrypts: it is read so
+	// that it can be refused.
+	CMKID *string
 }
 
 // ImportSpec is a valid import: every default filled in.
@@ -32,6 +37,8 @@ type ImportSpec struct {
 	OS                  OSVersion // Version is "" for a data disk
 	Bucket, Key         string
 	MinDiskGiB          int
+	MinRAMMiB           int
+	MaxRAMMiB           string // "" when unset
 	Tags                []Tag
 	EnterpriseProjectID string
 	Architecture        string
@@ -104,6 +111,9 @@ func (r ImportRequest) Validate(known *OSVersions) (ImportSpec, error) {
 		return s, Faultf(CodeDiskSize, "min_disk is %d, it must be 1 to %d GiB", *r.MinDisk, MaxDiskGiB)
 	}
 	s.MinDiskGiB = int(*r.MinDisk)
+	if err := r.validateRAM(&s); err != nil {
+		return s, err
+	}
 	if err := r.validateTags(&s); err != nil {
 		return s, err
 	}
@@ -119,7 +129,30 @@ func (r ImportRequest) Validate(known *OSVersions) (ImportSpec, error) {
 			return s, Faultf(CodeBadFormat, "license_type has at most %d printable characters", maxLicense)
 		}
 	}
+	if r.CMKID != nil && *r.CMKID != "" {
+		return s, Faultf(CodeUnsupported, "cmk_id: this service does not encrypt images, leave the key out")
+	}
 	return s, nil
+}
+
+// validateRAM settles the memory that a machine must have and may have.
+func (r ImportRequest) validateRAM(s *ImportSpec) error {
+	for _, field := range []struct {
+		name  string
+		value *int64
+	}{{"min_ram", r.MinRAM}, {"max_ram", r.MaxRAM}} {
+		if v := field.value; v != nil && (*v < 0 || *v > maxRAMMiB) {
+			return Faultf(CodeDiskSize, "%s is %d, it must be 0 to %d MiB", field.name, *v, maxRAMMiB)
+		}
+	}
+	if r.MinRAM != nil {
+		s.MinRAMMiB = int(*r.MinRAM)
+	}
+	if r.MaxRAM == nil {
+		return nil
+	}
+	s.MaxRAMMiB = strconv.FormatInt(*r.MaxRAM, 10)
+	return checkRAM(s.MinRAMMiB, int(*r.MaxRAM))
 }
 
 func (r ImportRequest) validateType(s *ImportSpec, known *OSVersions) error {
@@ -227,13 +260,16 @@ func ValidateName(name, field string) error {
 	return nil
 }
 
-// ValidateDescription checks an image's description.
+// ValidateDescription checks an image's description. It may have several lines; of the
+// control characters only their ends and tabs are let in, and no carriage return.
 func ValidateDescription(text, field string) error {
 	if n := utf8.RuneCountInString(text); n > MaxDescription {
 		return Faultf(CodeDescriptionTooLong, "%s has %d characters, at most %d are allowed", field, n, MaxDescription)
 	}
-	if !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n<>\x00") {
-		return Faultf(CodeDescriptionFormat, "%s must be one line without < and >", field)
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool {
+		return r == '<' || r == '>' || unicode.IsControl(r) && r != '\n' && r != '\t'
+	}) {
+		return Faultf(CodeDescriptionFormat, "%s must be text without <, > and carriage returns", field)
 	}
 	return nil
 }
@@ -310,7 +346,8 @@ func (s ImportSpec) NewImage(id, projectID string) Image {
 		Name: s.Name, Description: s.Description, Status: ImageQueued, Env: s.Env,
 		OSVersion: s.OS.Version, OSType: s.OS.Type, Platform: s.OS.Platform,
 		Architecture: s.Architecture, Firmware: s.Firmware, LicenseType: s.LicenseType,
-		MinDiskGiB: s.MinDiskGiB, Tags: s.Tags, SourceURL: s.Bucket + ":" + s.Key,
+		MinDiskGiB: s.MinDiskGiB, MinRAMMiB: s.MinRAMMiB, MaxRAMMiB: s.MaxRAMMiB,
+		Tags: s.Tags, SourceURL: s.Bucket + ":" + s.Key,
 		Attributes: map[string]string{},
 	}
 	switch s.OS.Bit {

@@ -2,6 +2,7 @@ package ims
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -41,6 +42,15 @@ func TestValidateFillsInDefaults(t *testing.T) {
 	if s.Env != EnvData || s.OS.Type != "Linux" || s.OS.Version != "" || s.JobType() != JobImportData {
 		t.Errorf("data disk: %+v", s)
 	}
+	more := systemRequest()
+	more.Description, more.MinRAM, more.MaxRAM, more.CMKID = ptr("two\nlines\t"), ptr(int64(512)), ptr(int64(1024)), ptr("")
+	s, err = more.Validate(DefaultOSVersions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img := s.NewImage("id", "project"); img.Description != "two\nlines\t" || img.MinRAMMiB != 512 || img.MaxRAMMiB != "1024" {
+		t.Errorf("image: %+v", img)
+	}
 	arm := systemRequest()
 	arm.Architecture = ptr("arm")
 	if s, err = arm.Validate(DefaultOSVersions()); err != nil || s.Firmware != FirmwareUEFI {
@@ -72,6 +82,13 @@ func TestValidateRefuses(t *testing.T) {
 		{"long description", change(func(r *ImportRequest) { r.Description = ptr(strings.Repeat("x", 1025)) }), CodeDescriptionTooLong, "1025"},
 		{"description with <", change(func(r *ImportRequest) { r.Description = ptr("a<b") }), CodeDescriptionFormat, "description"},
 		{"description with CR", change(func(r *ImportRequest) { r.Description = ptr("a\rb") }), CodeDescriptionFormat, "description"},
+		{"description with a bell", change(func(r *ImportRequest) { r.Description = ptr("a\ab") }), CodeDescriptionFormat, "description"},
+		{"description with C1", change(func(r *ImportRequest) { r.Description = ptr("a\u0085b") }), CodeDescriptionFormat, "description"},
+		{"min_ram negative", change(func(r *ImportRequest) { r.MinRAM = ptr(int64(-1)) }), CodeDiskSize, "min_ram"},
+		{"min_ram too big", change(func(r *ImportRequest) { r.MinRAM = ptr(int64(maxRAMMiB + 1)) }), CodeDiskSize, "min_ram"},
+		{"max_ram too big", change(func(r *ImportRequest) { r.MaxRAM = ptr(int64(math.MaxInt64)) }), CodeDiskSize, "max_ram"},
+		{"max_ram below min_ram", change(func(r *ImportRequest) { r.MinRAM, r.MaxRAM = ptr(int64(2)), ptr(int64(1)) }), CodeDiskSize, "max_ram 1 MiB"},
+		{"a key to encrypt with", change(func(r *ImportRequest) { r.CMKID = ptr("0f0f") }), CodeUnsupported, "cmk_id"},
 		{"no os_version", change(func(r *ImportRequest) { r.OSVersion = nil }), CodeOSVersion, "os_version"},
 		{"unknown os_version", change(func(r *ImportRequest) { r.OSVersion = ptr("Plan 9") }), CodeOSVersion, "Plan 9"},
 		{"unknown os_type", data(func(r *ImportRequest) { r.OSType = ptr("BeOS") }), CodeOSType, "BeOS"},
@@ -217,6 +234,23 @@ func TestPatch(t *testing.T) {
 		len(img.Attributes) != 1 || img.Attributes["__support_fc_inject"] != "true" {
 		t.Errorf("patched: %+v", img)
 	}
+	for _, a := range Attributes {
+		img := fresh()
+		err := img.Patch([]PatchOp{{"replace", "/" + a.Name, "foo"}})
+		switch a.Name {
+		case "__support_xen", "__support_largememory", "__support_diskintensive", "__support_highperformance", "__support_xen_hana",
+			"__support_kvm_infiniband", "__support_fc_inject", "__support_amd", "__support_kvm_hi1822_hisriov",
+			"__support_kvm_hi1822_hivirtionet", "__is_config_init", "hw_vif_multiqueue_enabled":
+			if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeBadFormat || !strings.Contains(e.Detail, a.Name) {
+				t.Errorf("%s takes foo, or does not name itself: %v", a.Name, err)
+			}
+			for _, value := range []string{"true", "false"} {
+				if err := img.Patch([]PatchOp{{"replace", "/" + a.Name, value}}); err != nil {
+					t.Errorf("%s: %s: %v", a.Name, value, err)
+				}
+			}
+		}
+	}
 	for _, tt := range []struct {
 		op   PatchOp
 		code Code
@@ -237,6 +271,11 @@ func TestPatch(t *testing.T) {
 		{PatchOp{"replace", "/hw_firmware_type", "x"}, CodeFirmware},
 		{PatchOp{"replace", "/enterprise_project_id", "x"}, CodeEnterpriseProject},
 		{PatchOp{"add", "/__support_amd", "a\nb"}, CodeBadFormat},
+		{PatchOp{"replace", "/max_ram", "1"}, ""},
+		{PatchOp{"add", "/__support_kvm_gpu_type", "V100_vGPU"}, ""},
+		{PatchOp{"add", "/__support_xen_gpu_type", "a\nb"}, CodeBadFormat},
+		{PatchOp{"add", "/hw_vif_multiqueue_enabled", "maybe"}, CodeBadFormat},
+		{PatchOp{"add", "/hw_vif_multiqueue_enabled", ""}, CodeBadFormat},
 	} {
 		img := fresh()
 		if got := CodeOf(img.Patch([]PatchOp{tt.op})); got != tt.code {

@@ -1,0 +1,97 @@
+package ims
+
+import (
+	"strings"
+	"time"
+)
+
+// ImageFilter selects images of a list. Empty fields do not filter.
+type ImageFilter struct {
+	IDs    []string
+	Names  []string
+	Status []ImageStatus // empty: all but killed and deleted
+	Env    EnvType
+	// EnterpriseProjectID may be AllEnterpriseProjects, which does not filter.
+	EnterpriseProjectID string
+	Tags                []TagFilter // all must match
+
+	OSType, OSBit, OSVersion string
+	Platforms                []string
+	Architecture, Firmware   string
+	DiskFormat               string // of the stored data, which an active image alone has
+	Protected                *bool
+	MinDiskGiB, MinRAMMiB    *int // exactly
+	Created, Updated         TimeFilter
+	// Attributes must be set to exactly these values; see Image.Attributes.
+	Attributes map[string]string
+
+	// None makes the list empty: a filter that no image here can match.
+	None bool
+
+	SortKey  string // one of SortKeys; "" means created_at
+	SortAsc  bool
+	Limit    int    // 1 to MaxListLimit
+	MarkerID string // the last image of the page before
+}
+
+// TagFilter matches images that carry the key, and the value when HasValue.
+type TagFilter struct {
+	Key, Value string
+	HasValue   bool
+}
+
+// ParseTagFilter reads key=value or key.
+func ParseTagFilter(s string) TagFilter {
+	k, v, ok := strings.Cut(s, "=")
+	return TagFilter{Key: k, Value: v, HasValue: ok}
+}
+
+// MaxListLimit is the longest page of a list; DefaultListLimit the one that a
+// request without a limit gets.
+const (
+	MaxListLimit     = 1000
+	DefaultListLimit = 500
+)
+
+// SortKeys are what a list can be ordered by.
+var SortKeys = []string{"created_at", "updated_at", "name", "container_format", "disk_format", "status", "id", "size"}
+
+// TimeFilter matches the times from From on and before Before, or with Except all
+// others. A zero bound is open; the zero value matches every time.
+type TimeFilter struct {
+	From, Before time.Time
+	Except       bool
+}
+
+// timeForms are the two forms in which a filter's time may be written, both in UTC.
+var timeForms = []string{"2006-01-02T15:04:05Z", "2006-01-02 15:04:05"}
+
+// ParseTimeFilter reads "op:time" with the operators gt, gte, lt, lte, eq and neq. The
+// time stands for the whole second, because clients see seconds alone: what they were
+// shown as 10:00:00 is equal to it, whatever its milliseconds are. field names the
+// filter in the error.
+func ParseTimeFilter(s, field string) (TimeFilter, error) {
+	op, text, _ := strings.Cut(s, ":")
+	for _, form := range timeForms {
+		second, err := time.Parse(form, text)
+		if err != nil || second.Nanosecond() != 0 { // Parse takes a fraction that the form has not
+			continue
+		}
+		next := second.Add(time.Second)
+		switch op {
+		case "gt":
+			return TimeFilter{From: next}, nil
+		case "gte":
+			return TimeFilter{From: second}, nil
+		case "lt":
+			return TimeFilter{Before: second}, nil
+		case "lte":
+			return TimeFilter{Before: next}, nil
+		case "eq":
+			return TimeFilter{From: second, Before: next}, nil
+		case "neq":
+			return TimeFilter{From: second, Before: next, Except: true}, nil
+		}
+	}
+	return TimeFilter{}, Faultf(CodeBadFormat, "%s is %q, it must be gt:, gte:, lt:, lte:, eq: or neq: and a time such as 2026-01-31T08:00:00Z", field, clip(s))
+}
