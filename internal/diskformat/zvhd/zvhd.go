@@ -1,10 +1,12 @@
-// Package zvhd reads ZVHD (version 1), the sequential forerunner of ZVHD2.
+// Package zvhd reads and writes ZVHD (version 1), the sequential forerunner of
+// ZVHD2.
 //
 // A file is a header block, records of blocks of 2 MiB in ascending order
 // without those that are all zeros, and a copy of the header. One zlib stream
 // runs through the payloads of all records, so that a block can be read only
 // after all that precede it; there is no index. The quick import does not take
-// such a file, but it can be turned into a RAW disk.
+// such a file. [Reader] and [Extract] go through one from its front, [File] makes
+// a disk of it that can be read anywhere, at a cost.
 package zvhd
 
 import (
@@ -146,12 +148,9 @@ func (z *Reader) readRecord() (int64, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if h.Block < z.next || h.Block >= z.blocks {
-		return 0, nil, corrupt("record block number", "it is %d, right is %d to %d", h.Block, z.next, int64(z.blocks)-1)
-	}
-	length := zdisk.RecordLen(int64(h.Payload))
-	if length > MaxRecord {
-		return 0, nil, corrupt("record payload size", "it is %d, a record has at most %d bytes", h.Payload, MaxRecord)
+	length, err := checkHead(h, z.next, z.blocks)
+	if err != nil {
+		return 0, nil, err
 	}
 	if int64(cap(z.rec)) < length {
 		z.rec = append(make([]byte, 0, length), page...)

@@ -2,13 +2,13 @@ package zvhd2
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/ordered"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
@@ -23,6 +23,7 @@ type ConvertOptions struct {
 
 // Summary is what a conversion made.
 type Summary struct {
+	DiskSize   int64  // of the source, in bytes
 	Blocks     uint32 // of the disk
 	DataBlocks uint32 // stored
 	FileSize   int64  // in bytes
@@ -40,13 +41,13 @@ func Convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, op
 	return s, nil
 }
 
-// job is a block on its way. Two sets of buffers go round for each worker.
+// job is a block on its way.
 type job struct {
-	block  uint32
-	rec    []byte        // the record; empty: the block is zero
-	buf    []byte        // what rec lies in
-	done   chan struct{} // has a place: the worker tells the writer
-	failed error
+	block uint32
+	plain []byte // in a job of a stream, what was read
+	buf   []byte // plain's memory
+	rec   []byte // the record; empty: the block is zero
+	out   []byte // rec's memory
 }
 
 func convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, opts ConvertOptions) (Summary, error) {
@@ -58,90 +59,161 @@ func convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, op
 	if data == nil {
 		data = sparse.Data(src, size)
 	}
-	workers := opts.concurrency()
-	free := make(chan *job, 2*workers)  // jobs to be filled
-	todo := make(chan *job, 2*workers)  // in any order to the workers,
-	order := make(chan *job, 2*workers) // in the disk's order to the writer
-	for range 2 * workers {
-		free <- &job{done: make(chan struct{}, 1)}
+	next, stop := iter.Pull2(sparse.Blocks(data, size, z.BlockSize()))
+	defer stop()
+	fill := func(j *job) error {
+		block, err, ok := next()
+		if !ok {
+			return io.EOF
+		}
+		j.block = uint32(block)
+		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(todo)
-		defer close(order)
-		for block, err := range sparse.Blocks(data, size, z.BlockSize()) {
-			if err != nil {
+	work := func(j *job) error {
+		off := int64(j.block) * z.BlockSize()
+		j.room(z)
+		j.plain = j.buf[:min(z.BlockSize(), size-off)]
+		if err := diskformat.ReadFull(src, j.plain, off); err != nil {
+			return fmt.Errorf("reading block %d: %w", j.block, err)
+		}
+		j.encode(z)
+		return nil
+	}
+	if err := z.pipe(ctx, opts.Options, size, fill, work); err != nil {
+		return Summary{}, err
+	}
+	return z.end(opts.Options)
+}
+
+// ConvertStream is [Convert] of a disk that comes as a stream. size is what it
+// must have, or, if dst can be written at (an [*os.File] that is a regular
+// file), less than 0: the disk has what the stream has, and the header at the
+// front of dst is written anew at the end. All of the stream is read.
+func ConvertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64, opts Options) (Summary, error) {
+	s, err := convertStream(ctx, dst, src, size, opts)
+	if err != nil {
+		return Summary{}, fmt.Errorf("converting a RAW disk to ZVHD2: %w", err)
+	}
+	return s, nil
+}
+
+func convertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64, opts Options) (Summary, error) {
+	most, front := size, io.WriterAt(nil)
+	if size < 0 {
+		at, ok := dst.(io.WriterAt)
+		if !ok {
+			return Summary{}, errors.New("the disk's size must be known first: the destination can't be written at its front again")
+		}
+		most, front = MaxDiskSize, at
+	}
+	z, err := newWriter(dst, most, opts)
+	if err != nil {
+		return Summary{}, err
+	}
+	read, block := int64(0), uint32(0)
+	fill := func(j *job) error {
+		j.room(z)
+		n, err := io.ReadFull(src, j.buf[:min(z.BlockSize(), most-read)])
+		j.plain, j.block = j.buf[:n], block
+		read, block = read+int64(n), block+1
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = nil // the last block
+		}
+		if err == nil && n == 0 {
+			err = io.EOF // all that is wanted was read
+		}
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("reading the disk at byte %d: %w", read, err)
+		}
+		return err
+	}
+	work := func(j *job) error {
+		j.encode(z)
+		return nil
+	}
+	if err := z.pipe(ctx, opts, max(size, 0), fill, work); err != nil {
+		return Summary{}, err
+	}
+	if err := checkStreamEnd(src, read, size, most); err != nil {
+		return Summary{}, err
+	}
+	if size < 0 {
+		if err := z.shrink(read, front); err != nil {
+			return Summary{}, err
+		}
+	}
+	return z.end(opts)
+}
+
+// checkStreamEnd checks that a stream of which read bytes were read had size
+// bytes, or, if size is less than 0, ended at all.
+func checkStreamEnd(src io.Reader, read, size, most int64) error {
+	if read < size {
+		return fmt.Errorf("the disk ended after %d bytes of %d: %w", read, size, io.ErrUnexpectedEOF)
+	}
+	if read < most {
+		return nil
+	}
+	var one [1]byte
+	switch n, err := io.ReadFull(src, one[:]); {
+	case n > 0:
+		return unsupported("disk size", "it has more than %d bytes", most)
+	case err != io.EOF:
+		return fmt.Errorf("reading the disk at byte %d: %w", read, err)
+	}
+	return nil
+}
+
+// pipe stores what fill and work make, in order. total is what Progress counts
+// against; 0 is unknown.
+func (z *Writer) pipe(ctx context.Context, opts Options, total int64, fill, work func(*job) error) error {
+	jobs := make([]*job, 2*opts.concurrency())
+	for i := range jobs {
+		jobs[i] = new(job)
+	}
+	return ordered.Run(ctx, jobs, opts.concurrency(), fill, work, func(j *job) error {
+		if len(j.rec) > 0 {
+			if err := z.writeRecord(j.block, j.rec); err != nil {
 				return err
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case j := <-free:
-				j.block = uint32(block)
-				todo <- j // both have places for all jobs
-				order <- j
 			}
 		}
-		return ctx.Err()
-	})
-	for range workers {
-		g.Go(func() error {
-			plain := make([]byte, z.BlockSize())
-			for j := range todo {
-				if ctx.Err() == nil {
-					j.failed = j.encode(z, src, size, plain)
-				}
-				j.done <- struct{}{}
+		if opts.Progress != nil {
+			done := (int64(j.block) + 1) * z.BlockSize()
+			if total > 0 {
+				done = min(done, total)
 			}
-			return nil
-		})
-	}
-	g.Go(func() error {
-		for j := range order {
-			<-j.done
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if j.failed != nil {
-				return j.failed
-			}
-			if len(j.rec) > 0 {
-				if err := z.writeRecord(j.block, j.rec); err != nil {
-					return err
-				}
-			}
-			if opts.Progress != nil {
-				opts.Progress(min(size, (int64(j.block)+1)*z.BlockSize()), size)
-			}
-			free <- j
+			opts.Progress(done, total)
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil {
-		return Summary{}, err
-	}
+}
+
+// end finishes the file.
+func (z *Writer) end(opts Options) (Summary, error) {
 	if err := z.Finish(); err != nil {
 		return Summary{}, err
 	}
+	size := int64(z.h.OrigSize)
 	if opts.Progress != nil {
 		opts.Progress(size, size)
 	}
-	return Summary{Blocks: z.h.maxBlocks, DataBlocks: z.h.dataBlocks, FileSize: z.off}, nil
+	return Summary{DiskSize: size, Blocks: z.h.maxBlocks, DataBlocks: z.h.dataBlocks, FileSize: z.off}, nil
 }
 
-// encode reads the job's block by way of plain and makes its record.
-func (j *job) encode(z *Writer, src io.ReaderAt, size int64, plain []byte) error {
-	off := int64(j.block) * z.BlockSize()
-	n := min(z.BlockSize(), size-off)
-	if err := diskformat.ReadFull(src, plain[:n], off); err != nil {
-		return fmt.Errorf("reading block %d: %w", j.block, err)
+// room gives the job memory for a block.
+func (j *job) room(z *Writer) {
+	if j.buf == nil {
+		j.buf = make([]byte, z.BlockSize())
 	}
-	if sparse.IsZero(plain[:n]) {
+}
+
+// encode makes the record of the job's block, none of one that is zero.
+func (j *job) encode(z *Writer) {
+	if sparse.IsZero(j.plain) {
 		j.rec = nil
-		return nil
+		return
 	}
-	clear(plain[n:])
-	j.rec = encodeRecord(z.enc, j.buf, j.block, plain)
-	j.buf = j.rec[:0]
-	return nil
+	clear(j.buf[len(j.plain):]) // a short last block is filled up with zeros
+	j.rec = encodeRecord(z.enc, j.out, j.block, j.buf)
+	j.out = j.rec[:0]
 }

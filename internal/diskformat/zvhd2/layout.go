@@ -163,6 +163,11 @@ func (h *header) entries() uint32 {
 // bitmapUsed is the number of bytes of the bitmap that hold bits of blocks.
 func (h *header) bitmapUsed() int64 { return (int64(h.maxBlocks) + 7) / 8 }
 
+// bitmapSegments is the number of segments that the bitmap is written in.
+func (h *header) bitmapSegments() int64 {
+	return (h.bitmapUsed() + bitmapSegmentSize - 1) / bitmapSegmentSize
+}
+
 // maxRecord is the longest record of a block of blockSize bytes. zstd stores
 // what it can't compress in pieces of at most 128 KiB with 3 bytes each, zlib
 // at level 1 in pieces of about 16 KiB with 5 bytes; 1/256 covers both.

@@ -130,12 +130,32 @@ func newWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
 		compression: methodZstd,
 	}}
 	copy(z.h.Cookie[:], cookie)
-	segs := (z.h.bitmapUsed() + bitmapSegmentSize - 1) / bitmapSegmentSize
-	z.bitmap = make([]byte, segs*bitmapSegmentSize)
+	z.bitmap = make([]byte, z.h.bitmapSegments()*bitmapSegmentSize)
 	if err := z.write(z.h.block()); err != nil {
 		return nil, err
 	}
 	return z, nil
+}
+
+// shrink makes the disk as small as it turned out to be, and writes the header
+// anew at the front of dst.
+func (z *Writer) shrink(origSize int64, dst io.WriterAt) error {
+	if z.err != nil {
+		return z.err
+	}
+	if err := checkDiskSize(origSize); err != nil {
+		return err
+	}
+	z.h.OrigSize, z.h.CurrSize = uint64(origSize), zdisk.VirtualSize(uint64(origSize))
+	z.h.maxBlocks = uint32(zdisk.Blocks(uint64(origSize), DefaultBlockSize))
+	z.bitmap = z.bitmap[:z.h.bitmapSegments()*bitmapSegmentSize]
+	// The header knows of no block yet, as when it was written first.
+	first := z.h
+	first.dataBlocks = 0
+	if _, err := dst.WriteAt(first.block(), 0); err != nil {
+		z.err = fmt.Errorf("writing the header of a ZVHD2 file anew: %w", err)
+	}
+	return z.err
 }
 
 // BlockSize is the size in bytes of the blocks that WriteBlock takes.
