@@ -26,6 +26,7 @@ import (
 
 // Env is what a command has of its surroundings.
 type Env struct {
+	Stdin          io.Reader // nil: empty
 	Stdout, Stderr io.Writer
 	// Getenv answers "" for a variable that is not set.
 	Getenv func(string) string
@@ -34,7 +35,9 @@ type Env struct {
 }
 
 // OSEnv is the process's own.
-func OSEnv() Env { return Env{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv} }
+func OSEnv() Env {
+	return Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}
+}
 
 // The exit statuses.
 const (
@@ -54,10 +57,11 @@ type commands struct {
 	Upload  UploadCmd  `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
 	Job     JobCmd     `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
 	Image   ImageCmd   `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
-	Convert ConvertCmd `cmd:"" group:"Work on disk files" help:"Convert a disk file from RAW to ZVHD2 or back."`
+	Convert ConvertCmd `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
 	Mf      MfCmd      `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
 	Info    InfoCmd    `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
-	Verify  VerifyCmd  `cmd:"" group:"Work on disk files" help:"Check every byte of a disk file against its checksums."`
+	Verify  VerifyCmd  `cmd:"" group:"Work on disk files" help:"Check every byte of a disk file against its checksums, or against another file."`
+	Map     MapCmd     `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
 	Version VersionCmd `cmd:"" group:"About" help:"Print the version."`
 }
 

@@ -1,63 +1,152 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 
+	"golang.org/x/term"
+
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 )
 
-// ConvertCmd makes ZVHD2 of RAW and RAW of ZVHD2.
+// ConvertCmd makes ZVHD2, RAW or ZVHD of a disk file.
 type ConvertCmd struct {
-	In     string `arg:"" name:"in" help:"RAW or ZVHD2 file, or a block device, which is RAW. ZVHD is read too."`
-	Out    string `arg:"" name:"out" help:"File to write."`
-	Format string `short:"O" name:"output-format" placeholder:"FORMAT" help:"Format of OUT, raw or zvhd2. Default: by the ending of OUT's name, else what IN is not."`
-	Force  bool   `short:"f" help:"Replace OUT if it is there."`
+	inputFlags
+	In     string `arg:"" name:"in" help:"Disk file of any format that is read, a block device, or - for standard input, which is RAW."`
+	Out    string `arg:"" name:"out" help:"File to write, or - for standard output."`
+	Output string `short:"O" name:"output-format" placeholder:"FORMAT" help:"Format of OUT: zvhd2, raw or zvhd. Default: by the ending of OUT's name, else zvhd2, or raw if IN is ZVHD2."`
+	Level  int    `placeholder:"1-4" help:"How hard to compress: 1 is fastest, 4 smallest. Default: 1."`
+	Size   string `placeholder:"SIZE" help:"Size of the disk on standard input, in bytes or with K, M, G or T. Wanted if OUT is standard output."`
+	Force  bool   `help:"Replace OUT if it is there."`
 }
 
 // Help shows the command's use.
 func (ConvertCmd) Help() string {
-	return `What IN is decides its content, not its name. Holes of a sparse file are neither read nor stored, RAW is written sparse, and all cores are used. OUT appears when it is whole and on the disk, not before.
+	return `IN may be raw, qcow2, vmdk, vhd, vhdx, vdi, zvhd or zvhd2; which it is says its content, not its name. Holes are neither read nor stored, RAW is written sparse, and all cores are used. OUT appears when it is whole and on the disk, not before.
 
 Examples:
 
     quickims convert disk.raw disk.zvhd2
-    quickims convert disk.zvhd2 disk.raw
-    quickims convert -O zvhd2 /dev/vg0/disk backup-of-disk
+    quickims convert disk.qcow2 disk.zvhd2
+    quickims convert -O raw /dev/vg0/disk disk.raw
+    zcat disk.raw.gz | quickims convert - disk.zvhd2
+    quickims convert disk.vmdk - | ssh host "cat >disk.zvhd2"
 `
 }
 
+// std stands for standard input or output.
+const std = "-"
+
 // endings are the names' endings that settle OUT's format.
 var endings = map[string]diskformat.Format{
-	".zvhd2": diskformat.ZVHD2,
-	".raw":   diskformat.Raw, ".img": diskformat.Raw, ".bin": diskformat.Raw, ".dd": diskformat.Raw,
+	".zvhd2": diskformat.ZVHD2, ".zvhd": diskformat.ZVHD,
+	".raw": diskformat.Raw, ".img": diskformat.Raw, ".bin": diskformat.Raw, ".dd": diskformat.Raw,
 }
 
 // otherEndings are those of formats that users may hope for.
-var otherEndings = []string{".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi", ".qed", ".zvhd", ".iso", ".ova"}
+var otherEndings = []string{".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi", ".qed", ".iso", ".ova"}
 
 // target is OUT's format as far as the call tells: "" leaves it to IN.
 func (c *ConvertCmd) target() (diskformat.Format, error) {
 	ending := strings.ToLower(filepath.Ext(c.Out))
-	byName := endings[ending]
-	switch f := diskformat.Format(strings.ToLower(c.Format)); {
-	case c.Format == "":
+	switch f := diskformat.Format(strings.ToLower(c.Output)); {
+	case f == "" && c.Out != std:
 		for _, other := range otherEndings {
 			if ending == other {
-				return "", usagef("%s: convert writes RAW and ZVHD2 only, not %s (-O raw or -O zvhd2 writes that under this name)", c.Out, ending[1:])
+				return "", usagef("%s: convert writes ZVHD2, RAW and ZVHD, not %s (-O zvhd2 writes that under this name)", c.Out, ending[1:])
 			}
 		}
-		return byName, nil
-	case f != diskformat.Raw && f != diskformat.ZVHD2:
-		return "", usagef("-O %s: the formats are raw and zvhd2", c.Format)
-	default:
+		return endings[ending], nil
+	case f == "", f == diskformat.Raw, f == diskformat.ZVHD2, f == diskformat.ZVHD:
 		return f, nil
 	}
+	return "", usagef("-O %s: the formats are zvhd2, raw and zvhd", c.Output)
+}
+
+// Levels of zstd and zlib for our four.
+var (
+	zstdLevels = [...]int{1, 3, 7, 11} // as klauspost/compress tells its four encoders apart
+	zlibLevels = [...]int{1, 5, 7, 9}
+)
+
+// memoryOf is about what a block on its way takes at each level, in MiB, encoder
+// and buffers together.
+var memoryOf = [...]int{12, 16, 26, 60}
+
+// memoryBudget is what the blocks on their way may take together, in MiB.
+const memoryBudget = 200
+
+// workers is how many blocks are compressed at once: one for each core, unless
+// their memory forbids.
+func (c *ConvertCmd) workers() int {
+	return max(1, min(runtime.GOMAXPROCS(0), memoryBudget/memoryOf[c.level()]))
+}
+
+func (c *ConvertCmd) level() int { return max(c.Level, 1) - 1 }
+
+// check looks at what the grammar can't say.
+func (c *ConvertCmd) check(s *session) (target diskformat.Format, size int64, err error) {
+	if target, err = c.target(); err != nil {
+		return target, 0, err
+	}
+	size = -1
+	if c.Size != "" {
+		if size, err = parseSize(c.Size); err != nil {
+			return target, 0, err
+		}
+	}
+	out, isFile := s.Stdout.(*os.File)
+	switch {
+	case c.Level < 0 || c.Level > 4:
+		return target, 0, usagef("--level %d: it is 1 (fastest) to 4 (smallest)", c.Level)
+	case c.Level != 0 && target == diskformat.Raw:
+		return target, 0, usagef("--level goes with compressed formats, not with raw")
+	case c.Size != "" && c.In != std:
+		return target, 0, usagef("--size goes with standard input alone; %s has a size of its own", c.In)
+	case c.In == std && c.AllowBacking:
+		return target, 0, usagef("--allow-backing does not go with standard input, which is RAW")
+	case c.In == std && c.Format != "" && diskformat.Format(strings.ToLower(c.Format)) != diskformat.Raw:
+		return target, 0, usagef("-f %s: only RAW is read from standard input; the other formats must be read here and there, so put it into a file", c.Format)
+	case c.In == std && c.Out == std && size < 0:
+		return target, 0, usagef("--size is wanted: %s says how large the disk is at its front, and standard output can't be written there again", orElse(target, diskformat.ZVHD2))
+	case c.Out == std && isFile && term.IsTerminal(int(out.Fd())):
+		return target, 0, usagef("standard output is a terminal; send it to a file or a program")
+	}
+	return target, size, nil
+}
+
+func orElse(f, other diskformat.Format) diskformat.Format {
+	if f == "" {
+		return other
+	}
+	return f
+}
+
+// parseSize reads a size as qemu-img does: bytes, or a number with K, M, G or T,
+// which are powers of 1024.
+func parseSize(text string) (int64, error) {
+	digits, shift := strings.TrimSuffix(strings.ToUpper(text), "B"), 0
+	digits = strings.TrimSuffix(digits, "I")
+	if i := strings.IndexAny(digits, "KMGT"); i >= 0 && i == len(digits)-1 {
+		shift = 10 * (1 + strings.IndexByte("KMGT", digits[i]))
+		digits = digits[:i]
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n <= 0 || n > (1<<62)>>shift {
+		return 0, usagef("--size %s: it is a number of bytes, or one with K, M, G or T", text)
+	}
+	return n << shift, nil
 }
 
 type convertedFile struct {
@@ -70,63 +159,102 @@ type convertDoc struct {
 	Input      convertedFile `json:"input"`
 	Output     convertedFile `json:"output"`
 	DiskSize   int64         `json:"disk_size"`        // bytes
-	Blocks     uint32        `json:"blocks,omitempty"` // not known of ZVHD
-	DataBlocks uint32        `json:"data_blocks"`
+	Blocks     int64         `json:"blocks,omitempty"` // not of RAW
+	DataBlocks int64         `json:"data_blocks,omitempty"`
 	Seconds    float64       `json:"seconds"`
 }
 
 // Run converts.
 func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
-	target, err := c.target()
+	target, size, err := c.check(s)
 	if err != nil {
 		return err
 	}
 	began := s.now()
-	src, err := openSource(c.In)
+	if c.In == std {
+		stdin, close := s.stdin(ctx)
+		defer close()
+		return c.finish(ctx, s, orElse(target, diskformat.ZVHD2), func(out sink) (convertDoc, error) {
+			doc, err := c.stream(ctx, s, stdin, size, orElse(target, diskformat.ZVHD2), out)
+			doc.Seconds = s.now().Sub(began).Seconds()
+			return doc, err
+		})
+	}
+	src, err := c.openDisk(c.In)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	if err := src.differs(c.Out); err != nil {
-		return err
-	}
-	var convert func(context.Context, *session, *source, *output) (convertDoc, error)
-	switch src.format {
-	case diskformat.Raw:
-		convert = toZVHD2
-		if target == "" {
-			target = diskformat.ZVHD2
-		}
-	case diskformat.ZVHD2:
-		convert = toRaw
-		if target == "" {
-			target = diskformat.Raw
-		}
-	case diskformat.ZVHD:
-		if target == diskformat.ZVHD2 {
-			return src.otherFormat()
-		}
-		convert, target = zvhdToRaw, diskformat.Raw
-	default:
-		return src.otherFormat()
-	}
-	if target == src.format {
-		return fmt.Errorf("convert %s to %s: it is %s already; cp --sparse=always copies it", c.In, c.Out, target)
-	}
 	if err := src.wholeSectors(); err != nil {
 		return err
+	}
+	if c.Out != std {
+		if err := src.differs(c.Out); err != nil {
+			return err
+		}
+	}
+	if target == "" {
+		target = diskformat.ZVHD2
+		if src.Format == diskformat.ZVHD2 {
+			target = diskformat.Raw
+		}
+	}
+	if c.Level != 0 && target == diskformat.Raw {
+		return usagef("--level goes with compressed formats, not with raw")
+	}
+	return c.finish(ctx, s, target, func(out sink) (convertDoc, error) {
+		doc, err := c.convert(ctx, s, src, target, out)
+		if err == nil {
+			err = src.unchanged()
+		}
+		doc.Input = convertedFile{c.In, src.Format, src.size}
+		doc.Seconds = s.now().Sub(began).Seconds()
+		return doc, err
+	})
+}
+
+// sink is where OUT goes: file, or if that is nil stream.
+type sink struct {
+	file   *os.File
+	stream io.Writer
+}
+
+func (k sink) writer() io.Writer {
+	if k.file != nil {
+		return k.file
+	}
+	return k.stream
+}
+
+// finish lets convert write OUT, puts it in its place and says what was done.
+func (c *ConvertCmd) finish(ctx context.Context, s *session, target diskformat.Format, convert func(sink) (convertDoc, error)) error {
+	wrap := func(err error) error {
+		return fmt.Errorf("convert %s to %s: %w", c.In, c.Out, interrupted(ctx, err))
+	}
+	if c.Out == std {
+		counted := &countingWriter{w: s.Stdout}
+		doc, err := convert(sink{stream: counted})
+		if err != nil {
+			return wrap(err)
+		}
+		doc.Output = convertedFile{c.Out, target, counted.n}
+		if s.json {
+			s.jsonLine(doc)
+		} else if !s.quiet {
+			var text bytes.Buffer
+			doc.print(&text)
+			fmt.Fprint(s.Stderr, text.String())
+		}
+		return nil
 	}
 	out, err := newOutput(c.Out, c.Force)
 	if err != nil {
 		return err
 	}
 	defer out.cancel()
-	doc, err := convert(ctx, s, src, out)
+	doc, err := convert(sink{file: out.File})
 	if err != nil {
-		return fmt.Errorf("convert %s to %s: %w", c.In, c.Out, interrupted(ctx, err))
-	}
-	if err := src.unchanged(); err != nil {
-		return err
+		return wrap(err)
 	}
 	info, err := out.Stat()
 	if err != nil {
@@ -135,46 +263,127 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 	if err := out.commit(); err != nil {
 		return err
 	}
-	doc.Input = convertedFile{c.In, src.format, src.size}
 	doc.Output = convertedFile{c.Out, target, info.Size()}
-	doc.Seconds = s.now().Sub(began).Seconds()
-	return s.result(doc, func(w io.Writer) {
-		fmt.Fprintf(w, "%s (%s, %s) -> %s (%s, %s): ", c.In, src.format, size(src.size), c.Out, target, size(info.Size()))
-		if doc.Blocks > 0 {
-			fmt.Fprintf(w, "%d of %d blocks hold data, ", doc.DataBlocks, doc.Blocks)
+	return s.result(doc, doc.print)
+}
+
+func (doc convertDoc) print(w io.Writer) {
+	fmt.Fprintf(w, "%s (%s, %s) -> %s (%s, %s): ", doc.Input.Path, doc.Input.Format, size(doc.Input.Size),
+		doc.Output.Path, doc.Output.Format, size(doc.Output.Size))
+	if doc.Blocks > 0 {
+		fmt.Fprintf(w, "%d of %d blocks hold data, ", doc.DataBlocks, doc.Blocks)
+	}
+	fmt.Fprintln(w, seconds(doc.Seconds))
+}
+
+// countingWriter counts what is written.
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// convert writes a disk in another format.
+func (c *ConvertCmd) convert(ctx context.Context, s *session, src *diskFile, target diskformat.Format, out sink) (doc convertDoc, err error) {
+	total := src.OrigSize
+	doc.DiskSize = total
+	m := s.bytesMeter("convert", total)
+	defer func() { m.close(err) }()
+	data := src.Data(ctx)
+	switch target {
+	case diskformat.ZVHD2:
+		made, err := zvhd2.Convert(ctx, out.writer(), src, total, zvhd2.ConvertOptions{
+			Options: zvhd2.Options{Level: zstdLevels[c.level()], Concurrency: c.workers(), Progress: m.progress}, Data: data})
+		doc.Blocks, doc.DataBlocks = int64(made.Blocks), int64(made.DataBlocks)
+		return doc, err
+	case diskformat.ZVHD:
+		made, err := zvhd.Convert(ctx, out.writer(), src, total, zvhd.Options{
+			Level: zlibLevels[c.level()], Concurrency: c.workers(), Progress: m.progress, Data: data})
+		doc.Blocks, doc.DataBlocks = int64(made.Blocks), int64(made.DataBlocks)
+		return doc, err
+	}
+	if disk, ok := src.Image.(*zvhd2.File); ok {
+		doc.Blocks, doc.DataBlocks = int64(disk.Blocks()), int64(disk.DataBlocks())
+		if out.file != nil {
+			return doc, disk.Extract(ctx, out.file, zvhd2.ExtractOptions{Options: zvhd2.Options{Progress: m.progress}})
 		}
-		fmt.Fprintln(w, seconds(doc.Seconds))
-	})
-}
-
-// toZVHD2 writes a RAW source as ZVHD2.
-func toZVHD2(ctx context.Context, s *session, src *source, out *output) (convertDoc, error) {
-	m := s.bytesMeter("convert", src.size)
-	made, err := zvhd2.Convert(ctx, out.File, src.File, src.size, zvhd2.ConvertOptions{Options: zvhd2.Options{Progress: m.progress}})
-	m.close(err)
-	return convertDoc{DiskSize: src.size, Blocks: made.Blocks, DataBlocks: made.DataBlocks}, err
-}
-
-// toRaw writes the disk that a ZVHD2 source was made from.
-func toRaw(ctx context.Context, s *session, src *source, out *output) (convertDoc, error) {
-	disk, err := zvhd2.Open(src.File, src.size)
-	if err != nil {
-		return convertDoc{}, err
 	}
-	m := s.bytesMeter("convert", disk.OrigSize())
-	err = disk.Extract(ctx, out.File, zvhd2.ExtractOptions{Options: zvhd2.Options{Progress: m.progress}})
-	m.close(err)
-	return convertDoc{DiskSize: disk.OrigSize(), Blocks: disk.Blocks(), DataBlocks: disk.DataBlocks()}, err
+	opts := sparse.CopyOptions{Data: data, Concurrency: c.workers(), Progress: m.progress}
+	if out.file != nil {
+		return doc, sparse.Copy(ctx, out.file, src, total, opts)
+	}
+	return doc, sparse.Stream(ctx, out.stream, src, total, opts)
 }
 
-// zvhdToRaw writes the disk that a ZVHD source was made from.
-func zvhdToRaw(ctx context.Context, s *session, src *source, out *output) (convertDoc, error) {
-	head, err := zvhd.NewReader(io.NewSectionReader(src, 0, src.size))
-	if err != nil {
-		return convertDoc{}, err
+// stream writes the RAW disk on standard input in another format. A size of less
+// than 0 is not known.
+func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.Reader, size int64, target diskformat.Format, out sink) (doc convertDoc, err error) {
+	const sniffed = 64 << 10
+	head := make([]byte, sniffed)
+	n, err := io.ReadFull(in, head)
+	head = head[:n]
+	switch {
+	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return doc, fmt.Errorf("read standard input: %w", err)
+	case n == 0:
+		return doc, errors.New("standard input is empty; a RAW disk is wanted")
+	case c.Format == "":
+		found, err := diskformat.Detect(bytes.NewReader(head), int64(n))
+		if err != nil && found == "" {
+			return doc, fmt.Errorf("standard input: %w", err)
+		}
+		if found != diskformat.Raw {
+			return doc, &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("standard input carries %s, and only RAW is read from there: put it into a file; if it is the disk's own content, say so with -f raw", found)}
+		}
 	}
-	m := s.bytesMeter("convert", head.OrigSize())
-	err = zvhd.Extract(ctx, out.File, io.NewSectionReader(src, 0, src.size), m.progress)
-	m.close(err)
-	return convertDoc{DiskSize: head.OrigSize()}, err
+	in = io.MultiReader(bytes.NewReader(head), in)
+	m := s.bytesMeter("convert", max(size, 0))
+	defer func() { m.close(err) }()
+	switch target {
+	case diskformat.ZVHD:
+		return doc, usagef("-O zvhd is not made of standard input, only zvhd2 and raw are")
+	case diskformat.ZVHD2:
+		var made zvhd2.Summary
+		made, err = zvhd2.ConvertStream(ctx, out.writer(), in, size,
+			zvhd2.Options{Level: zstdLevels[c.level()], Concurrency: c.workers(), Progress: m.progress})
+		doc.DiskSize, doc.Blocks, doc.DataBlocks = made.DiskSize, int64(made.Blocks), int64(made.DataBlocks)
+	default:
+		doc.DiskSize, err = c.streamRaw(ctx, in, size, out, m)
+	}
+	doc.Input = convertedFile{c.In, diskformat.Raw, doc.DiskSize}
+	return doc, err
+}
+
+// streamRaw copies the disk on standard input.
+func (c *ConvertCmd) streamRaw(ctx context.Context, in io.Reader, size int64, out sink, m *meter) (int64, error) {
+	if out.file == nil {
+		return 0, usagef("standard input to standard output as raw is what cat does")
+	}
+	n, err := sparse.CopyStream(ctx, out.file, in, size, zvhd2.MaxDiskSize, m.progress)
+	const sector = 512
+	if err == nil && n%sector != 0 {
+		err = diskformat.Errorf(diskformat.Raw, diskformat.ErrIncomplete, "",
+			"standard input had %d bytes, no multiple of %d: a disk consists of whole sectors; it was cut off", n, sector)
+	}
+	return n, err
+}
+
+// stdin is standard input, which ends with an error when ctx does: a read of a pipe
+// can't be broken off. close lets go of it.
+func (s *session) stdin(ctx context.Context) (r io.Reader, close func()) {
+	if s.Stdin == nil {
+		return strings.NewReader(""), func() {}
+	}
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{pw}, struct{ io.Reader }{s.Stdin}, make([]byte, 1<<20))
+		pw.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(ctx, func() { pw.CloseWithError(ctx.Err()) })
+	return pr, func() { stop(); pr.Close() }
 }

@@ -2,12 +2,17 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
+	"github.com/quickims/quickims/internal/diskformat/qcow2"
+	"github.com/quickims/quickims/internal/diskformat/vdi"
+	"github.com/quickims/quickims/internal/diskformat/vhd"
+	"github.com/quickims/quickims/internal/diskformat/vhdx"
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
@@ -15,17 +20,18 @@ import (
 
 // InfoCmd tells what a file is.
 type InfoCmd struct {
-	File string `arg:"" name:"file" help:"The file."`
+	inputFlags
+	File string `arg:"" name:"file" help:"Disk file of any format, or a block device."`
 }
 
 // Help shows the command's use.
 func (InfoCmd) Help() string {
-	return `It reads a few pages of the file, not its data: "quickims verify" does that.
+	return `It reads the file's tables and the disk's partition table, not its data: "quickims verify" does that, and "quickims check" looks into the system on the disk.
 
 Examples:
 
     quickims info disk.zvhd2
-    quickims info --json disk.raw
+    quickims info --json disk.qcow2
 `
 }
 
@@ -38,8 +44,13 @@ type infoDoc struct {
 	// the same rounded up to whole GiB. 0 for formats that are not looked into.
 	DiskSize    int64 `json:"disk_size,omitempty"`
 	VirtualSize int64 `json:"virtual_size,omitempty"`
-	// Stored is how much of a RAW file is not holes.
-	Stored      int64      `json:"stored,omitempty"`
+	// Data is how much of the disk is not holes, Extents in how many pieces.
+	Data    *int64 `json:"data_size,omitempty"`
+	Extents *int64 `json:"data_extents,omitempty"`
+	// Backing is how many files lie below, Files those that the disk lies in
+	// besides this one.
+	Backing     int        `json:"backing_files,omitempty"`
+	Files       []string   `json:"files,omitempty"`
 	BlockSize   int64      `json:"block_size,omitempty"`
 	Blocks      int64      `json:"blocks,omitempty"`
 	DataBlocks  *int64     `json:"data_blocks,omitempty"`
@@ -75,67 +86,80 @@ type quickImportDoc struct {
 }
 
 // Run tells.
-func (c *InfoCmd) Run(_ context.Context, s *session) error {
-	src, err := openSource(c.File)
+func (c *InfoCmd) Run(ctx context.Context, s *session) error {
+	doc := infoDoc{Path: c.File}
+	src, err := c.openDisk(c.File)
 	if err != nil {
-		return err
+		return c.runUnread(s, &doc, err)
 	}
 	defer src.Close()
-	doc := infoDoc{Path: c.File, Format: src.format, FileSize: src.size}
-	switch src.format {
-	case diskformat.ZVHD2:
-		err = doc.addZVHD2(src)
-	case diskformat.Raw:
-		err = doc.addRaw(src)
-	case diskformat.ZVHD:
-		err = doc.addZVHD(src)
-	default:
-		doc.Import.Reason = src.otherFormat().Error()
+	doc.Format, doc.FileSize, doc.Backing = src.Format, src.size, src.Depth
+	for _, beside := range src.files.opened {
+		doc.Files = append(doc.Files, beside.path)
 	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", c.File, err)
+	if err := doc.add(ctx, src); err != nil {
+		return fmt.Errorf("read %s: %w", c.File, interrupted(ctx, err))
 	}
 	return s.result(doc, doc.print)
 }
 
-func (doc *infoDoc) addZVHD2(src *source) error {
-	disk, err := zvhd2.Open(src.File, src.size)
-	if err != nil {
-		return err
+// runUnread tells what is known of a file that is no disk to us: of another format,
+// or of one whose reader refuses it.
+func (c *InfoCmd) runUnread(s *session, doc *infoDoc, cause error) error {
+	if c.Format != "" || !errors.Is(cause, diskformat.ErrWrongFormat) && !errors.Is(cause, diskformat.ErrUnsupported) {
+		return cause
 	}
-	data, created := int64(disk.DataBlocks()), disk.Created().UTC()
-	doc.DiskSize, doc.VirtualSize, doc.BlockSize = disk.OrigSize(), disk.Size(), disk.BlockSize()
-	doc.Blocks, doc.DataBlocks = int64(disk.Blocks()), &data
-	doc.Compression, doc.Created = disk.Compression(), &created
-	doc.judge(src, "")
-	return doc.addPartitions(disk, disk.OrigSize())
+	src, err := openSource(c.File)
+	if err != nil {
+		return cause
+	}
+	defer src.Close()
+	doc.Format, doc.FileSize, doc.Import.Reason = src.format, src.size, cause.Error()
+	return s.result(doc, doc.print)
 }
 
-func (doc *infoDoc) addZVHD(src *source) error {
-	disk, err := zvhd.NewReader(io.NewSectionReader(src, 0, src.size))
-	if err != nil {
-		return err
+// add looks at the disk.
+func (doc *infoDoc) add(ctx context.Context, src *diskFile) error {
+	doc.DiskSize, doc.VirtualSize = src.OrigSize, src.Size()
+	var data, extents int64
+	for e, err := range src.Data(ctx) {
+		if err != nil {
+			return err
+		}
+		data, extents = data+e.Length, extents+1
 	}
-	doc.DiskSize, doc.VirtualSize = disk.OrigSize(), disk.Size()
-	doc.Import.Reason = src.otherFormat().Error()
-	return nil
-}
-
-func (doc *infoDoc) addRaw(src *source) error {
-	doc.DiskSize, doc.VirtualSize = src.size, src.size
-	var err error
-	if doc.Stored, err = src.stored(); err != nil {
-		return err
+	doc.Data, doc.Extents = &data, &extents
+	switch disk := src.Image.(type) {
+	case *zvhd2.File:
+		n, created := int64(disk.DataBlocks()), disk.Created().UTC()
+		doc.BlockSize, doc.Blocks, doc.DataBlocks = disk.BlockSize(), int64(disk.Blocks()), &n
+		doc.Compression, doc.Created = disk.Compression(), &created
+	case *zvhd.File:
+		n := int64(disk.DataBlocks())
+		doc.BlockSize, doc.Blocks, doc.DataBlocks, doc.Compression = zvhd.BlockSize, int64(disk.Blocks()), &n, "zlib"
+	case *qcow2.File:
+		info := disk.Info()
+		doc.BlockSize, doc.Compression = info.ClusterSize, info.Compression
+	case *vhdx.File:
+		doc.BlockSize = disk.BlockSize()
+	case *vdi.File:
+		doc.BlockSize = disk.Info().BlockSize
+	case *vhd.File:
+		doc.BlockSize = disk.Info().BlockSize
 	}
 	reason := ""
-	if err := src.wholeSectors(); err != nil {
-		reason = err.Error()
+	switch src.Format {
+	case diskformat.Raw:
+		reason = doc.addBitmap(src.source)
+		if err := src.wholeSectors(); err != nil {
+			reason = err.Error()
+		}
+	case diskformat.ZVHD2:
+	default:
+		reason = src.otherFormat().Error()
 	}
-	if because := doc.addBitmap(src); reason == "" {
-		reason = because
-	}
-	doc.judge(src, reason)
-	return doc.addPartitions(src.File, src.size)
+	doc.judge(src.source, reason)
+	return doc.addPartitions(src, src.OrigSize)
 }
 
 // addBitmap looks at the bitmap beside a RAW file and says what keeps it from
@@ -203,11 +227,19 @@ func (doc infoDoc) print(w io.Writer) {
 	if doc.VirtualSize != doc.DiskSize {
 		row("Virtual size", "%s", exactSize(doc.VirtualSize))
 	}
-	if doc.Format == diskformat.Raw {
-		row("Stored", "%s, %s are holes", size(doc.Stored), size(doc.DiskSize-doc.Stored))
+	if doc.Data != nil {
+		row("Stored", "%s in %d extents, %s are holes", size(*doc.Data), *doc.Extents, size(doc.DiskSize-*doc.Data))
 	}
 	if doc.DataBlocks != nil {
 		row("Data blocks", "%d of %d, %s each", *doc.DataBlocks, doc.Blocks, size(doc.BlockSize))
+	} else if doc.BlockSize > 0 {
+		row("Block size", "%s", size(doc.BlockSize))
+	}
+	if doc.Backing > 0 {
+		row("Backing files", "%d", doc.Backing)
+	}
+	for _, path := range doc.Files {
+		row("Also in", "%s", path)
 	}
 	if doc.Compression != "" {
 		row("Compression", "%s", doc.Compression)

@@ -13,7 +13,7 @@ import (
 type MfCmd struct {
 	In    string `arg:"" name:"in" help:"RAW file."`
 	Out   string `arg:"" optional:"" name:"out" help:"File to write. Default: IN with the ending .mf in place of its own."`
-	Force bool   `short:"f" help:"Replace OUT if it is there."`
+	Force bool   `help:"Replace OUT if it is there."`
 }
 
 // Help shows the command's use.

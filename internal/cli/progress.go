@@ -38,7 +38,7 @@ const (
 	lineLast  = 30 * time.Second // or this much time
 )
 
-// bytesMeter shows a task of total bytes.
+// bytesMeter shows a task of total bytes; 0 is unknown.
 func (s *session) bytesMeter(name string, total int64) *meter { return s.meter(name, total, size) }
 
 // percentMeter shows a task of 100 percent, with its step.
@@ -52,6 +52,11 @@ func (s *session) meter(name string, total int64, unit func(int64) string) *mete
 		return m
 	}
 	m.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
+	if total <= 0 {
+		m.bar = m.bars.New(0, mpb.SpinnerStyle(), mpb.PrependDecorators(decor.Name(name+" ")),
+			mpb.AppendDecorators(decor.CurrentKibiByte("% .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")))
+		return m
+	}
 	after := []decor.Decorator{decor.Percentage(decor.WC{W: 5})}
 	if unit == nil {
 		after = append(after, decor.Any(func(decor.Statistics) string { return "  " + m.step.Load().(string) }))
@@ -94,18 +99,24 @@ type progressEvent struct {
 }
 
 func (m *meter) set(done int64) {
-	m.done = max(0, min(done, m.total))
+	m.done = max(0, done)
+	if m.total > 0 {
+		m.done = min(m.done, m.total)
+	} else if m.bars != nil {
+		m.bar.SetCurrent(m.done)
+		return
+	}
 	if m.bars != nil {
 		// The bar ends in close: at its total it would end by itself, and a part that is
 		// sent again would move a bar that has ended.
 		m.bar.SetCurrent(min(m.done, m.total-1))
 		return
 	}
-	if m.s.quiet || m.total <= 0 {
+	if m.s.quiet {
 		return
 	}
 	passed := m.s.now().Sub(m.shownAt)
-	big := (m.done-m.shown)*100 >= m.total*lineStep
+	big := m.total > 0 && (m.done-m.shown)*100 >= m.total*lineStep
 	if passed >= lineLast || passed >= lineEvery && (big || m.s.json) {
 		m.line()
 	}
@@ -114,10 +125,15 @@ func (m *meter) set(done int64) {
 // line prints how far it is.
 func (m *meter) line() {
 	m.shown, m.shownAt = m.done, m.s.now()
-	percent := m.done * 100 / m.total
+	percent := int64(0)
+	if m.total > 0 {
+		percent = m.done * 100 / m.total
+	}
 	step := m.step.Load().(string)
 	doc := progressEvent{"progress", m.name, step, m.done, m.total, percent}
 	switch {
+	case m.total <= 0:
+		m.s.event(doc, "%s: %s", m.name, m.unit(m.done))
 	case m.unit == nil && step != "":
 		m.s.event(doc, "%s: %d%% %s", m.name, percent, step)
 	case m.unit == nil:
@@ -156,6 +172,7 @@ func (m *meter) close(err error) {
 		return
 	}
 	if err == nil {
+		m.total = max(m.total, m.done)
 		m.bar.SetTotal(m.total, false)
 		m.bar.SetCurrent(m.total)
 		m.bar.SetTotal(-1, true)

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/open"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -137,28 +139,23 @@ func (src *source) stored() (n int64, err error) {
 	return n, nil
 }
 
-// qemuNames are the formats that qemu-img reads, by its names.
-var qemuNames = map[diskformat.Format]string{
-	diskformat.QCOW: "qcow", diskformat.QCOW2: "qcow2", diskformat.QED: "qed", diskformat.VMDK: "vmdk", diskformat.VHD: "vpc",
-	diskformat.VHDX: "vhdx", diskformat.VDI: "vdi", diskformat.Parallels: "parallels", diskformat.DMG: "dmg",
-}
-
 // otherFormat is the error for a file that must be RAW or ZVHD2 and is neither.
 func (src *source) otherFormat() error {
-	raw := strings.TrimSuffix(src.path, filepath.Ext(src.path)) + ".raw"
-	if raw == src.path {
-		raw += ".raw"
+	base := strings.TrimSuffix(src.path, filepath.Ext(src.path))
+	if filepath.Base(base) == "" || strings.HasSuffix(base, string(filepath.Separator)) {
+		base = src.path
 	}
 	var hint string
-	switch name := qemuNames[src.format]; {
-	case name != "":
-		hint = fmt.Sprintf("make it RAW first: qemu-img convert -f %s -O raw %s %s", name, src.path, raw)
-	case src.format == diskformat.ZVHD:
-		hint = fmt.Sprintf("make it RAW first: quickims convert %s %s", src.path, raw)
-	case src.format == diskformat.ISO || src.format == diskformat.WIM:
+	switch src.format {
+	case diskformat.QCOW, diskformat.QED, diskformat.Parallels, diskformat.DMG:
+		hint = fmt.Sprintf("make it RAW first: qemu-img convert -f %s -O raw %s %s.raw", src.format, src.path, base)
+	case diskformat.ISO, diskformat.WIM:
 		hint = "install from it into a disk file"
 	default:
 		hint = "unpack it first"
+		if slices.Contains(open.Formats, src.format) {
+			hint = fmt.Sprintf("make it ZVHD2 first: quickims convert %s %s.zvhd2", src.path, base)
+		}
 	}
 	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, neither RAW nor ZVHD2; %s", src.path, src.format, hint)}
 }

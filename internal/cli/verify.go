@@ -8,21 +8,25 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 )
 
-// VerifyCmd checks a file against its checksums.
+// VerifyCmd checks a file against its checksums, or against another disk.
 type VerifyCmd struct {
-	File string `arg:"" name:"file" help:"ZVHD2 file, or RAW file with its .mf beside it."`
+	inputFlags
+	File    string `arg:"" name:"file" help:"Disk file of any format that is read; RAW with its .mf beside it."`
+	Against string `placeholder:"RAW" help:"Compare the disk with this RAW file, byte for byte."`
 }
 
 // Help shows the command's use.
 func (VerifyCmd) Help() string {
-	return `Of a ZVHD2 file every record is decoded and every checksum compared; of a RAW file every block is compared with the .mf beside it. The exit status is 0 only if all of it holds.
+	return `Every record is read and decoded, and every checksum that the format has is compared: ZVHD2 of ours has one for each block, the other formats have few or none. A RAW file is compared with the .mf beside it. With --against the disk is compared with a RAW file besides. The exit status is 0 only if all of it holds.
 
 Examples:
 
     quickims verify disk.zvhd2
+    quickims verify disk.zvhd2 --against disk.raw
     quickims verify disk.raw
 `
 }
@@ -31,51 +35,57 @@ type verifyDoc struct {
 	Path       string            `json:"path"`
 	Format     diskformat.Format `json:"format"`
 	OK         bool              `json:"ok"`
-	Against    string            `json:"against"`   // "records", or the bitmap's path
+	Against    string            `json:"against"`   // "records", or the path of the bitmap or of the RAW file
 	DiskSize   int64             `json:"disk_size"` // bytes
-	Blocks     int64             `json:"blocks"`
-	DataBlocks int64             `json:"data_blocks"`
+	Blocks     int64             `json:"blocks,omitempty"`
+	DataBlocks int64             `json:"data_blocks,omitempty"`
 	Seconds    float64           `json:"seconds"`
 }
 
 // Run verifies.
 func (c *VerifyCmd) Run(ctx context.Context, s *session) error {
 	began := s.now()
-	src, err := openSource(c.File)
+	src, err := c.openDisk(c.File)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	var doc verifyDoc
-	switch src.format {
-	case diskformat.ZVHD2:
+	var found string
+	switch {
+	case c.Against != "":
+		doc, err = s.verifyAgainst(ctx, src, c.Against)
+		found = "every byte is that of " + c.Against
+	case src.Format == diskformat.Raw:
+		doc, err = s.verifyRaw(ctx, src.source)
+		found = "every block agrees with " + doc.Against
+	case src.Format == diskformat.ZVHD2:
 		doc, err = s.verifyZVHD2(ctx, src)
-	case diskformat.Raw:
-		doc, err = s.verifyRaw(ctx, src)
+		found = "every record decodes and every checksum holds"
 	default:
-		err = src.otherFormat()
+		doc, err = s.verifyRecords(ctx, src)
+		found = "all of the disk can be read and decoded"
+	}
+	if err == nil {
+		err = src.unchanged()
 	}
 	if err != nil {
 		return err
 	}
-	doc.Path, doc.Format, doc.OK, doc.Seconds = c.File, src.format, true, s.now().Sub(began).Seconds()
+	doc.Path, doc.Format, doc.OK, doc.Seconds = c.File, src.Format, true, s.now().Sub(began).Seconds()
 	return s.result(doc, func(w io.Writer) {
-		against := "every record decodes and every checksum holds"
-		if src.format == diskformat.Raw {
-			against = "every block agrees with " + doc.Against
+		fmt.Fprintf(w, "%s (%s, %s): %s; ", c.File, src.Format, size(doc.DiskSize), found)
+		if doc.Blocks > 0 {
+			fmt.Fprintf(w, "%d of %d blocks hold data, ", doc.DataBlocks, doc.Blocks)
 		}
-		fmt.Fprintf(w, "%s (%s, %s): %s; %d of %d blocks hold data, %s\n",
-			c.File, src.format, size(doc.DiskSize), against, doc.DataBlocks, doc.Blocks, seconds(doc.Seconds))
+		fmt.Fprintln(w, seconds(doc.Seconds))
 	})
 }
 
-func (s *session) verifyZVHD2(ctx context.Context, src *source) (verifyDoc, error) {
-	disk, err := zvhd2.Open(src.File, src.size)
-	if err != nil {
-		return verifyDoc{}, fmt.Errorf("verify %s: %w", src.path, err)
-	}
+func (s *session) verifyZVHD2(ctx context.Context, src *diskFile) (verifyDoc, error) {
+	disk := src.Image.(*zvhd2.File)
 	m := s.bytesMeter("verify", disk.OrigSize())
-	err = disk.Verify(ctx, zvhd2.Options{Progress: m.progress})
+	err := disk.Verify(ctx, zvhd2.Options{Progress: m.progress})
 	m.close(err)
 	if err != nil {
 		return verifyDoc{}, fmt.Errorf("verify %s: %w", src.path, interrupted(ctx, err))
@@ -83,7 +93,44 @@ func (s *session) verifyZVHD2(ctx context.Context, src *source) (verifyDoc, erro
 	return verifyDoc{
 		Against: "records", DiskSize: disk.OrigSize(),
 		Blocks: int64(disk.Blocks()), DataBlocks: int64(disk.DataBlocks()),
-	}, src.unchanged()
+	}, nil
+}
+
+// verifyRecords reads all that a file of another format stores.
+func (s *session) verifyRecords(ctx context.Context, src *diskFile) (verifyDoc, error) {
+	m := s.bytesMeter("verify", src.OrigSize)
+	err := sparse.Each(ctx, src, src.OrigSize, sparse.CopyOptions{Data: src.Data(ctx), Progress: m.progress},
+		func(int64, []byte) error { return nil }, false)
+	m.close(err)
+	if err != nil {
+		return verifyDoc{}, fmt.Errorf("verify %s: %w", src.path, interrupted(ctx, err))
+	}
+	return verifyDoc{Against: "records", DiskSize: src.OrigSize}, nil
+}
+
+// verifyAgainst compares the disk with a RAW file. What is a hole in both is not
+// read.
+func (s *session) verifyAgainst(ctx context.Context, src *diskFile, path string) (verifyDoc, error) {
+	fail := func(err error) (verifyDoc, error) {
+		return verifyDoc{}, fmt.Errorf("compare %s with %s: %w", src.path, path, interrupted(ctx, err))
+	}
+	raw, err := inputFlags{Format: string(diskformat.Raw)}.openDisk(path)
+	if err != nil {
+		return verifyDoc{}, err
+	}
+	defer raw.Close()
+	if raw.size != src.OrigSize {
+		return fail(diskformat.Errorf("", diskformat.ErrMismatch, "size", "the disk has %d bytes, the RAW file %d", src.OrigSize, raw.size))
+	}
+	m := s.bytesMeter("compare", src.OrigSize)
+	err = sparse.Compare(ctx, src, raw, src.OrigSize, src.Data(ctx), raw.Data(ctx), m.progress)
+	if m.close(err); err == nil {
+		err = raw.unchanged()
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return verifyDoc{Against: path, DiskSize: src.OrigSize}, nil
 }
 
 func (s *session) verifyRaw(ctx context.Context, src *source) (verifyDoc, error) {
