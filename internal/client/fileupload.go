@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -18,11 +19,13 @@ import (
 // goroutine; progress functions are called from several.
 type FileUpload struct {
 	*upload
-	r     io.ReaderAt
-	size  int64
-	part  int64
-	there map[int]part // as the store lists them; Compare takes out those that are not the file's
-	sums  []sum        // of all parts, once known
+	r    io.ReaderAt
+	size int64
+	part int64
+	sums []sum // of all parts, once known
+
+	mu    sync.Mutex
+	there map[int]part // as the store lists them; Compare takes out those that are not the file's, Send adds
 }
 
 // Splits reports whether a file of size bytes is uploaded in parts, so that it is
@@ -78,17 +81,38 @@ func (f *FileUpload) section(number int) *io.SectionReader {
 // There is how many bytes of the file the store has; before Compare, how many it
 // may have.
 func (f *FileUpload) There() (n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for number := range f.there {
 		n += f.length(number)
 	}
 	return n
 }
 
+func (f *FileUpload) has(number int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.there[number]
+	return ok
+}
+
+// Likely reads the first part that the store has from the file, and reports whether
+// it is the file's: whether an upload that somebody began is likely to be of it.
+func (f *FileUpload) Likely(ctx context.Context) (bool, error) {
+	for number := range f.sums {
+		if p, ok := f.there[number+1]; ok {
+			got, err := sumOf(contextReader{ctx, f.section(number + 1)})
+			return got.etag() == p.etag, err
+		}
+	}
+	return false, nil
+}
+
 // Compare reads what the store has from the file and compares MD5s. Parts that
 // differ are sent again by Send. It returns how many bytes differ.
 func (f *FileUpload) Compare(ctx context.Context, progress func(int)) (differ int64, err error) {
 	same := make([]bool, len(f.sums)+1)
-	err = f.each(ctx, func(number int) bool { _, ok := f.there[number]; return ok }, func(ctx context.Context, number int) error {
+	err = f.each(ctx, f.has, func(ctx context.Context, number int) error {
 		var err error
 		if f.sums[number-1], err = sumOf(contextReader{ctx, f.section(number)}); err != nil {
 			return err
@@ -146,14 +170,20 @@ func (f *FileUpload) each(ctx context.Context, want func(number int) bool, do fu
 // Send sends what the store does not have. progress hears of every byte that is
 // sent; the number is negative when a part has to be sent again.
 func (f *FileUpload) Send(ctx context.Context, progress func(int)) error {
-	return f.each(ctx, func(number int) bool { _, ok := f.there[number]; return !ok }, func(ctx context.Context, number int) error {
+	return f.each(ctx, func(number int) bool { return !f.has(number) }, func(ctx context.Context, number int) error {
 		var err error
 		// The part's MD5 goes ahead of it; the second reading is from the page cache.
 		if f.sums[number-1], err = sumOf(contextReader{ctx, f.section(number)}); err != nil {
 			return err
 		}
-		_, err = f.put(ctx, number, func() *io.SectionReader { return f.section(number) }, f.sums[number-1], progress)
-		return err
+		open := func() *io.SectionReader { return f.section(number) }
+		if _, err = f.put(ctx, number, open, f.sums[number-1], progress); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.there[number] = part{f.length(number), f.sums[number-1].etag()}
+		return nil
 	})
 }
 
@@ -166,7 +196,7 @@ func (f *FileUpload) Commit(ctx context.Context) (Object, error) {
 }
 
 // Abort gives the upload up: nothing of it is left. It works even if ctx has ended.
-func (f *FileUpload) Abort(ctx context.Context) error { return f.abort(ctx) }
+func (f *FileUpload) Abort(ctx context.Context) error { return f.abortAfterCut(ctx) }
 
 // Put writes size bytes of r as one object, in parts if it is large, and gives up
 // whole if it fails. progress is as for Send.

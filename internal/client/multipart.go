@@ -41,6 +41,10 @@ const (
 	emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
+// settleTimes are the pauses in which a store ends its work on requests that were
+// cut off.
+var settleTimes = [...]time.Duration{200 * time.Millisecond, 800 * time.Millisecond}
+
 // ErrDamaged is wrapped by the error of an upload whose bytes did not arrive as they
 // were sent. Nothing of it is left.
 var ErrDamaged = errors.New("what arrived is not what was sent")
@@ -251,6 +255,21 @@ func (u *upload) abort(ctx context.Context) error {
 		return u.s.fault(ctx, what, err)
 	}
 	return nil
+}
+
+// abortAfterCut is abort when requests of ours were cut off: the store may still be at
+// work on a part, which then comes after the end. S3's description of the operation asks
+// for it to be repeated then.
+func (u *upload) abortAfterCut(ctx context.Context) error {
+	for _, pause := range settleTimes {
+		if err := u.abort(ctx); err != nil {
+			return err
+		}
+		if err := sleep(context.WithoutCancel(ctx), pause); err != nil {
+			return err
+		}
+	}
+	return u.abort(ctx)
 }
 
 // Unfinished are the ids of the uploads in parts of a key that were begun and

@@ -70,6 +70,9 @@ func NewStore(config Config) (*Store, error) {
 	return &Store{s3: s3, endpoint: u.String(), region: region}, nil
 }
 
+// Endpoint is the store's address, as scheme and host.
+func (s *Store) Endpoint() string { return s.endpoint }
+
 // EnsureBucket makes the bucket unless the caller can see it already.
 func (s *Store) EnsureBucket(ctx context.Context, bucket string) (made bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, s.silent("make sure of bucket "+bucket))

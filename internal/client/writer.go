@@ -173,6 +173,10 @@ func (w *Writer) send() error {
 // Size is how much was written so far, in bytes.
 func (w *Writer) Size() int64 { return w.size }
 
+// Context ends when the upload has failed or ended: whoever makes what is written may
+// stop then.
+func (w *Writer) Context() context.Context { return w.ctx }
+
 // Err is what ended the upload, nil if it goes on.
 func (w *Writer) Err() error { return context.Cause(w.ctx) }
 
@@ -214,7 +218,7 @@ func (w *Writer) Cancel() error {
 	if w.up == nil {
 		return nil
 	}
-	return w.up.abort(w.ctx)
+	return w.up.abortAfterCut(w.ctx)
 }
 
 // bufferedPart is a part in memory.
