@@ -279,7 +279,7 @@ func FuzzVDI(f *testing.F) {
 	m := victim()
 	m.set32(offImageType, typeStatic)
 	f.Add(m.b)
-	f.Add(newMade(0, 0, 0, 0, 0, 0, 0).b)
+	f.Add(newMade(blockFree, blockZero, blockFree, blockFree, blockFree, blockFree, 0).b[:madeData+512])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		file, err := Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
