@@ -65,6 +65,10 @@ type Config struct {
 	// Unavailable reports whether an error means that the database is away for the
 	// moment, which is a 503; nil means never.
 	Unavailable func(error) bool
+	// Damaged reports whether an error of a disk means that the bytes of an image are
+	// no longer those that were imported, or gone; nil means never. The client is told
+	// so, and nothing else of the error.
+	Damaged func(error) bool
 	// Registry takes the edge's metrics and is what /metrics shows; nil makes one.
 	Registry *prometheus.Registry
 	// Logger gets a line a request; nil drops them.

@@ -38,13 +38,19 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if rec != nil {
 		rec.code = fault.Code
 	}
-	if status >= http.StatusInternalServerError {
-		s.log.LogAttrs(r.Context(), slog.LevelError, "request failed",
-			slog.String("request_id", w.Header().Get(requestIDHeader)), slog.Int("status", status), slog.String("error", err.Error()))
+	level := slog.LevelError
+	if status < http.StatusInternalServerError {
+		level = slog.LevelWarn
 	}
+	id := slog.String("request_id", w.Header().Get(requestIDHeader))
 	if rec != nil && rec.wrote() {
-		// Half an answer is out. Only a broken connection tells the client so.
+		// Half an answer is out, under another status. Only a broken connection tells
+		// the client so.
+		s.log.LogAttrs(r.Context(), level, "answer broken off", id, slog.String("error", err.Error()))
 		panic(http.ErrAbortHandler)
+	}
+	if level == slog.LevelError {
+		s.log.LogAttrs(r.Context(), level, "request failed", id, slog.Int("status", status), slog.String("error", err.Error()))
 	}
 	switch status {
 	case http.StatusUnauthorized:

@@ -43,6 +43,7 @@ func TestFaultsOfAQuickImport(t *testing.T) {
 		{"description with <", systemDisk(with("description", "a<b")), "IMG.0054", "description"},
 		{"description with >", systemDisk(with("description", "a>b")), "IMG.0054", "description"},
 		{"description with CR", systemDisk(with("description", "a\rb")), "IMG.0054", "description"},
+		{"description with a bell", systemDisk(with("description", "a\ab")), "IMG.0054", "description"},
 		{"description with NUL", systemDisk(with("description", "a\x00b")), "IMG.0054", "description"},
 
 		{"min_disk missing", systemDisk(with("min_disk", nil)), "IMG.0055", "min_disk"},
@@ -97,6 +98,7 @@ func TestFaultsOfAQuickImport(t *testing.T) {
 
 		{"enterprise project of a wrong form", systemDisk(with("enterprise_project_id", "all_granted_eps")), "IMG.0155", "UUID"},
 		{"enterprise project unknown", systemDisk(with("enterprise_project_id", ims.NewImageID())), "IMG.0155", "enterprise"},
+		{"a key to encrypt with", systemDisk(with("cmk_id", "0f0f")), "IMG.0105", "cmk_id"},
 		{"license_type too long", systemDisk(with("license_type", strings.Repeat("x", 65))), "IMG.0001", "license_type"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,16 +1,19 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -42,13 +45,13 @@ func (s *server) imageFile(c *call) error {
 	}
 	disk, err := s.Disks.OpenDisk(c.Context(), img)
 	if err != nil {
-		return fmt.Errorf("open the disk of image %s: %w", img.ID, err)
+		return s.diskFault(c, img, fmt.Errorf("open the disk of image %s: %w", img.ID, err))
 	}
 	defer disk.Close()
 
-	// Several ranges at once would be read by a goroutine that outlives the answer.
-	// The whole disk is a right answer to them.
-	if strings.Contains(c.Header.Get("Range"), ",") {
+	if r := byteRange(c.Header.Values("Range"), disk.Size()); r != "" {
+		c.Header.Set("Range", r)
+	} else {
 		c.Header.Del("Range")
 	}
 	// The server's deadlines are those of short answers.
@@ -64,7 +67,77 @@ func (s *server) imageFile(c *call) error {
 	w.deadline() // for reading the first chunk
 	source := &wholeReader{disk: disk}
 	http.ServeContent(w, c.Request, "", img.ActiveAt, io.NewSectionReader(source, 0, disk.Size()))
+	if source.fault != nil {
+		source.fault = s.diskFault(c, img, source.fault)
+	}
 	return w.finish(source.fault)
+}
+
+// diskFault says what a disk that can't be opened or read means to the client. An image
+// that was deleted meanwhile is as unknown as it is to the next request.
+func (s *server) diskFault(c *call, img ims.Image, err error) error {
+	if ims.CodeOf(err) != "" || c.Context().Err() != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), s.Timeout)
+	defer cancel()
+	if _, gone := s.Catalog.Image(ctx, c.project(), img.ID); errors.Is(gone, catalog.ErrNotFound) {
+		return unknownImage().Cause(fmt.Errorf("the image was deleted meanwhile: %w", err))
+	}
+	if s.Damaged != nil && s.Damaged(err) {
+		return (&ims.Error{
+			Code: ims.CodeInternal, HTTPStatus: http.StatusInternalServerError,
+			Detail: "the image's data was changed, damaged or removed behind the service's back and can't be served; delete the image and import it again",
+		}).Cause(err)
+	}
+	return err
+}
+
+// byteRange reads a Range header and writes it as http.ServeContent understands it,
+// with both ends on the disk; "" asks for the whole disk, which is a right answer to
+// every request. So it is to a range that is malformed or in another unit, which must
+// be ignored (RFC 9110, section 14.2), and to several ranges at once: they would be
+// read by a goroutine that outlives the answer. A range that begins behind the disk
+// stays one.
+func byteRange(values []string, size int64) string {
+	if len(values) != 1 {
+		return ""
+	}
+	unit, text, ok := strings.Cut(values[0], "=")
+	if !ok || !strings.EqualFold(unit, "bytes") {
+		return ""
+	}
+	from, to, ok := strings.Cut(strings.Trim(text, " \t"), "-")
+	first, firstOK := position(from)
+	last, lastOK := position(to)
+	switch {
+	case !ok || !firstOK && from != "" || !lastOK && to != "" || !firstOK && !lastOK:
+		return ""
+	case !firstOK: // the last bytes
+		if last == 0 {
+			first = size
+		} else {
+			first = size - min(last, size)
+		}
+		last = size
+	case !lastOK:
+		last = size
+	case last < first:
+		return ""
+	}
+	if first >= size {
+		return fmt.Sprintf("bytes=%d-", size)
+	}
+	return fmt.Sprintf("bytes=%d-%d", first, min(last, size-1))
+}
+
+// position reads a number of any length; beyond all disks it is the largest int64.
+func position(s string) (int64, bool) {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
+		return 0, false
+	}
+	n, _ := strconv.ParseInt(s, 10, 64) // out of range, the only error left, gives the largest
+	return n, true
 }
 
 // diskETag names the bytes: an image's data never changes once it is active.

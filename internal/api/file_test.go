@@ -62,7 +62,10 @@ func TestFile(t *testing.T) {
 		{"bytes=0-0", 0, 1}, {"bytes=0-511", 0, 512}, {"bytes=512-1023", 512, 1024}, {"bytes=1048575-1048576", 1<<20 - 1, 1<<20 + 1},
 		{"bytes=-1", size - 1, size}, {"bytes=-517", size - 517, size}, {fmt.Sprintf("bytes=-%d", size+100), 0, size},
 		{"bytes=3145728-", 3 << 20, size}, {"bytes=0-", 0, size}, {fmt.Sprintf("bytes=0-%d", size+5), 0, size},
-		{"bytes=0-1,5-6", -1, 0}, {"bytes=0-1,2-3,", -1, 0},
+		{"bytes=0-99999999999999999999", 0, size}, {"bytes=-99999999999999999999", 0, size}, {"Bytes=0-0", 0, 1}, {"bytes=00-01", 0, 2},
+		// Several, another unit, malformed: not ranges, so the whole disk.
+		{"bytes=0-1,5-6", -1, 0}, {"bytes=0-1,2-3,", -1, 0}, {"items=0-1", -1, 0}, {"lines=1-2", -1, 0}, {"bytes=a-b", -1, 0}, {"bytes=5-2", -1, 0},
+		{"bytes=-", -1, 0}, {"bytes=", -1, 0}, {"bytes", -1, 0}, {"bytes=5", -1, 0}, {"bytes=+1-2", -1, 0}, {"bytes=--1", -1, 0}, {"bytes=0x1-2", -1, 0},
 	} {
 		a := c.send(t, "GET", path, "", "Range", tc.asked)
 		want := data
@@ -77,10 +80,10 @@ func TestFile(t *testing.T) {
 			t.Errorf("%s: status %d, %d bytes, want %d with %d", tc.asked, a.status, len(a.body), status, len(want))
 		}
 	}
-	for _, asked := range []string{fmt.Sprintf("bytes=%d-", size), "bytes=99999999999999-", "bytes=a-b", "bytes=5-2", "lines=1-2", "bytes=99999999999999999999-"} {
+	for _, asked := range []string{fmt.Sprintf("bytes=%d-", size), "bytes=99999999999999-", "bytes=99999999999999999999-", "bytes=-0"} {
 		a := c.send(t, "GET", path, "", "Range", asked)
 		a.refused(t, http.StatusRequestedRangeNotSatisfiable, "IMG.0001")
-		if strings.Contains(asked, fmt.Sprint(size)) && a.header.Get("Content-Range") != fmt.Sprintf("bytes */%d", size) {
+		if a.header.Get("Content-Range") != fmt.Sprintf("bytes */%d", size) {
 			t.Errorf("%s: Content-Range %q", asked, a.header.Get("Content-Range"))
 		}
 	}
@@ -159,6 +162,72 @@ func TestFileFaults(t *testing.T) {
 	}
 	if !strings.Contains(w.logs.text(), "bad block") {
 		t.Error("the log does not say why")
+	}
+}
+
+// TestFileDamaged: the client reads that the data is no longer what was imported, and
+// nothing of where it lies.
+func TestFileDamaged(t *testing.T) {
+	t.Parallel()
+	changed := errors.New("object changed")
+	w := newWorld(t, func(c *api.Config) { c.Damaged = func(err error) bool { return errors.Is(err, changed) } })
+	c := w.newProject(t)
+	path, _ := c.withDisk(t, diskBytes(4096), 0, fmt.Errorf("read /secret/disk: %w", changed))
+	details := c.refused(t, http.StatusInternalServerError, "IMG.0061", "GET", path, "")
+	if !strings.Contains(details, "data was changed") || strings.Contains(details, "secret") {
+		t.Errorf("details %q", details)
+	}
+	if !strings.Contains(w.logs.text(), "/secret/disk") {
+		t.Error("the log does not say why")
+	}
+}
+
+// TestDeletedWhileRead: the reader's connection breaks, which is a warning and no
+// failed request; where nothing was sent yet the image is as unknown as it is now.
+func TestDeletedWhileRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	c := w.newProject(t)
+	data := diskBytes(4 << 20)
+	for _, failAt := range []int64{2 << 20, 0} {
+		path, id := c.withDisk(t, data, failAt, errors.New("object not found"))
+		w.disks.hold(id, func() { c.delete(t, id) })
+		requestID := fmt.Sprintf("read-%d", failAt)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", c.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Auth-Token", c.token)
+		req.Header.Set("X-Request-Id", requestID)
+		resp, err := c.server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if failAt == 0 {
+			(answer{resp.StatusCode, resp.Header, got}).refused(t, http.StatusNotFound, "IMG.0027")
+		} else if err == nil || !bytes.HasPrefix(data, got) {
+			t.Errorf("%d bytes, and the answer ended well: %v", len(got), err)
+		}
+		var levels []string
+		for _, line := range waitForLog(t, w, requestID) {
+			levels = append(levels, fmt.Sprint(line["level"], " ", line["msg"], " ", line["status"], " ", line["aborted"]))
+		}
+		want := "WARN answer broken off <nil> <nil>,INFO request 200 true"
+		if failAt == 0 {
+			want = "INFO request 404 <nil>"
+		}
+		if got := strings.Join(levels, ","); got != want {
+			t.Errorf("the log says %s, want %s", got, want)
+		}
+	}
+}
+
+// delete deletes an image, in the middle of another request.
+func (c caller) delete(t testing.TB, id string) {
+	if err := c.catalog.DeleteImage(t.Context(), c.project, id); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // unknownImage is the answer for an image that does not exist, or is another
 // project's: nobody can tell which.
-func unknownImage() error {
+func unknownImage() *ims.Error {
 	return ims.NotFoundf(ims.CodeImageUnknown, "the project has no image with this id")
 }
 
@@ -65,7 +65,7 @@ func (s *server) showImage(c *call) error {
 
 // listImages is GET /v2/cloudimages.
 func (s *server) listImages(c *call) error {
-	filter, err := readImageFilter(readQuery(c.Request))
+	filter, err := readImageFilter(readQuery(c.Request), c.project())
 	if err != nil {
 		return err
 	}
@@ -83,55 +83,6 @@ func (s *server) listImages(c *call) error {
 		Images []imageWire `json:"images"`
 	}{list})
 	return nil
-}
-
-// isoImage is the virtual_env_type of images that a quick import does not make.
-const isoImage = "IsoImage"
-
-// readImageFilter reads the query of a list.
-func readImageFilter(q *query) (ims.ImageFilter, error) {
-	f := ims.ImageFilter{
-		SortKey:  q.choice("sort_key", ims.SortKeys...),
-		SortAsc:  q.choice("sort_dir", "asc", "desc") == "asc",
-		Limit:    q.number("limit", ims.DefaultListLimit, 1, ims.MaxListLimit),
-		MarkerID: q.one("marker"),
-	}
-	if f.MarkerID != "" && !ims.ValidUUID(f.MarkerID) {
-		q.refuse("marker is %q, it must be the id of an image", clip(f.MarkerID))
-	}
-	if id := q.one("id"); id != "" {
-		f.IDs = []string{id}
-		f.None = f.None || !ims.ValidUUID(id)
-	}
-	if name := q.one("name"); name != "" {
-		f.Names = []string{name}
-	}
-	if status := q.choice("status", string(ims.ImageQueued), string(ims.ImageSaving), string(ims.ImageActive),
-		string(ims.ImageKilled), string(ims.ImageDeleted)); status != "" {
-		f.Status = []ims.ImageStatus{ims.ImageStatus(status)}
-		f.None = f.None || status == string(ims.ImageDeleted)
-	}
-	// All images here are their project's own.
-	if kind := q.choice("__imagetype", "private", "gold", "shared", "market"); kind != "" && kind != "private" {
-		f.None = true
-	}
-	f.Env = ims.EnvType(q.choice("virtual_env_type", string(ims.EnvECS), string(ims.EnvBMS), string(ims.EnvData), isoImage))
-	f.None = f.None || f.Env == isoImage
-	for _, text := range q.all("tag") {
-		t := ims.ParseTagFilter(text)
-		if t.Key == "" {
-			q.refuse("tag is %q, it must be key=value or a key", clip(text))
-		}
-		f.Tags = append(f.Tags, t)
-	}
-	if len(f.Tags) > ims.MaxTags {
-		// Each is a join of its own.
-		q.refuse("tag occurs %d times, at most %d are allowed", len(f.Tags), ims.MaxTags)
-	}
-	if eps := q.one("enterprise_project_id"); eps != "" && eps != ims.AllEnterpriseProjects && q.fault == nil {
-		f.EnterpriseProjectID, q.fault = ims.ParseEnterpriseProject(&eps)
-	}
-	return f, q.fault
 }
 
 // deleteImage is DELETE /v2/images/{image_id}. Its body is optional.

@@ -186,6 +186,8 @@ func TestPatchIsAtomic(t *testing.T) {
 		{`{"op":"replace","path":"/name","value":""}`, "IMG.0013"},
 		{`{"op":"replace","path":"/name","value":"a/b"}`, "IMG.0003"},
 		{`{"op":"replace","path":"/__description","value":"<"}`, "IMG.0054"},
+		{`{"op":"replace","path":"/hw_vif_multiqueue_enabled","value":"maybe"}`, "IMG.0001"},
+		{`{"op":"add","path":"/__support_fc_inject","value":"foo"}`, "IMG.0001"},
 		{`{"op":"replace","path":"/min_ram","value":1.5}`, "IMG.0055"},
 		{`{"op":"replace","path":"/min_ram","value":1e400}`, "IMG.0055"},
 		{`{"op":"replace","path":"/min_ram","value":-1}`, "IMG.0055"},
@@ -244,7 +246,7 @@ func TestListFilters(t *testing.T) {
 	}
 	all := "bms data web"
 	for query, want := range map[string]string{
-		"": all, "unknown=1&limit=1000": all, "__imagetype=private": all, "name=": all, "status=&tag=&marker=&limit=": all,
+		"": all, "unknown=1&limit=1000": all, "size_min=0&size_max=0&flavor_id=&X-Sdk-Date=20260101T000000Z": all, "__imagetype=private": all, "name=": all, "status=&tag=&marker=&limit=": all,
 		"name=web": "web", "name=WEB": "", "name=w%25": "", "name=" + url.QueryEscape("x' OR 1=1"): "",
 		"id=" + web: "web", "id=" + ims.NewImageID(): "", "id=nonsense": "", "id=%27": "",
 		"status=active": "bms web", "status=queued": "data", "status=killed": "broken", "status=deleted": "", "status=saving": "",
@@ -265,9 +267,15 @@ func TestListFilters(t *testing.T) {
 	for query, want := range map[string]string{
 		"limit=0": "limit", "limit=1001": "limit", "limit=-1": "limit", "limit=x": "limit", "limit=1.0": "limit", "limit=99999999999999999999": "limit",
 		"limit=1&limit=2": "limit occurs 2 times", "name=a&name=b": "name", "id=a&id=b": "id",
-		"sort_key=colour": "created_at", "sort_key=CREATED_AT": "sort_key", "sort_dir=up": "sort_dir", "status=ready": "status", "__imagetype=golden": "__imagetype",
-		"virtual_env_type=VMware": "virtual_env_type", "marker=nonsense": "marker", "marker=" + ims.NewImageID(): "marker",
-		"tag==x": "tag", "name=%00": "name", "name=%ff": "name", "name=%zz": "query", "name=a;b=c": "query",
+		"sort_key=colour": "created_at", "sort_key=CREATED_AT": "sort_key", "sort_dir=up": "sort_dir", "status=ready": "status",
+		"protected=yes": "protected", "protected=true&protected=true": "protected", "min_disk=x": "min_disk", "min_ram=-1": "min_ram", "min_disk=4294967297": "min_disk",
+		"__isregistered=yes": "__isregistered", "__whole_image=1": "__whole_image", "visibility=all": "visibility", "member_status=all": "member_status",
+		"architecture=riscv": "architecture", "hw_firmware_type=x": "hw_firmware_type", "created_at=2018-10-28T10:00:00Z": "created_at", "updated_at=gt:now": "updated_at",
+		// What can't be told from what is kept is refused, and never taken for "all".
+		"flavor_id=s3.large.2": "flavor_id", "max_ram=1": "max_ram", "checksum=0": "checksum", "size=1": "by size", "tags=env": "tags", "__data_origin=file": "__data_origin",
+		"__unheard_of=1": "__unheard_of", "size_min=1": "size_min", "size_max=5": "size_max", "name=web&__lazyloading=true": "__lazyloading", "__imagetype=golden": "__imagetype",
+		"virtual_env_type=VMware": "virtual_env_type", "marker=nonsense": "marker",
+		"%zz": "query", "unknown=%zz": "query", "a;b": "query", "tag==x": "tag", "name=%00": "name", "name=%ff": "name", "name=%zz": "query", "name=a;b=c": "query",
 		"tag=" + strings.Join(manyTags(11), ","): "tag",
 	} {
 		if details := c.refused(t, http.StatusBadRequest, "IMG.0001", "GET", "/v2/cloudimages?"+query, ""); !strings.Contains(details, want) {
@@ -275,6 +283,83 @@ func TestListFilters(t *testing.T) {
 		}
 	}
 	c.refused(t, http.StatusBadRequest, "IMG.0155", "GET", "/v2/cloudimages?enterprise_project_id=team", "")
+}
+
+// TestListFiltersByAttributes: each filter lets through what shows the value, and
+// nothing else.
+func TestListFiltersByAttributes(t *testing.T) {
+	t.Parallel()
+	c := shared.newProject(t)
+	other := shared.newProject(t)
+	other.active(t, systemDisk(nil))
+	arm := c.active(t, systemDisk(map[string]any{"name": "arm", "architecture": "arm", "os_version": "CentOS 7.9 64bit"}))
+	c.active(t, systemDisk(map[string]any{"name": "redhat", "os_version": "Redhat Linux Enterprise 8.0 64bit", "min_disk": 50}))
+	c.active(t, systemDisk(map[string]any{"name": "windows", "os_version": "Windows 7 Professional 32bit", "hw_firmware_type": "uefi"}))
+	c.accepted(t, dataDisk(map[string]any{"name": "data"}))
+	c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+arm, `[{"op":"add","path":"/__support_xen","value":"true"},
+		{"op":"add","path":"/__support_kvm_gpu_type","value":"V100_vGPU"},{"op":"add","path":"/min_ram","value":512}]`)
+	const all = "arm data redhat windows"
+	queries := map[string]string{
+		"owner=" + c.project: all, "owner=" + other.project: "", "owner=x": "",
+		"visibility=private": all, "visibility=public": "", "visibility=shared": "", "member_status=accepted": "", "member_status=pending": "",
+		"__imagetype=private&visibility=private&owner=" + c.project + "&__isregistered=true&protected=false&sort_key=name&sort_dir=asc": "arm redhat windows",
+		"__isregistered=true": "arm redhat windows", "__isregistered=false": "data", "__isregistered=true&status=queued": "",
+		"__isregistered=false&status=queued": "data", "__isregistered=false&status=active": "", "__isregistered=true&status=active": "arm redhat windows",
+		"container_format=bare": all, "container_format=ovf": "", "__whole_image=false": all, "__whole_image=true": "", "__system__cmkid=0f0f": "",
+		"protected=false": all, "protected=true": "",
+		"architecture=arm": "arm", "architecture=x86": "data redhat windows", "__support_arm=true": "arm", "__support_arm=false": "",
+		"__support_arm=true&architecture=arm": "arm", "__support_arm=true&architecture=x86": "",
+		"hw_firmware_type=uefi": "arm windows", "hw_firmware_type=bios": "data redhat",
+		"__os_type=Windows": "windows", "__os_type=Linux": "arm data redhat", "__os_type=Other": "", "__os_type=linux": "",
+		"__os_bit=32": "windows", "__os_bit=64": "arm redhat", "__os_bit=16": "",
+		"__platform=CentOS": "arm", "__platform=Windows": "windows", "__platform=RedHat": "redhat", "__platform=Red+Hat": "redhat", "__platform=Debian": "",
+		"__os_version=CentOS+7.9+64bit": "arm", "__os_version=CentOS": "",
+		"disk_format=zvhd2": "arm redhat windows", "disk_format=raw": "", "disk_format=vhd": "",
+		"min_disk=40": "arm windows", "min_disk=50": "redhat", "min_disk=3": "", "min_ram=512": "arm", "min_ram=0": "data redhat windows",
+		"__support_kvm=true": all, "__support_kvm=false": "", "__support_xen=true": "arm", "__support_xen=false": "", "__support_xen=tru": "",
+		"__support_kvm_gpu_type=V100_vGPU": "arm", "__support_xen_gpu_type=V100_vGPU": "", "__support_xen=true&__support_kvm_gpu_type=V100_vGPU": "arm",
+		"__support_amd=true": "", "__support_agent_list=hss": "", "__support_xen=": all,
+		"created_at=gt:2030-01-01T00:00:00Z": "", "created_at=lt:2030-01-01+00:00:00": all, "updated_at=gte:2030-01-01T00:00:00Z": "",
+		"created_at=gt:2020-01-01T00:00:00Z&updated_at=lte:2030-01-01T00:00:00Z&__os_bit=32": "windows",
+	}
+	// A time is that which the image shows, to the second.
+	shown := c.expect(t, http.StatusOK, "GET", "/v2/images/"+arm, "")
+	for _, name := range []string{"created_at", "updated_at"} {
+		queries[fmt.Sprintf("%s=eq:%s&name=arm", name, shown[name])] = "arm"
+		queries[fmt.Sprintf("%s=neq:%s&name=arm", name, shown[name])] = ""
+		queries[fmt.Sprintf("%s=gt:%s&name=arm", name, shown[name])] = ""
+		queries[fmt.Sprintf("%s=gte:%s&name=arm", name, shown[name])] = "arm"
+	}
+	for query, want := range queries {
+		got := c.list(t, query)
+		slices.Sort(got)
+		if strings.Join(got, " ") != want {
+			t.Errorf("?%s gives %v, want %s", query, got, want)
+		}
+	}
+}
+
+// TestListBehindUnknownMarker: whoever pages on from an image that is not there reads
+// an empty page, which is the end.
+func TestListBehindUnknownMarker(t *testing.T) {
+	t.Parallel()
+	c := shared.newProject(t)
+	c.active(t, systemDisk(nil))
+	if got := c.list(t, "marker="+ims.NewImageID()); len(got) != 0 {
+		t.Errorf("behind an unknown marker: %v", got)
+	}
+}
+
+// TestMalformedQuery: no route takes half of a query, whether it reads it or not.
+func TestMalformedQuery(t *testing.T) {
+	t.Parallel()
+	c := shared.newProject(t)
+	id := c.active(t, systemDisk(nil))
+	for _, path := range []string{"/v2/cloudimages", "/v2/images/" + id, "/v1/cloudimages/quota", "/v1/cloudimages/os_version", "/v1.0/enterprise-projects"} {
+		for _, query := range []string{"%zz", "a=%", "status=act%zz", "a=1;b=2"} {
+			c.refused(t, http.StatusBadRequest, "IMG.0001", "GET", path+"?"+query, "")
+		}
+	}
 }
 
 // TestListPages asks as clients do: from the last id until a page is empty.

@@ -9,8 +9,8 @@ import (
 // importKeys are the keys of an import. Beside data_images none of them may stand:
 // it would be dropped without a word.
 var importKeys = []string{
-	"name", "description", "os_version", "os_type", "image_url", "min_disk", "tags", "image_tags", "type",
-	"enterprise_project_id", "architecture", "hw_firmware_type", "license_type",
+	"name", "description", "os_version", "os_type", "image_url", "min_disk", "min_ram", "max_ram", "tags", "image_tags", "type",
+	"enterprise_project_id", "architecture", "hw_firmware_type", "license_type", "cmk_id",
 }
 
 // quickImportKey marks an import of the common call as a quick one.
@@ -90,6 +90,8 @@ func readImport(f *fields) ims.ImportRequest {
 		OSType:              f.text("os_type"),
 		ImageURL:            f.text("image_url"),
 		MinDisk:             f.integer("min_disk"),
+		MinRAM:              f.integer("min_ram"),
+		MaxRAM:              f.integer("max_ram"),
 		Tags:                f.texts("tags"),
 		ImageTags:           readTags(f, "image_tags", true),
 		Type:                f.text("type"),
@@ -97,6 +99,7 @@ func readImport(f *fields) ims.ImportRequest {
 		Architecture:        f.text("architecture"),
 		Firmware:            f.text("hw_firmware_type"),
 		LicenseType:         f.text("license_type"),
+		CMKID:               f.text("cmk_id"),
 	}
 	return r
 }

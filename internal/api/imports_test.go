@@ -17,12 +17,12 @@ func TestSystemDiskImport(t *testing.T) {
 	made := admin.expect(t, http.StatusCreated, "POST", "/v1.0/enterprise-projects", `{"name":"team-`+ims.NewJobID()+`"}`)
 	eps, _ := made["enterprise_project"].(map[string]any)["id"].(string)
 	job, image := c.accepted(t, systemDisk(map[string]any{
-		"description": "one line", "type": "BMS", "architecture": "arm", "hw_firmware_type": "uefi", "license_type": "byol",
+		"description": "two\nlines", "type": "BMS", "architecture": "arm", "hw_firmware_type": "uefi", "license_type": "byol",
 		"enterprise_project_id": strings.ToUpper(eps), "image_tags": []map[string]string{{"key": " stage ", "value": " test "}, {"key": "empty", "value": ""}},
 	}))
 	v := c.expect(t, http.StatusOK, "GET", "/v2/images/"+image, "")
 	for key, want := range map[string]any{
-		"name": "web server", "status": "queued", "__description": "one line", "virtual_env_type": "Ironic",
+		"name": "web server", "status": "queued", "__description": "two\nlines", "virtual_env_type": "Ironic",
 		"architecture": "arm", "__support_arm": "true", "hw_firmware_type": "uefi", "license_type": "byol", "enterprise_project_id": eps,
 		"min_disk": 40.0, "min_ram": 0.0, "__os_version": "Ubuntu 22.04 server 64bit", "__os_type": "Linux", "__os_bit": "64", "__platform": "Ubuntu",
 		"__data_origin": "file,disks:web.zvhd2", "__isregistered": "false", "size": nil, "virtual_size": nil, "disk_format": nil, "active_at": nil,
@@ -81,11 +81,23 @@ func TestCommonImport(t *testing.T) {
 			}
 		})
 	}
+	c := shared.newProject(t)
+	c.expect(t, http.StatusOK, "POST", path, systemDisk(map[string]any{"is_quick_import": true, "min_ram": 512, "max_ram": 4096, "cmk_id": ""}))
+	made := c.expect(t, http.StatusOK, "GET", "/v2/cloudimages?min_ram=512", "")["images"].([]any)
+	if len(made) != 1 || made[0].(map[string]any)["max_ram"] != "4096" {
+		t.Errorf("images %v, want one with min_ram 512 and max_ram 4096", made)
+	}
 	for name, tc := range map[string]struct {
 		body string
 		code ims.Code
 		want string
 	}{
+		"a key to encrypt with":      {systemDisk(map[string]any{"is_quick_import": true, "cmk_id": "0f0f"}), "IMG.0105", "cmk_id"},
+		"an entry with a key":        {`{"data_images":[{` + entry + `,"is_quick_import":true,"cmk_id":"0f0f"}]}`, "IMG.0105", "cmk_id"},
+		"a key beside an entry":      {`{"is_quick_import":true,"cmk_id":"0f0f","data_images":[{` + entry + `}]}`, "IMG.0001", "cmk_id stands beside"},
+		"too much memory":            {systemDisk(map[string]any{"is_quick_import": true, "min_ram": 1 << 40}), "IMG.0055", "min_ram"},
+		"more memory than allowed":   {systemDisk(map[string]any{"is_quick_import": true, "min_ram": 2, "max_ram": 1}), "IMG.0055", "max_ram"},
+		"memory is a text":           {systemDisk(map[string]any{"is_quick_import": true, "min_ram": "512"}), "IMG.0001", "min_ram must be an integer"},
 		"not quick":                  {systemDisk(nil), "IMG.0105", "is_quick_import"},
 		"quick is false":             {systemDisk(map[string]any{"is_quick_import": false}), "IMG.0105", "is_quick_import"},
 		"quick is null":              {`{"is_quick_import":null,"name":"a"}`, "IMG.0105", "is_quick_import"},

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -15,15 +17,34 @@ import (
 // that may occur once must not occur twice; ones nobody asks for are ignored.
 type query struct {
 	values url.Values
+	asked  map[string]bool // names that were asked for
 	fault  error
 }
 
 func readQuery(r *http.Request) *query {
+	values, err := parseQuery(r)
+	return &query{values: values, asked: map[string]bool{}, fault: err}
+}
+
+// parseQuery reads a query of which every byte must be well-formed.
+func parseQuery(r *http.Request) (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return &query{fault: ims.Faultf(ims.CodeBadFormat, "the query is not well-formed")}
+		return nil, ims.Faultf(ims.CodeBadFormat, "the query is not well-formed: a %% needs two hexadecimal digits, a semicolon must be escaped")
 	}
-	return &query{values: values}
+	return values, nil
+}
+
+// rest are the names that nobody has asked for and that have a value, sorted.
+func (q *query) rest() []string {
+	var out []string
+	for name, v := range q.values {
+		if !q.asked[name] && slices.ContainsFunc(v, func(s string) bool { return s != "" }) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (q *query) refuse(format string, args ...any) {
@@ -35,6 +56,7 @@ func (q *query) refuse(format string, args ...any) {
 // all reads a parameter that may be repeated, and whose values may be joined by
 // commas.
 func (q *query) all(name string) []string {
+	q.asked[name] = true
 	var out []string
 	for _, v := range q.values[name] {
 		for part := range strings.SplitSeq(v, ",") {
@@ -53,6 +75,7 @@ func (q *query) all(name string) []string {
 
 // one reads a parameter that may occur once.
 func (q *query) one(name string) string {
+	q.asked[name] = true
 	switch v := q.values[name]; {
 	case len(v) == 0:
 		return ""
@@ -93,6 +116,24 @@ func (q *query) number(name string, absent, least, most int) int {
 		return absent
 	}
 	return n
+}
+
+// boolean reads true or false; nil when it is absent.
+func (q *query) boolean(name string) *bool {
+	v := q.choice(name, "true", "false")
+	if v == "" {
+		return nil
+	}
+	return new(v == "true")
+}
+
+// whole reads a number that a column of 32 bits can hold; nil when it is absent.
+func (q *query) whole(name string) *int {
+	n := q.number(name, -1, 0, math.MaxInt32)
+	if n < 0 {
+		return nil
+	}
+	return &n
 }
 
 // plainText reports whether s is text that a database takes: UTF-8 without control

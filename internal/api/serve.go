@@ -67,10 +67,15 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if found.route != nil && found.route.Public && !found.route.own && rec.status < http.StatusBadRequest {
 		level = slog.LevelDebug // probes come every few seconds
 	}
-	s.log.LogAttrs(r.Context(), level, "request",
+	line := []slog.Attr{
 		slog.String("method", clip(r.Method)), slog.String("route", pattern), slog.Int("status", rec.status),
 		slog.Float64("ms", float64(took.Microseconds())/1000), slog.Int64("bytes", rec.bytes),
-		slog.String("request_id", rec.Header().Get(requestIDHeader)), slog.String("project", rec.project), slog.String("code", string(rec.code)))
+		slog.String("request_id", rec.Header().Get(requestIDHeader)), slog.String("project", rec.project), slog.String("code", string(rec.code)),
+	}
+	if aborted {
+		line = append(line, slog.Bool("aborted", true))
+	}
+	s.log.LogAttrs(r.Context(), level, "request", line...)
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
@@ -145,6 +150,9 @@ func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if _, err := parseQuery(r); err != nil {
+		return err // on every route: none may take half of it
 	}
 	rec.Header().Set("Cache-Control", "no-store") // X-Auth-Token tells no cache that an answer is one caller's
 	c := &call{Request: r, w: rec, body: body}
