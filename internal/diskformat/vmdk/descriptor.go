@@ -147,8 +147,12 @@ func (d *descriptor) settings(seen map[string]string) error {
 			return corrupt("descriptor.parentCID", "it is %s; right is 8 hexadecimal digits", shown(v))
 		}
 		if id != noParent {
-			return unsupported("descriptor.parentCID", "it is %08x, so the file holds only what differs from a parent disk (%s); %s",
-				id, shown(seen["parentfilenamehint"]), deltaHelp)
+			parent := "which it does not name"
+			if hint := seen["parentfilenamehint"]; hint != "" {
+				parent = shown(hint)
+			}
+			return unsupported("descriptor.parentCID", "it is %08x, so the file holds only what differs from a parent disk, %s; %s",
+				id, parent, deltaHelp)
 		}
 	}
 	if v := seen["parentfilenamehint"]; v != "" {

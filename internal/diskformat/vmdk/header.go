@@ -59,8 +59,6 @@ const (
 // header is what counts of the header of a hosted sparse extent. All
 // positions and lengths are in bytes.
 type header struct {
-	version    uint32
-	flags      uint32
 	size       int64 // of the virtual disk's part
 	grain      int64
 	descOff    int64 // 0: there is no descriptor
@@ -85,22 +83,25 @@ func parseHeader(b []byte, size int64, where string) (*header, error) {
 	if string(b[:4]) != magicHosted {
 		return nil, corrupt(where+".magicNumber", "it is % x; right is %q", b[:4], magicHosted)
 	}
-	h := &header{version: le.Uint32(b[4:]), flags: le.Uint32(b[8:])}
-	if h.version < 1 || h.version > 3 {
-		return nil, unsupported(where+".version", "it is %d; 1 to 3 are read", h.version)
+	version, flags := le.Uint32(b[4:]), le.Uint32(b[8:])
+	if version < 1 || version > 3 {
+		return nil, unsupported(where+".version", "it is %d; 1 to 3 are read", version)
 	}
-	if rest := h.flags &^ flagsKnown; rest != 0 {
+	if rest := flags &^ flagsKnown; rest != 0 {
 		return nil, unsupported(where+".flags", "the bits %#x have no known meaning", rest)
 	}
-	if nl := string(b[73:77]); h.flags&flagNewlines != 0 && nl != "\n \r\n" {
+	if nl := string(b[73:77]); flags&flagNewlines != 0 && nl != "\n \r\n" {
 		return nil, corrupt(where+".newline characters",
 			"they are %q, right is %q: the file was sent as if it were text; send it again as binary", nl, "\n \r\n")
 	}
-	if err := h.parseCompression(le.Uint16(b[77:]), where); err != nil {
+	if err := checkCompression(flags, le.Uint16(b[77:]), where); err != nil {
 		return nil, err
 	}
-	h.zeroGrain = h.flags&flagZeroGrain != 0
-	h.unclean = b[72] != 0
+	h := &header{
+		compressed: flags&flagCompressed != 0,
+		zeroGrain:  flags&flagZeroGrain != 0,
+		unclean:    b[72] != 0,
+	}
 
 	capacity, grain := le.Uint64(b[12:]), le.Uint64(b[20:])
 	if capacity == 0 {
@@ -136,16 +137,16 @@ func parseHeader(b []byte, size int64, where string) (*header, error) {
 	return h, nil
 }
 
-// parseCompression checks that the three fields that speak of it agree.
-func (h *header) parseCompression(algorithm uint16, where string) error {
-	h.compressed = h.flags&flagCompressed != 0
+// checkCompression checks that the three fields that speak of it agree.
+func checkCompression(flags uint32, algorithm uint16, where string) error {
+	compressed := flags&flagCompressed != 0
 	switch {
 	case algorithm > 1:
 		return unsupported(where+".compressAlgorithm", "it is %d; 0 (none) and 1 (deflate) are read", algorithm)
-	case h.compressed != (algorithm == 1):
-		return corrupt(where+".compressAlgorithm", "it is %d, flags are %#x: one says compressed, the other not", algorithm, h.flags)
-	case h.compressed != (h.flags&flagMarkers != 0):
-		return unsupported(where+".flags", "they are %#x; compressed grains and markers are read together or not at all", h.flags)
+	case compressed != (algorithm == 1):
+		return corrupt(where+".compressAlgorithm", "it is %d, flags are %#x: one says compressed, the other not", algorithm, flags)
+	case compressed != (flags&flagMarkers != 0):
+		return unsupported(where+".flags", "they are %#x; compressed grains and markers are read together or not at all", flags)
 	}
 	return nil
 }
@@ -184,10 +185,8 @@ func parseFooter(b []byte, size int64, front *header) (*header, error) {
 	if h.gdAtEnd {
 		return nil, corrupt("footer.gdOffset", "it says that it is in the footer, which this is")
 	}
-	same := *h
-	same.gdOff, same.gdAtEnd, same.unclean = front.gdOff, front.gdAtEnd, front.unclean
-	if same != *front {
-		return nil, corrupt("footer", "it differs from the header in more than gdOffset")
+	if h.size != front.size || h.grain != front.grain || h.compressed != front.compressed || h.zeroGrain != front.zeroGrain {
+		return nil, corrupt("footer", "it says another capacity, grainSize or flags than the header")
 	}
 	return h, nil
 }
