@@ -2,7 +2,6 @@ package s3face
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -18,25 +18,21 @@ import (
 const (
 	headerTimeout = 30 * time.Second // from a request's first byte to its header's last
 	idleTimeout   = 2 * time.Minute  // between requests
-	stallTimeout  = 2 * time.Minute  // between two bytes of a body, either way
 	maxHeader     = 16 << 10         // versitygw takes 8 KiB
-	// maxDocument bounds every body that is no object's: the XML of a deletion
-	// of 1000 keys, or of a completion of 10,000 parts, has less.
-	maxDocument = 4 << 20
 )
 
 // front is the HTTP server before the gateway. It passes requests on as they
 // came, since they are signed: method, path, query, host, headers.
 type front struct {
-	server  *http.Server
-	proxied *http.Transport
+	server *http.Server
 }
 
 func newFront(cfg Config, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *front {
 	transport := &http.Transport{
-		DialContext:           dial,
-		MaxIdleConnsPerHost:   maxRequests,
-		IdleConnTimeout:       idleTimeout,
+		DialContext: dial,
+		// One connection for each request: of one that the gateway answers
+		// before its body's end, it takes the rest for the next request.
+		DisableKeepAlives:     true,
 		DisableCompression:    true,
 		ExpectContinueTimeout: time.Second,
 	}
@@ -56,48 +52,39 @@ func newFront(cfg Config, dial func(ctx context.Context, network, addr string) (
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			var tooLarge *http.MaxBytesError
-			switch {
-			case errors.As(err, &tooLarge):
-				writeError(w, http.StatusRequestEntityTooLarge, "EntityTooLarge", "The request's body is larger than its kind may be.")
-			case r.Context().Err() != nil: // nobody is left to be told
-			default:
-				cfg.Logger.Warn("S3 request failed", "method", r.Method, "path", shortPath(r), "error", err)
-				writeError(w, http.StatusServiceUnavailable, "ServiceUnavailable", "The request could not be carried out now. Try again.")
+			if r.Context().Err() != nil {
+				panic(http.ErrAbortHandler) // nobody is left to be told; and no answer at all would be a 200
 			}
+			cfg.Logger.Warn("S3 request failed", "method", r.Method, "path", shortPath(r), "error", err)
+			writeError(w, http.StatusServiceUnavailable, "ServiceUnavailable", "The request could not be carried out now. Try again.")
 		},
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		out := &watchedWriter{ResponseWriter: w, control: http.NewResponseController(w)}
-		_ = out.control.SetWriteDeadline(time.Time{}) // of the request before
-		defer out.giveTime()
-		// What this side cannot read, the gateway may read in a way of its own.
-		query, err := url.ParseQuery(r.URL.RawQuery)
-		if err != nil {
-			writeError(out, http.StatusBadRequest, "InvalidURI", "The request's query is not well formed.")
-			return
-		}
-		if namesBadUpload(query) {
-			writeError(out, http.StatusNotFound, "NoSuchUpload", "There is no multipart upload with this id.")
-			return
-		}
+		control := http.NewResponseController(w)
+		body := watch(r, control)
+		out := &watchedWriter{ResponseWriter: w, control: control, body: body, last: r.ContentLength < 0}
+		_ = control.SetWriteDeadline(time.Time{}) // of the request before
+		in := *r                                  // the server looks at its own request's body afterwards
 		if r.ContentLength != 0 {
-			if !carriesObject(r) {
-				if r.ContentLength > maxDocument {
-					writeError(w, http.StatusRequestEntityTooLarge, "EntityTooLarge", "The request's body is larger than its kind may be.")
-					return
-				}
-				r.Body = http.MaxBytesReader(w, r.Body, maxDocument)
-			}
-			r.Body = &watchedBody{r.Body, out.control}
+			in.Body = body
 		}
-		proxy.ServeHTTP(out, r)
+		if err := measure(&in); err != nil {
+			cfg.Logger.Warn("S3 request failed", "method", r.Method, "path", shortPath(r), "error", err)
+			writeError(out, http.StatusBadRequest, "IncompleteBody", "The request's body could not be read.")
+		} else if !refuse(out, &in) {
+			proxy.ServeHTTP(out, &in)
+		}
+		if body.left.Load() != 0 {
+			out.giveTime()
+			_ = control.Flush() // or there is nobody to answer
+			body.drain(r.Header.Get("Expect") != "")
+		}
+		out.giveTime()
 		cfg.Logger.Debug("S3 request", "method", r.Method, "path", shortPath(r), "from", r.RemoteAddr,
 			"status", out.status, "took", time.Since(start))
 	})
 	return &front{
-		proxied: transport,
 		server: &http.Server{
 			Handler:           handler,
 			ReadHeaderTimeout: headerTimeout,
@@ -106,6 +93,25 @@ func newFront(cfg Config, dial func(ctx context.Context, network, addr string) (
 			ErrorLog:          errorLog,
 		},
 	}
+}
+
+// refuse answers the requests that the gateway must not see.
+func refuse(w http.ResponseWriter, r *http.Request) bool {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	status, tooLarge := bodyTooLarge(r)
+	switch {
+	case err != nil: // what this side cannot read, the gateway may read in a way of its own
+		writeError(w, http.StatusBadRequest, "InvalidURI", "The request's query is not well formed.")
+	case namesBadUpload(query):
+		writeError(w, http.StatusNotFound, "NoSuchUpload", "There is no multipart upload with this id.")
+	case r.ContentLength < 0: // the gateway does not look for the end of chunks
+		writeError(w, http.StatusLengthRequired, "MissingContentLength", "The request's body needs a Content-Length.")
+	case tooLarge:
+		writeError(w, status, "EntityTooLarge", "The request's body is larger than its kind may be.")
+	default:
+		return false
+	}
+	return true
 }
 
 // shortPath is a request's path for the log. The query stays out of it: that of
@@ -146,51 +152,12 @@ func cutBucket(path string) (bucket, key string, ok bool) {
 
 // writeError answers in S3's form.
 func writeError(w http.ResponseWriter, status int, code, message string) {
+	answer := `<?xml version="1.0" encoding="UTF-8"?>` + "\n<Error><Code>" + code + "</Code><Message>" + message + "</Message></Error>"
 	w.Header().Set("Content-Type", "application/xml")
-	w.Header().Set("Connection", "close") // the rest of the body is not waited for
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?>`+"\n<Error><Code>"+code+"</Code><Message>"+message+"</Message></Error>")
+	_, _ = io.WriteString(w, answer) // of HEAD, the server drops it
 }
-
-// watchedBody gives each read of a request's body its own time.
-type watchedBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	_ = b.control.SetReadDeadline(time.Now().Add(stallTimeout)) // HTTP/1 connections have deadlines
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		_ = b.control.SetReadDeadline(time.Time{}) // an answer may take its time
-	}
-	return n, err
-}
-
-// watchedWriter gives each write of a response its own time.
-type watchedWriter struct {
-	http.ResponseWriter
-	control *http.ResponseController
-	status  int
-}
-
-func (w *watchedWriter) WriteHeader(status int) {
-	if w.status == 0 || w.status < 200 {
-		w.status = status
-	}
-	w.giveTime()
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *watchedWriter) Write(p []byte) (int, error) {
-	w.giveTime()
-	return w.ResponseWriter.Write(p)
-}
-
-func (w *watchedWriter) giveTime() { _ = w.control.SetWriteDeadline(time.Now().Add(stallTimeout)) }
-
-// Unwrap lets the proxy flush.
-func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 type bufferPool struct{ *sync.Pool }
 

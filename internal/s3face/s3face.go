@@ -191,7 +191,6 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, gw.stop(), os.Chdir(before)) }()
 
 	front := newFront(cfg, gw.dial)
-	defer front.proxied.CloseIdleConnections()
 	listener := limitListener(cfg.Listener, maxConnections)
 	if tlsConfig != nil {
 		listener = tls.NewListener(listener, tlsConfig)
@@ -261,7 +260,7 @@ func startGateway(cfg Config) (*gateway, error) {
 	g.server, err = s3api.New(be,
 		middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()},
 		cfg.Region, accounts{cfg.Accounts}, nil, nil, nil, nil,
-		s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithDisableACL(), s3api.WithMpMaxParts(maxParts),
+		s3api.WithQuiet(), s3api.WithDisableACL(), s3api.WithMpMaxParts(maxParts),
 		s3api.WithConcurrencyLimiter(maxConnections, maxRequests), s3api.WithSocketPerm(0o600),
 		s3api.WithOnListen(func() { close(ready) }))
 	if err != nil {
@@ -281,7 +280,11 @@ func startGateway(cfg Config) (*gateway, error) {
 }
 
 func (g *gateway) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "unix", g.path)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", g.path)
+	if err != nil {
+		return nil, err
+	}
+	return patientConn{conn}, nil
 }
 
 // stop ends the gateway. The front has ended before, so nothing is under way.
