@@ -264,6 +264,7 @@ func (s *Service) wire() error {
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
 		Disks:    disks{s.store}, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
+		Damaged:     blockdev.Damaged,
 		Ready:       s.ready, Registry: registry, Logger: s.log,
 	})
 	if err != nil {

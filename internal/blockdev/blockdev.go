@@ -21,6 +21,13 @@ import (
 // ErrChecksum means that an image's bytes are not those that were imported.
 var ErrChecksum = errors.New("checksum mismatch")
 
+// Damaged reports whether an error of a Device says that the image's data is not what
+// was imported any more: another try won't help.
+func Damaged(err error) bool {
+	return errors.Is(err, ErrChecksum) || errors.Is(err, objectstore.ErrChanged) || errors.Is(err, objectstore.ErrNotFound) ||
+		errors.Is(err, diskformat.ErrCorrupt) || errors.Is(err, diskformat.ErrIncomplete)
+}
+
 // Device is an image as a disk. It may be used by many goroutines at once.
 type Device struct {
 	disk io.ReaderAt

@@ -180,8 +180,8 @@ func TestDamageIsAnError(t *testing.T) {
 			if err == nil {
 				_, err = io.Copy(io.Discard, io.NewSectionReader(d, 0, int64(len(disk))))
 			}
-			if err == nil {
-				t.Error("damaged bytes were read without an error")
+			if !Damaged(err) {
+				t.Errorf("damaged bytes were read with error %v, want one that says so", err)
 			}
 		})
 	}
