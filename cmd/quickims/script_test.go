@@ -38,6 +38,8 @@ func TestScripts(t *testing.T) {
 			"largest": largest,
 			"poke":    poke,
 			"serve":   serve,
+			"cut":     cut,
+			"passed":  passed,
 		},
 	})
 }

@@ -24,7 +24,8 @@ import (
 // ImportCmd makes an image of a disk file.
 type ImportCmd struct {
 	serverFlags
-	Source            string   `arg:"" name:"source" help:"A local RAW or ZVHD2 file, which is uploaded first, or bucket:key of one that is there already."`
+	inputFlags
+	Source            string   `arg:"" name:"source" help:"A local disk file, which is uploaded first, or bucket:key of a RAW or ZVHD2 file that is there already."`
 	Name              string   `required:"" help:"The image's name."`
 	OSVersion         string   `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as GET /v1/cloudimages/os_version lists them. Not for a data disk."`
 	MinDisk           *int64   `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
@@ -36,15 +37,18 @@ type ImportCmd struct {
 	Firmware          string   `enum:",bios,uefi" default:"" placeholder:"FIRMWARE" help:"bios or uefi. Default: bios, for arm uefi."`
 	EnterpriseProject string   `placeholder:"ID" help:"Enterprise project of the image. Default: 0."`
 	Bucket            string   `help:"Bucket that a local file is uploaded to; made if it is not there. Default: images-PROJECT_ID."`
+	Convert           bool     `help:"Upload a local RAW file as ZVHD2, which is made on the way; other formats are always converted."`
+	Restart           bool     `help:"Begin the upload anew: throw away what an earlier one, which did not come to its end, left in the store."`
 	NoWait            bool     `help:"Do not wait for the job's end: print its id."`
 }
 
 // Help shows the command's use.
 func (ImportCmd) Help() string {
-	return `A local file is uploaded over S3, under its own name; with a RAW file goes its .mf, which is checked first or made if there is none. What the service would refuse is found out before the upload as far as can be.
+	return `A local file is uploaded over S3, under its own name. With a RAW file goes its .mf, which is checked first or made if there is none. A file of another format (qcow2, VMDK, VHD, VHDX, VDI, ZVHD), or RAW with --convert, becomes ZVHD2 on the way, without a file in between. What the service would refuse is found out before the upload as far as can be. A large upload as it is that was cut goes on when the same command is run again; one with conversion leaves nothing behind and begins anew.
 
 Examples:
 
+    quickims import debian.qcow2 --name web --os-version "Debian GNU/Linux 12.0.0 64bit"
     quickims import disk.raw --name web --os-version "Debian GNU/Linux 12.0.0 64bit"
     quickims import images:disk.zvhd2 --name web --os-version "Debian GNU/Linux 12.0.0 64bit" --min-disk 10 --tag role=web
     quickims import data.zvhd2 --name data --type DataImage
@@ -167,8 +171,11 @@ func (c *ImportCmd) isLocal() bool {
 // find settles an import of an object. What min_disk must be at least is read from
 // the object if it was not said.
 func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) (objectName, error) {
-	if c.Bucket != "" {
+	switch {
+	case c.Bucket != "":
 		return objectName{}, usagef("--bucket goes with a local file alone; %s names its bucket", c.Source)
+	case c.Convert || c.Restart || c.inputFlags != (inputFlags{}):
+		return objectName{}, usagef("--convert, --restart, --format and --allow-backing go with a local file alone; %s is in the store already", c.Source)
 	}
 	from, err := parseObject(c.Source)
 	if err != nil || r.MinDisk != nil {
@@ -212,66 +219,74 @@ func leastDisk(file io.ReaderAt, size int64, format diskformat.Format) (*int64, 
 	return ptr(minDisk(size)), nil
 }
 
-// bring checks a local file and what is asked of it, then uploads it and, for a RAW
-// file, its bitmap.
+// bring checks a local file and what is asked of it, then uploads it: as it is, with
+// its bitmap if it is RAW, or converted.
 func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Client, r *ims.ImportRequest) (to objectName, uploaded []string, err error) {
-	src, err := openSource(c.Source)
+	d, err := c.openDisk(c.Source)
 	if err != nil {
 		return to, nil, err
 	}
-	defer src.Close()
-	if src.format != diskformat.Raw && src.format != diskformat.ZVHD2 {
-		return to, nil, src.otherFormat()
-	}
-	if err := src.wholeSectors(); err != nil {
+	defer d.Close()
+	if err := d.wholeSectors(); err != nil {
 		return to, nil, err
 	}
-	least, err := leastDisk(src.File, src.size, src.format)
-	if err != nil {
-		return to, nil, fmt.Errorf("read %s: %w", src.path, err)
-	}
+	converted := d.Disk.Format != diskformat.ZVHD2 && (c.Convert || d.Disk.Format != diskformat.Raw)
+	least := minDisk(d.OrigSize)
 	if r.MinDisk == nil {
-		r.MinDisk = least
+		r.MinDisk = &least
 	}
-	if to, err = c.destination(service.ProjectID()); err != nil {
+	if to, err = c.destination(service.ProjectID(), converted); err != nil {
 		return to, nil, err
 	}
 	store, err := c.store(s)
 	if err != nil {
 		return to, nil, err
 	}
-	if err := precheck(ctx, service, src, r, to, *least); err != nil {
+	if err := precheck(ctx, service, d, r, to, least); err != nil {
 		return to, nil, fmt.Errorf("import %s: %w", c.Source, interrupted(ctx, err))
 	}
-	c.adviseFirmware(s, src)
+	c.adviseFirmware(s, d)
+	if converted {
+		if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
+			return to, nil, err
+		}
+		_, err := s.uploadConverted(ctx, store, d, to, c.Restart)
+		return to, []string{to.String()}, err
+	}
+	uploaded, err = c.bringAsIs(ctx, s, store, d.source, to)
+	return to, uploaded, err
+}
+
+// bringAsIs uploads a RAW or ZVHD2 file, a RAW one with its bitmap.
+func (c *ImportCmd) bringAsIs(ctx context.Context, s *session, store *client.Store, src *source, to objectName) (uploaded []string, err error) {
 	if err := adviseConvert(s, src); err != nil {
-		return to, nil, fmt.Errorf("read %s: %w", src.path, plain(err))
+		return nil, fmt.Errorf("read %s: %w", src.path, plain(err))
 	}
 	var mf []byte
 	if src.format == diskformat.Raw {
 		if mf, err = s.mfOf(ctx, src); err != nil {
-			return to, nil, err
+			return nil, err
 		}
 	}
 	if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
-		return to, nil, err
+		return nil, err
 	}
-	if _, err := s.upload(ctx, store, src, to); err != nil {
-		return to, nil, err
+	if _, err := s.upload(ctx, store, src, to, c.Restart); err != nil {
+		return nil, err
 	}
 	uploaded = []string{to.String()}
 	if mf != nil {
 		beside := objectName{to.bucket, ims.BitmapKey(to.key)}
 		if _, err := store.Put(ctx, beside.bucket, beside.key, bytes.NewReader(mf), int64(len(mf)), nil); err != nil {
-			return to, nil, fmt.Errorf("upload the bitmap to %s: %w", beside, interrupted(ctx, err))
+			return nil, fmt.Errorf("upload the bitmap to %s: %w", beside, interrupted(ctx, err))
 		}
 		uploaded = append(uploaded, beside.String())
 	}
-	return to, uploaded, nil
+	return uploaded, nil
 }
 
 // destination is where a local file is uploaded to.
-func (c *ImportCmd) destination(projectID string) (objectName, error) {
+func (c *ImportCmd) destination(projectID string, converted bool) (objectName, error) {
 	to := objectName{bucket: c.Bucket}
 	if to.bucket == "" {
 		to.bucket = "images-" + strings.ToLower(projectID)
@@ -279,19 +294,23 @@ func (c *ImportCmd) destination(projectID string) (objectName, error) {
 			return to, usagef("--bucket is wanted: the project's id %q makes no name of a bucket", projectID)
 		}
 	}
+	name := filepath.Base(c.Source)
+	if converted {
+		name = strings.TrimSuffix(name, filepath.Ext(name)) + "." + string(diskformat.ZVHD2)
+	}
 	// The service takes no spaces in a source's name.
 	to.key = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return '_'
 		}
 		return r
-	}, filepath.Base(c.Source))
+	}, name)
 	return parseObject(to.String())
 }
 
 // precheck asks of the service what it takes to know whether it would accept the
 // import, and goes through the service's own rules, all before the upload.
-func precheck(ctx context.Context, service *client.Client, src *source, r *ims.ImportRequest, to objectName, least int64) error {
+func precheck(ctx context.Context, service *client.Client, d *diskFile, r *ims.ImportRequest, to objectName, least int64) error {
 	used, quota, err := service.Quota(ctx)
 	if err != nil {
 		return err
@@ -311,28 +330,21 @@ func precheck(ctx context.Context, service *client.Client, src *source, r *ims.I
 	if *r.MinDisk < least {
 		return ims.Faultf(ims.CodeDiskSize, "min_disk is %d GiB, the disk in the file has %d GiB", *r.MinDisk, least)
 	}
-	if src.size > ims.MaxFileSize {
-		return ims.Faultf(ims.CodeFileTooBig, "the file has %s, at most %s are allowed", size(src.size), size(ims.MaxFileSize))
+	if d.Disk.Format == diskformat.Raw || d.Disk.Format == diskformat.ZVHD2 {
+		if d.source.size > ims.MaxFileSize {
+			return ims.Faultf(ims.CodeFileTooBig, "the file has %s, at most %s are allowed", size(d.source.size), size(ims.MaxFileSize))
+		}
 	}
 	return nil
 }
 
 // adviseFirmware speaks up when the disk looks as if it boots with UEFI alone and
 // the image would boot with BIOS.
-func (c *ImportCmd) adviseFirmware(s *session, src *source) {
+func (c *ImportCmd) adviseFirmware(s *session, d *diskFile) {
 	if c.Firmware != "" || c.Architecture == ims.ArchARM || c.Type == string(ims.EnvData) {
 		return
 	}
-	var disk io.ReaderAt = src.File
-	size := src.size
-	if src.format == diskformat.ZVHD2 {
-		z, err := zvhd2.Open(src.File, src.size)
-		if err != nil {
-			return // it was opened before; the upload will tell
-		}
-		disk, size = z, z.OrigSize()
-	}
-	hints, err := diskformat.ReadHints(disk, size)
+	hints, err := diskformat.ReadHints(d, d.OrigSize)
 	if err == nil && hints.EFISystem && !hints.BIOSBoot {
 		s.note("the disk has an EFI system partition and nothing to boot from with BIOS: --firmware uefi may be what you want")
 	}
@@ -345,7 +357,7 @@ func adviseConvert(s *session, src *source) error {
 	}
 	stored, err := src.stored()
 	if err == nil && stored < src.size/4 {
-		s.note("%s of %s are holes, which are uploaded too; \"quickims convert\" makes ZVHD2 of it, which leaves them out",
+		s.note("%s of %s are holes, which are uploaded too; --convert leaves them out",
 			size(src.size-stored), size(src.size))
 	}
 	return err

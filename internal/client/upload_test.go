@@ -64,12 +64,17 @@ func TestAnUploadGoesOnAfterACut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var taken sync.WaitGroup
+	taken.Add(3)
 	g.Use(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if isPart(r) && r.URL.Query().Get("partNumber") > "3" {
+				taken.Wait()
 				panic(http.ErrAbortHandler)
 			}
 			next.ServeHTTP(w, r)
+			w.(http.Flusher).Flush()
+			taken.Done()
 		})
 	})
 	if err := first.Send(t.Context(), nil); err == nil {
@@ -350,7 +355,7 @@ func TestAWriterThatFailsLeavesNothing(t *testing.T) {
 	})
 	go func() { <-blocked; cancel(stop) }()
 	w := s.NewWriter(ctx, bucket, "k", WriterOptions{MaxSize: 1 << 40})
-	w.partSize = leastPart // as if little was to come
+	w.partSize = leastPart // as if little was to come, but with the memory for much
 	var err error
 	for range 1000 {
 		if _, err = w.Write(data); err != nil {

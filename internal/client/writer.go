@@ -16,15 +16,15 @@ const (
 	chunkSize = 1 << 20
 	// maxHeld is the most that a Writer holds, in bytes: the part that is being
 	// filled and those on their way. It is more than the largest part, that of an
-	// object of 1 TiB, and so that the next one begins to fill meanwhile.
-	maxHeld = 128 << 20
+	// object of little more than 1 TiB, 107 MiB.
+	maxHeld = 112 << 20
 )
 
 // errWriterDone is what a Writer answers that was committed or cancelled.
 var errWriterDone = errors.New("the upload has ended")
 
 // Writer uploads what is written to it, as it comes: parts are sent, several at
-// once, while the next is filled, and Write waits when 128 MiB are held. Nothing is
+// once, while the next is filled, and Write waits when as much is held as Held says. Nothing is
 // there under the key before Commit has returned nil. It is for one goroutine.
 //
 // The parts can't be told again from what comes in, so an upload that was cut can't
@@ -66,12 +66,16 @@ type WriterOptions struct {
 func (s *Store) NewWriter(ctx context.Context, bucket, key string, opts WriterOptions) *Writer {
 	w := &Writer{s: s, bucket: bucket, key: key, opts: opts, partSize: min(partSize(opts.MaxSize), maxHeld), slots: make(chan struct{}, senders)}
 	w.ctx, w.stop = context.WithCancelCause(ctx)
-	w.chunks = make(chan []byte, maxHeld/chunkSize)
+	w.chunks = make(chan []byte, w.Held()/chunkSize)
 	for range cap(w.chunks) {
 		w.chunks <- nil
 	}
 	return w
 }
+
+// Held is the most that the Writer holds in memory, in bytes: at most 112 MiB, and
+// less if the parts are small.
+func (w *Writer) Held() int64 { return min(maxHeld, (senders+1)*w.partSize) }
 
 // Write takes p in. An error is that of the upload, whatever part of it failed.
 func (w *Writer) Write(p []byte) (int, error) {
