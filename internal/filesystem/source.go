@@ -127,3 +127,7 @@ func (m *meter) fetch(p []byte, at int64) error {
 	}
 	return fmt.Errorf("reading bytes %d to %d of the disk: %w", at, at+int64(len(p)), err)
 }
+
+// Disk is the whole disk as an [io.ReaderAt], outside the budget, for code that
+// has limits of its own.
+func (m *meter) Disk() io.ReaderAt { return m.disk }

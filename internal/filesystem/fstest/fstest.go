@@ -53,20 +53,25 @@ func Run(t testing.TB, stdin, tool string, args ...string) string {
 	return string(out)
 }
 
-// Blank makes a file of zeros, in memory where that is possible: the tools make
+// Dir is like t.TempDir, but in memory where that is possible: the tools make
 // every volume durable, which no test needs.
-func Blank(t testing.TB, size int64) string {
+func Dir(t testing.TB) string {
 	t.Helper()
 	const memory = "/dev/shm"
-	dir := t.TempDir()
 	var st unix.Statfs_t
 	if unix.Statfs(memory, &st) == nil && int64(st.Bavail)*st.Bsize > 1<<30 {
-		if d, err := os.MkdirTemp(memory, "quickims-test-"); err == nil {
-			t.Cleanup(func() { _ = os.RemoveAll(d) })
-			dir = d
+		if dir, err := os.MkdirTemp(memory, "quickims-test-"); err == nil {
+			t.Cleanup(func() { _ = os.RemoveAll(dir) })
+			return dir
 		}
 	}
-	f, err := os.CreateTemp(dir, "disk")
+	return t.TempDir()
+}
+
+// Blank makes a file of zeros.
+func Blank(t testing.TB, size int64) string {
+	t.Helper()
+	f, err := os.CreateTemp(Dir(t), "disk")
 	if err == nil {
 		err = errors.Join(f.Truncate(size), f.Close())
 	}
@@ -161,7 +166,7 @@ func Source(t testing.TB, name string, budget int64) *filesystem.Source {
 // of many holes.
 func Folder(t testing.TB, seed uint64, longest int, sparse bool) string {
 	t.Helper()
-	root := t.TempDir()
+	root := Dir(t)
 	rnd := rand.New(rand.NewPCG(seed, seed))
 	write := func(name string, size int) {
 		t.Helper()

@@ -1,0 +1,284 @@
+package diskcheck_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/quickims/quickims/internal/diskcheck"
+)
+
+const debianKernel = "6.1.0-18-cloud-amd64"
+
+// debian is a disk shaped like Debian's cloud images: GPT, both boot modes, one
+// ext4, everything in order.
+func debian() *system {
+	return &system{
+		label: "gpt", code: "\xeb\x63\x90 boot.img of GRUB",
+		parts: []part{
+			{kind: "21686148-6449-6E6F-744E-656564454649", name: "bios", size: mib, raw: []byte("core.img of GRUB")},
+			{kind: "U", name: "esp", size: 4 * mib, fs: "vfat", uuid: espUUID, files: files{
+				"EFI/BOOT/BOOTX64.EFI": efi(machineX64), "EFI/BOOT/fbx64.efi": efi(machineX64),
+				"EFI/debian/shimx64.efi": efi(machineX64), "EFI/debian/grubx64.efi": efi(machineX64),
+				"EFI/debian/grub.cfg": "search.fs_uuid " + rootUUID + " root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n",
+			}},
+			{kind: "L", name: "root", size: 16 * mib, fs: "ext4", uuid: rootUUID, files: debianFiles()},
+		},
+	}
+}
+
+func debianFiles() files {
+	return files{
+		"bin": "-> usr/bin", "sbin": "-> usr/sbin", "lib": "-> usr/lib", "boot/efi/": "", "proc/": "", "etc/ssh/sshd_config": "",
+		"usr/bin/dash": elf(2, elfX64), "usr/bin/sh": "-> dash", "usr/bin/cloud-init": "#!/usr/bin/python3\n", "usr/sbin/init": "-> ../lib/systemd/systemd",
+		"etc/os-release":     "-> ../usr/lib/os-release",
+		"usr/lib/os-release": "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nVERSION=\"12 (bookworm)\"\nID=debian\n",
+		"etc/debian_version": "12.5\n",
+		"etc/fstab":          "# /etc/fstab\nUUID=" + rootUUID + " / ext4 rw,discard,errors=remount-ro 0 1\nUUID=" + espUUID + " /boot/efi vfat defaults 0 0\ntmpfs /tmp tmpfs defaults 0 0\n/dev/sr0 /media/cdrom0 udf,iso9660 user,noauto 0 0\n",
+		"etc/default/grub":   "GRUB_DEFAULT=0\n#GRUB_DISABLE_LINUX_UUID=true\nGRUB_CMDLINE_LINUX=\"console=ttyS0\"\n",
+		"boot/grub/grub.cfg": "set default=\"0\"\nmenuentry 'Debian GNU/Linux' --class debian {\n\tsearch --no-floppy --fs-uuid --set=root " + rootUUID +
+			"\n\tlinux\t/boot/vmlinuz-" + debianKernel + " root=UUID=" + rootUUID + " ro console=ttyS0\n\tinitrd\t/boot/initrd.img-" + debianKernel + "\n}\n",
+		"boot/vmlinuz-" + debianKernel:                         "kernel",
+		"boot/config-" + debianKernel:                          "# Linux\nCONFIG_VIRTIO_BLK=m\nCONFIG_VIRTIO_PCI=m\nCONFIG_SCSI_VIRTIO=m\n",
+		"boot/initrd.img-" + debianKernel:                      string(append(microcode(), withZstd(initrd(debianKernel, ""))...)),
+		"usr/lib/modules/" + debianKernel + "/modules.dep":     modulesDep(""),
+		"usr/lib/modules/" + debianKernel + "/modules.order":   "",
+		"usr/lib/modules/" + debianKernel + "/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
+		"etc/cloud/cloud.cfg":                                  "disable_root: true\nssh_deletekeys: true\n",
+		"etc/cloud/cloud.cfg.d/90_dpkg.cfg":                    "# to update this file, run dpkg-reconfigure cloud-init\ndatasource_list: [ NoCloud, ConfigDrive, OpenStack, DataSourceEc2, None ]\n",
+		"etc/netplan/90-default.yaml":                          "network:\n    version: 2\n    ethernets:\n        all-en:\n            match:\n                name: en*\n            dhcp4: true\n            dhcp6: true\n        all-eth:\n            match:\n                name: eth*\n            dhcp4: true\n",
+		"etc/machine-id":                                       "",
+		"etc/passwd":                                           "root:x:0:0::/root:/bin/bash\n",
+		"etc/udev/rules.d/75-cloud-ifupdown.rules":             "SUBSYSTEM==\"net\", ACTION==\"add\"\n",
+	}
+}
+
+// TestDebian: a disk that is ready has nothing but good findings, and says what to
+// write into the request.
+func TestDebian(t *testing.T) {
+	t.Parallel()
+	r := check(t, debian())
+	if r.Worst() != diskcheck.OK || !r.Ready() {
+		t.Errorf("it is not ready:\n%s", show(r))
+	}
+	if r.OSType != "Linux" || r.OSVersion != "Debian GNU/Linux 12.0.0 64bit" || r.Architecture != "x86" || r.Firmware != "bios" || r.Table != "gpt" || r.OSName != "Debian GNU/Linux 12 (bookworm)" {
+		t.Errorf("the request would be %q %q %q %q on %s, for %q", r.OSType, r.OSVersion, r.Architecture, r.Firmware, r.Table, r.OSName)
+	}
+	for _, id := range diskcheck.IDs() {
+		if n := len(find(r, id)); n == 0 && id != diskcheck.Swap || n > 1 {
+			t.Errorf("%s has %d findings", id, n)
+		}
+	}
+	for _, f := range r.Findings {
+		if f.Found == "" || f.Why == "" || (f.Fix != "") != (f.Severity != diskcheck.OK) {
+			t.Errorf("the finding says too little or too much: %+v", f)
+		}
+	}
+	want := []diskcheck.Partition{
+		{Number: 1, Start: mib, Size: mib, Type: "21686148-6449-6e6f-744e-656564454649", Name: "bios", UUID: "00000000-0000-4000-8000-000000000001"},
+		{Number: 2, Start: 2 * mib, Size: 4 * mib, Type: "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", Name: "esp", UUID: "00000000-0000-4000-8000-000000000002", Content: "vfat", FSUUID: espUUID, Mount: "/boot/efi"},
+		{Number: 3, Start: 6 * mib, Size: 16 * mib, Type: "0fc63daf-8483-4772-8e79-3d69d8477de4", Name: "root", UUID: "00000000-0000-4000-8000-000000000003", Content: "ext4", FSUUID: rootUUID, Mount: "/"},
+	}
+	if len(r.Partitions) != len(want) {
+		t.Fatalf("the partitions are %+v", r.Partitions)
+	}
+	for i, p := range want {
+		if r.Partitions[i] != p {
+			t.Errorf("partition %d is %+v,\nwant %+v", i+1, r.Partitions[i], p)
+		}
+	}
+}
+
+func find(r diskcheck.Report, id diskcheck.ID) (list []diskcheck.Finding) {
+	for _, f := range r.Findings {
+		if f.ID == id {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// defects are what can be wrong with Debian's disk, one at a time, and the
+// finding that must come of it. All other findings must stay good, but for those
+// in also.
+var defects = []struct {
+	name   string
+	change func(t *testing.T, s *system)
+	id     diskcheck.ID
+	want   diskcheck.Severity
+	found  string // words of the finding
+	also   []diskcheck.ID
+}{
+	{"no boot loader at all", func(t *testing.T, s *system) {
+		s.code = ""
+		s.esp().drop(t, "EFI/")
+		s.esp()["empty"] = ""
+	}, diskcheck.BootMode, diskcheck.Error, "no boot loader", []diskcheck.ID{diskcheck.EFIBootFile}},
+	{"an ESP without the standard name, UEFI alone", func(t *testing.T, s *system) {
+		s.code = ""
+		s.esp().drop(t, "EFI/BOOT")
+	}, diskcheck.EFIBootFile, diskcheck.Error, "EFI/debian/grubx64.efi", nil},
+	{"an ESP without the standard name, BIOS too", func(t *testing.T, s *system) { s.esp().drop(t, "EFI/BOOT") },
+		diskcheck.EFIBootFile, diskcheck.Warning, "EFI/debian/shimx64.efi", nil},
+	{"an ESP without a boot loader, BIOS too", func(t *testing.T, s *system) {
+		s.esp().drop(t, "EFI/")
+		s.esp()["empty"] = ""
+	}, diskcheck.EFIBootFile, diskcheck.Warning, "BIOS alone", nil},
+	{"the boot loader of another processor", func(_ *testing.T, s *system) {
+		s.esp()["EFI/BOOT/BOOTX64.EFI"] = efi(machineAA64)
+		s.esp()["EFI/debian/shimx64.efi"], s.esp()["EFI/debian/grubx64.efi"] = efi(machineAA64), efi(machineAA64)
+	}, diskcheck.Architecture, diskcheck.Error, "boot loader is for arm", nil},
+	{"a processor that no machine has", func(_ *testing.T, s *system) { s.root()["usr/bin/dash"] = elf(2, 243) },
+		diskcheck.Architecture, diskcheck.Error, "/bin/sh is for RISC-V", nil},
+	{"no system", func(_ *testing.T, s *system) { s.part("root").files = files{"data/file": "x"} },
+		diskcheck.RootFilesystem, diskcheck.Error, "no file system of the disk holds a system", []diskcheck.ID{
+			diskcheck.OSVersion, diskcheck.Fstab, diskcheck.BootConfig, diskcheck.Kernel, diskcheck.CloudInit, diskcheck.Network, diskcheck.SSHHostKeys, diskcheck.MachineID,
+		}},
+	{"not unmounted", func(_ *testing.T, s *system) { s.part("root").poke = func(b []byte) { b[1024+0x60] |= 4 } },
+		diskcheck.Clean, diskcheck.Warning, "was not unmounted", nil},
+	{"an unknown distribution", func(_ *testing.T, s *system) {
+		s.root()["usr/lib/os-release"] = "ID=slackware\nVERSION_ID=15.0\nPRETTY_NAME=\"Slackware 15.0\"\n"
+	},
+		diskcheck.OSVersion, diskcheck.Warning, "\"Other_Linux (64_bit)\"", nil},
+	{"no os-release", func(t *testing.T, s *system) { s.root().drop(t, "usr/lib/os-release") },
+		diskcheck.OSVersion, diskcheck.Unknown, "Other_Linux", nil},
+	{"root by device name", func(t *testing.T, s *system) { s.root().replace(t, "etc/fstab", "UUID="+rootUUID, "/dev/sda3") },
+		diskcheck.Fstab, diskcheck.Error, "/dev/sda3 for / goes by device name", nil},
+	{"root by a name of virtio", func(t *testing.T, s *system) { s.root().replace(t, "etc/fstab", "UUID="+rootUUID, "/dev/vda3") },
+		diskcheck.Fstab, diskcheck.Warning, "/dev/vda3 for / goes by device name", nil},
+	{"root by hardware", func(t *testing.T, s *system) {
+		s.root().replace(t, "etc/fstab", "UUID="+rootUUID, "/dev/disk/by-id/scsi-36000c29-part3")
+	},
+		diskcheck.Fstab, diskcheck.Error, "goes by the hardware", nil},
+	{"another disk's UUID", func(_ *testing.T, s *system) {
+		s.root()["etc/fstab"] += "UUID=99999999-0000-4000-8000-000000000009 /data ext4 defaults 0 2\n"
+	},
+		diskcheck.Fstab, diskcheck.Error, "/data is not on this disk", nil},
+	{"another disk by name", func(_ *testing.T, s *system) {
+		s.root()["etc/fstab"] += "/dev/nvme1n1p1 /srv/my\\040data xfs defaults 0 2\n"
+	},
+		diskcheck.Fstab, diskcheck.Error, "/dev/nvme1n1p1 for /srv/my data", nil},
+	{"no fstab", func(t *testing.T, s *system) { s.root().drop(t, "etc/fstab") }, diskcheck.Fstab, diskcheck.Warning, "no /etc/fstab", nil},
+	{"swap by device name", func(_ *testing.T, s *system) { s.root()["etc/fstab"] += "/dev/sda5 none swap sw 0 0\n" },
+		diskcheck.Swap, diskcheck.Warning, "/dev/sda5 for none goes by device name", nil},
+	{"swap that is not there", func(_ *testing.T, s *system) {
+		s.root()["etc/fstab"] += "UUID=99999999-0000-4000-8000-000000000009 swap swap sw 0 0\n"
+	},
+		diskcheck.Swap, diskcheck.Warning, "is not on this disk", nil},
+	{"kernel told a device name", func(t *testing.T, s *system) {
+		s.root().replace(t, "boot/grub/grub.cfg", "root=UUID="+rootUUID, "root=/dev/sda3")
+	},
+		diskcheck.BootConfig, diskcheck.Error, "root=/dev/sda3 goes by device name", nil},
+	{"kernel told another UUID", func(t *testing.T, s *system) {
+		s.root().replace(t, "boot/grub/grub.cfg", "root=UUID="+rootUUID, "root=UUID="+bootUUID)
+	},
+		diskcheck.BootConfig, diskcheck.Error, "is not on this disk", nil},
+	{"resume by device name", func(t *testing.T, s *system) {
+		s.root().replace(t, "boot/grub/grub.cfg", " ro console", " ro resume=/dev/sda5 console")
+	},
+		diskcheck.BootConfig, diskcheck.Warning, "resume=/dev/sda5", nil},
+	{"GRUB will use device names", func(t *testing.T, s *system) {
+		s.root().replace(t, "etc/default/grub", "#GRUB_DISABLE", "GRUB_DISABLE")
+	},
+		diskcheck.BootConfig, diskcheck.Warning, "GRUB_DISABLE_LINUX_UUID", nil},
+	{"no boot configuration", func(t *testing.T, s *system) { s.root().drop(t, "boot/grub/") },
+		diskcheck.BootConfig, diskcheck.Warning, "no configuration of GRUB", nil},
+	{"a root that no one can know", func(t *testing.T, s *system) {
+		s.root().replace(t, "boot/grub/grub.cfg", "UUID="+rootUUID+" ro", "${mine} ro")
+	},
+		diskcheck.BootConfig, diskcheck.Unknown, "${mine}", nil},
+	{"no kernel", func(t *testing.T, s *system) { s.root().drop(t, "boot/vmlinuz") },
+		diskcheck.Kernel, diskcheck.Unknown, "no kernel was found in /boot", []diskcheck.ID{diskcheck.Initramfs, diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI, diskcheck.VirtioNet}},
+	{"no initramfs", func(t *testing.T, s *system) { s.root().drop(t, "boot/initrd.img") },
+		diskcheck.Initramfs, diskcheck.Error, "no initramfs beside it", []diskcheck.ID{diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI}},
+	{"no virtio_blk in the initramfs", withoutDriver("virtio_blk"), diskcheck.VirtioBlk, diskcheck.Error, "as a module, but not in its initramfs", nil},
+	{"no virtio_pci in the initramfs", withoutDriver("virtio_pci"), diskcheck.VirtioPCI, diskcheck.Error, "not in its initramfs", nil},
+	{"no virtio_scsi in the initramfs", withoutDriver("virtio_scsi"), diskcheck.VirtioSCSI, diskcheck.Warning, "not in its initramfs", nil},
+	{"no virtio_blk anywhere", func(t *testing.T, s *system) {
+		withoutDriver("virtio_blk")(t, s)
+		s.root()["usr/lib/modules/"+debianKernel+"/modules.dep"] = modulesDep("virtio_blk")
+	}, diskcheck.VirtioBlk, diskcheck.Error, "does not have it", nil},
+	{"no virtio_net anywhere", func(t *testing.T, s *system) {
+		withoutDriver("virtio_net")(t, s)
+		s.root()["usr/lib/modules/"+debianKernel+"/modules.dep"] = modulesDep("virtio_net")
+	}, diskcheck.VirtioNet, diskcheck.Error, "does not have it", nil},
+	{"an initramfs in xz", func(_ *testing.T, s *system) {
+		s.root()["boot/initrd.img-"+debianKernel] = string(microcode()) + "\xfd7zXZ\x00rest"
+	},
+		diskcheck.Initramfs, diskcheck.Unknown, "xz, which is not read here", []diskcheck.ID{diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI}},
+	{"an initramfs that is cut off", func(_ *testing.T, s *system) {
+		all := s.root()["boot/initrd.img-"+debianKernel]
+		s.root()["boot/initrd.img-"+debianKernel] = all[:len(all)-40]
+	}, diskcheck.Initramfs, diskcheck.Unknown, "could not be read", []diskcheck.ID{diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI}},
+	{"no cloud-init", func(t *testing.T, s *system) { s.root().drop(t, "usr/bin/cloud-init") },
+		diskcheck.CloudInit, diskcheck.Warning, "not installed", nil},
+	{"cloud-init is off", func(_ *testing.T, s *system) { s.root()["etc/cloud/cloud-init.disabled"] = "" },
+		diskcheck.CloudInit, diskcheck.Warning, "cloud-init.disabled", nil},
+	{"cloud-init looks elsewhere", func(_ *testing.T, s *system) {
+		s.root()["etc/cloud/cloud.cfg.d/99_azure.cfg"] = "datasource_list:\n  - Azure\n  - None\n"
+	},
+		diskcheck.CloudInit, diskcheck.Warning, "99_azure.cfg lets it look only for Azure, None", nil},
+	{"a fixed address", func(t *testing.T, s *system) {
+		s.root()["etc/netplan/90-default.yaml"] = "network:\n  version: 2\n  ethernets:\n    ens3:\n      addresses: [192.0.2.5/24]\n      nameservers:\n        addresses: [192.0.2.1]\n"
+		s.root()["etc/cloud/cloud.cfg.d/99-net.cfg"] = "network: {config: disabled}\n"
+	}, diskcheck.Network, diskcheck.Error, "only fixed addresses: /etc/netplan/90-default.yaml (ens3)", nil},
+	{"a fixed address beside DHCP", func(_ *testing.T, s *system) {
+		s.root()["etc/network/interfaces"] = "auto lo\niface lo inet loopback\niface eth1 inet static\n  address 192.0.2.5\n"
+	},
+		diskcheck.Network, diskcheck.Warning, "/etc/network/interfaces (eth1)", nil},
+	{"no network", func(t *testing.T, s *system) {
+		s.root().drop(t, "etc/netplan")
+		s.root()["etc/cloud/cloud.cfg.d/99-net.cfg"] = "network:\n  config: disabled\n"
+	}, diskcheck.Network, diskcheck.Error, "no network card is configured", nil},
+	{"a name by hardware address", func(_ *testing.T, s *system) {
+		s.root()["etc/udev/rules.d/70-persistent-net.rules"] = "SUBSYSTEM==\"net\", ACTION==\"add\", ATTR{address}==\"00:50:56:00:00:01\", NAME=\"eth0\"\n"
+	}, diskcheck.NetworkNames, diskcheck.Warning, "70-persistent-net.rules", nil},
+	{"netplan by hardware address", func(t *testing.T, s *system) {
+		s.root().replace(t, "etc/netplan/90-default.yaml", "name: en*", "macaddress: \"00:50:56:00:00:01\"")
+	}, diskcheck.NetworkNames, diskcheck.Warning, "(all-en)", nil},
+	{"host keys without cloud-init", func(t *testing.T, s *system) {
+		s.root()["etc/ssh/ssh_host_ed25519_key"] = "key"
+		s.root().drop(t, "usr/bin/cloud-init")
+	}, diskcheck.SSHHostKeys, diskcheck.Warning, "ssh_host_ed25519_key", []diskcheck.ID{diskcheck.CloudInit}},
+	{"a machine's id", func(_ *testing.T, s *system) { s.root()["etc/machine-id"] = "0123456789abcdef0123456789abcdef\n" },
+		diskcheck.MachineID, diskcheck.Warning, "0123456789abcdef", nil},
+}
+
+func withoutDriver(name string) func(*testing.T, *system) {
+	return func(_ *testing.T, s *system) {
+		s.root()["boot/initrd.img-"+debianKernel] = string(append(microcode(), withZstd(initrd(debianKernel, name))...))
+	}
+}
+
+func TestDefects(t *testing.T) {
+	t.Parallel()
+	for _, tt := range defects {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := debian()
+			tt.change(t, s)
+			r := check(t, s)
+			ok := false
+			for _, f := range find(r, tt.id) {
+				ok = ok || f.Severity == tt.want && strings.Contains(f.Found, tt.found)
+			}
+			if !ok {
+				t.Errorf("there is no finding %s %s with %q:\n%s", tt.want, tt.id, tt.found, show(r))
+			}
+			for _, f := range r.Findings {
+				expected := f.ID == tt.id
+				for _, id := range tt.also {
+					expected = expected || f.ID == id
+				}
+				if f.Severity != diskcheck.OK && !expected {
+					t.Errorf("another finding: %s %s: %s", f.Severity, f.ID, f.Found)
+				}
+				if f.Severity == diskcheck.Error && f.Fix == "" {
+					t.Errorf("%s says nothing of what to do: %s", f.ID, f.Found)
+				}
+			}
+			if r.Ready() != (r.Count(diskcheck.Error) == 0) || r.Worst() == diskcheck.OK {
+				t.Errorf("ready: %v, worst: %s", r.Ready(), r.Worst())
+			}
+		})
+	}
+}

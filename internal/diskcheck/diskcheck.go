@@ -1,0 +1,202 @@
+// Package diskcheck answers one question about a system disk: is it ready for a
+// quick import? A quick import changes nothing in the disk, so whatever a machine
+// of the cloud needs to start from it must be in it already: a boot loader for
+// the firmware, drivers for virtio, mounts that do not depend on how a disk is
+// named, a network that asks for its address.
+//
+// [Check] reads the partition table, the boot loaders and the files of the
+// system, without mounting, through package filesystem. It makes [Finding]s: what
+// was found, why it matters, what to do. What can't be read is a finding too, of
+// the severity Unknown; nothing is guessed.
+//
+// The bytes come from strangers. The total of what is read and unpacked is
+// bounded, and so is each file; see budget and the limits at each check.
+package diskcheck
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/filesystem"
+)
+
+// budget is how many bytes are read and unpacked for one disk. A usual disk takes
+// a few hundred MiB, nearly all of it unpacking two initramfs; the largest that
+// distributions make have 500 MiB unpacked.
+const budget = 2 << 30
+
+// Limits of the files that are read whole.
+const (
+	maxConfig = 256 << 10 // a configuration file
+	maxList   = 4 << 20   // a list of a kernel's modules, a grub.cfg
+	maxFiles  = 64        // configuration files of one folder
+)
+
+// Severity says how a finding bears on the import. Its text is stable.
+type Severity string
+
+// The severities.
+const (
+	OK      Severity = "ok"
+	Warning Severity = "warning" // it starts, but may not do what its owner wants
+	Error   Severity = "error"   // it does not start, or can't be reached
+	Unknown Severity = "unknown" // it could not be found out
+)
+
+// Finding is the outcome of one check. Some checks have several findings.
+type Finding struct {
+	ID       ID // of the check; stable
+	Severity Severity
+	Found    string // what was found, with the names of files
+	Why      string // why it matters, the same for all findings of a check
+	Fix      string // what to do about it; empty when nothing must be done
+}
+
+// Partition is a part of the disk, or the whole disk when it has no partition
+// table (Number 0).
+type Partition struct {
+	Number int
+	Start  int64 // bytes
+	Size   int64 // bytes
+	Type   string
+	Name   string // of GPT
+	UUID   string // of the partition (PARTUUID), lower case
+	Active bool   // marked bootable for BIOS
+
+	Content string // what lies in it, as blkid names it, such as ext4; "" if nothing known
+	FSUUID  string
+	FSLabel string
+	Mount   string // where the system mounts it; "" if it does not or that is not known
+}
+
+// Report is all that was found out about a disk. For the fields that go into an
+// import request "" means: not known.
+type Report struct {
+	Size       int64 // bytes
+	Table      diskformat.PartitionTable
+	Partitions []Partition
+
+	OSType       string // Linux or Windows
+	OSName       string // as the system calls itself
+	OSVersion    string // the os_version to use
+	Architecture string // the architecture to use, x86 or arm
+	Firmware     string // the hw_firmware_type to use, bios or uefi
+
+	Findings []Finding
+}
+
+// Count is the number of findings of a severity.
+func (r Report) Count(s Severity) int {
+	n := 0
+	for _, f := range r.Findings {
+		if f.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// Ready reports whether nothing is known that would keep a machine from starting.
+func (r Report) Ready() bool { return r.Count(Error) == 0 }
+
+// Worst is the most severe that was found: Error, Warning, Unknown, OK.
+func (r Report) Worst() Severity {
+	for _, s := range []Severity{Error, Warning, Unknown} {
+		if r.Count(s) > 0 {
+			return s
+		}
+	}
+	return OK
+}
+
+// Check looks at a disk of size bytes. An error is one of reading the disk, or
+// the context's; the Report then holds what was found before. Nothing in the
+// disk's bytes makes an error.
+func Check(ctx context.Context, disk io.ReaderAt, size int64) (Report, error) {
+	if size < 0 {
+		return Report{}, fmt.Errorf("checking the disk: its size is %d", size)
+	}
+	d := &watched{disk: disk}
+	c := &checker{Report: Report{Size: size}, src: filesystem.NewSource(ctx, d, size, budget)}
+	steps := []func(){
+		c.partitions, c.volumes, c.bootMode, c.findRoot, c.architecture, c.firmware, c.osVersion,
+		c.fstab, c.bootConfig, c.kernels, c.cloudInit, c.network, c.identity,
+	}
+	var err error
+	for _, step := range steps {
+		step()
+		if err = cmp.Or(d.err, context.Cause(ctx)); err != nil {
+			err = fmt.Errorf("checking the disk: %w", err)
+			break
+		}
+	}
+	order := IDs()
+	slices.SortStableFunc(c.Findings, func(a, b Finding) int { return cmp.Compare(slices.Index(order, a.ID), slices.Index(order, b.ID)) })
+	return c.Report, err
+}
+
+// watched notes the first error of the disk. The checks themselves need not tell
+// it from what is wrong with the disk's content.
+type watched struct {
+	disk io.ReaderAt
+	err  error
+}
+
+func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+	n, err := w.disk.ReadAt(p, off)
+	if n < len(p) && w.err == nil {
+		if w.err = err; err == nil || err == io.EOF {
+			w.err = fmt.Errorf("it ends at byte %d, before its size: %w", off+int64(n), io.ErrUnexpectedEOF)
+		}
+	}
+	return n, err
+}
+
+// checker is the state that the checks share, in the order in which they run.
+type checker struct {
+	Report
+	src *filesystem.Source
+
+	sectorSize int64    // of the GPT
+	vols       []volume // one for each partition that was looked into
+	containers []string // names of what hides further volumes
+	uefi, bios bool     // what the boot loaders allow
+	efiArch    string   // of the EFI boot loaders
+	windows    bool     // there is a boot loader of Windows
+
+	tree   *filesystem.Tree // the system's files; nil when there is no root
+	noRoot string           // why there is none
+	boot   place            // the folder of kernels and boot configuration
+	bits   int              // of the programs, 32 or 64
+
+	entries   []bootEntry
+	cloud     bool // cloud-init will run
+	noNetwork bool // cloud-init is told to leave the network alone
+}
+
+// place is a folder in a Tree.
+type place struct {
+	tree *filesystem.Tree
+	dir  string
+}
+
+// add makes a finding. Found is formatted; fix is not.
+func (c *checker) add(id ID, s Severity, fix, found string, args ...any) {
+	if !slices.Contains(IDs(), id) {
+		panic("diskcheck: no text for " + string(id)) // a slip in this package
+	}
+	c.Findings = append(c.Findings, Finding{ID: id, Severity: s, Found: fmt.Sprintf(found, args...), Why: why(id), Fix: fix})
+}
+
+// needRoot is false when there is no root, and makes an Unknown finding of that,
+// but for Windows, where the check means nothing.
+func (c *checker) needRoot(id ID) bool {
+	if c.tree == nil && c.OSType != "Windows" {
+		c.add(id, Unknown, "", "not looked at: %s", c.noRoot)
+	}
+	return c.tree != nil
+}
