@@ -35,6 +35,7 @@ type buckets struct {
 	files  *posix.Posix
 	root   string // absolute
 	owners Owners
+	meta   metadata
 }
 
 var _ backend.Backend = (*buckets)(nil)
@@ -134,7 +135,7 @@ func (b *buckets) allowKey(ctx context.Context, bucket, key *string, to access) 
 		if err != nil {
 			return nil // absent: as the back end finds
 		}
-		last := i == len(parts)-1
+		last := i == len(parts)-1 && name == *key // of a folder, nothing is
 		if !fi.IsDir() && !(last && fi.Mode().IsRegular()) && !(last && to == toWrite) {
 			if fi.Mode().IsRegular() { // a file where a folder is wanted: the back end says it well
 				return nil
@@ -143,6 +144,35 @@ func (b *buckets) allowKey(ctx context.Context, bucket, key *string, to access) 
 		}
 	}
 	return nil
+}
+
+// hidden reports whether a prefix leads to where there are no objects: out of
+// the bucket, through a symbolic link, or to uploads under way. The back end
+// starts at the folder that a prefix names, and follows links there.
+func (b *buckets) hidden(bucket string, prefix *string) bool {
+	if prefix == nil {
+		return false
+	}
+	i := strings.LastIndexByte(*prefix, '/')
+	if i < 0 {
+		return false
+	}
+	folder := (*prefix)[:i]
+	if objectstore.CheckKey(folder) != nil || objectstore.ReservedKey(folder) {
+		return true
+	}
+	path := filepath.Join(b.root, bucket)
+	for part := range strings.SplitSeq(folder, "/") {
+		path = filepath.Join(path, part)
+		fi, err := os.Lstat(path)
+		if err != nil {
+			return false // absent: so the back end finds
+		}
+		if !fi.IsDir() {
+			return true
+		}
+	}
+	return false
 }
 
 // String implements backend.Backend.

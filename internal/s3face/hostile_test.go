@@ -11,10 +11,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/minio/minio-go/v7"
+
+	"github.com/quickims/quickims/internal/s3face"
 )
 
 // behindFront returns the same face reached by the socket of the gateway, where
@@ -162,4 +166,152 @@ func TestUploadIDs(t *testing.T) {
 	_, err = minio.Core{Client: bob}.CompleteMultipartUpload(t.Context(), "bobs", "k", upload, []minio.CompletePart{{PartNumber: 1, ETag: parts.ObjectParts[0].ETag}}, minio.PutObjectOptions{})
 	must(t, err)
 	wantContent(t, bob, "bobs", "k", "x")
+}
+
+// TestHostileValues puts whatever might be taken for a path wherever a request
+// can carry one. Nothing around Bob's bucket is read, listed, changed or
+// removed.
+func TestHostileValues(t *testing.T) {
+	for name, change := range map[string]func(*s3face.Config){
+		"extended attributes": nil,
+		"sidecar files":       func(c *s3face.Config) { *c = s3face.WithoutXattr(*c) },
+	} {
+		t.Run(name, func(t *testing.T) { hostileValues(t, start(t, change), change == nil) })
+	}
+}
+
+func hostileValues(t *testing.T, f *face, behind bool) {
+	look, _ := surround(t, f)
+	bob := f.client(t, "bob-key")
+	upload, err := minio.Core{Client: bob}.NewMultipartUpload(t.Context(), "bobs", "part", minio.PutObjectOptions{})
+	must(t, err)
+	outside := filepath.Join(f.base, "outside")
+	must(t, os.Mkdir(outside, 0o700))
+	must(t, os.WriteFile(filepath.Join(outside, "canary"), []byte("canary"), 0o600))
+	links := func() { // Bob may remove them
+		for name, to := range map[string]string{"link": outside, "inner": filepath.Join("..", "alices")} {
+			if err := os.Symlink(to, filepath.Join(f.buckets, "bobs", name)); err != nil && !os.IsExist(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	const document = "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>d9fbf59cecbdd6cc5c2ea6ce2f6b6fda</ETag></Part></CompleteMultipartUpload>"
+	// VALUE stands for the value as a query has it, RAW as it is, XML as a document has it.
+	requests := []call{
+		{method: http.MethodPost, path: "/bobs?delete", body: "<Delete><Object><Key>XML</Key></Object></Delete>"},
+		{method: http.MethodPost, path: "/bobs?delete", body: "<Delete><Object><Key>k2</Key><VersionId>XML</VersionId></Object></Delete>"},
+		{method: http.MethodPut, path: "/bobs/copied", headers: []string{"X-Amz-Copy-Source", "VALUE"}},
+		{method: http.MethodPut, path: "/bobs/copied", headers: []string{"X-Amz-Copy-Source", "RAW"}},
+		{method: http.MethodPut, path: "/bobs/copied", headers: []string{"X-Amz-Copy-Source", "/bobs/VALUE"}},
+		{method: http.MethodPut, path: "/bobs/copied", headers: []string{"X-Amz-Copy-Source", "/bobs/RAW"}},
+		{method: http.MethodPut, path: "/bobs/copied", headers: []string{"X-Amz-Copy-Source", "/VALUE/canary"}},
+		{method: http.MethodPut, path: "/bobs/copied", headers: []string{"X-Amz-Copy-Source", "/bobs/k?versionId=VALUE"}},
+		{method: http.MethodPut, path: "/bobs/part?partNumber=1&uploadId=UPLOAD", headers: []string{"X-Amz-Copy-Source", "/bobs/VALUE"}},
+		{method: http.MethodPut, path: "/bobs/part?partNumber=1&uploadId=UPLOAD", headers: []string{"X-Amz-Copy-Source", "VALUE"}},
+		{method: http.MethodPut, path: "/bobs/part?partNumber=1&uploadId=UPLOAD", headers: []string{"X-Amz-Copy-Source", "/bobs/k?versionId=VALUE"}},
+		{method: http.MethodPut, path: "/bobs/k2", body: "x", headers: []string{"X-Amz-Meta-Path", "RAW", "Content-Type", "RAW", "X-Amz-Website-Redirect-Location", "/VALUE"}},
+		{method: http.MethodPut, path: "/bobs/part?partNumber=VALUE&uploadId=UPLOAD", body: "x"},
+		{method: http.MethodPost, path: "/bobs/part?uploadId=UPLOAD", body: "<CompleteMultipartUpload><Part><PartNumber>XML</PartNumber><ETag>XML</ETag></Part></CompleteMultipartUpload>"},
+		{method: http.MethodPost, path: "/bobs/part?uploadId=UPLOAD", body: "<CompleteMultipartUpload><Part><ETag>XML</ETag></Part></CompleteMultipartUpload>"},
+		{method: http.MethodPost, path: "/bobs?VALUE", body: document},
+		{method: http.MethodPost, path: "/bobs/k?restore&versionId=VALUE", body: "<RestoreRequest/>"},
+		{method: http.MethodPost, path: "/bobs/k?select&select-type=2&versionId=VALUE", body: "<SelectObjectContentRequest><Expression>XML</Expression></SelectObjectContentRequest>"},
+		{method: http.MethodGet, path: "/bobs/k?partNumber=VALUE"},
+		{method: http.MethodGet, path: "/bobs/part?uploadId=UPLOAD&part-number-marker=VALUE"},
+		{method: http.MethodGet, path: "/bobs/k?attributes&versionId=VALUE", headers: []string{"X-Amz-Object-Attributes", "ETag"}},
+		{method: http.MethodGet, path: "/?prefix=VALUE&continuation-token=VALUE"},
+	}
+	for _, about := range []string{"", "tagging&", "acl&", "retention&", "legal-hold&", "torrent&"} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete} {
+			requests = append(requests, call{method: method, path: "/bobs/k2?" + about + "versionId=VALUE"})
+		}
+	}
+	for _, list := range []string{"", "list-type=2&", "versions&", "uploads&"} {
+		for _, by := range []string{
+			"prefix", "delimiter", "marker", "key-marker", "upload-id-marker", "version-id-marker", "continuation-token", "start-after", "max-keys", "encoding-type",
+			"prefix=VALUE&delimiter=/&marker", "delimiter=/&prefix", "start-after=VALUE&continuation-token",
+		} {
+			requests = append(requests, call{method: http.MethodGet, path: "/bobs?" + list + by + "=VALUE"})
+		}
+	}
+	for _, path := range []string{"/bobs/VALUE", "/bobs/VALUE/", "/bobs/VALUE/canary", "/bobs/x/VALUE", "/VALUE", "/VALUE/canary"} {
+		for _, query := range []string{"", "?tagging", "?uploads", "?partNumber=1&uploadId=UPLOAD"} {
+			if query != "" && !behind {
+				continue // metadata lies by the key alone
+			}
+			for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodPost} {
+				requests = append(requests, call{method: method, path: path + query})
+			}
+		}
+	}
+	values := []string{
+		"../alices", "../alices/canary", "../alices/1", "../alices/", "..", "../..", "../../images/7/1", "../1", "../../1", "../../meta/s3.sock",
+		"a/../../alices/canary", "./../alices/canary", "/../alices/canary", "//alices/canary", "%2e%2e/alices/canary", `..\alices\canary`,
+		f.base + "/buckets/alices/canary", "link", "link/", "link/canary", "inner", "inner/", "inner/canary", "inner/1", ".sgwtmp/../../alices/canary", ".vgwlocks",
+	}
+	foreign := regexp.MustCompile(`<Key>(\.\.?/|\.sgwtmp|/|inner/|link/)`)
+	want := look()
+	faces := map[string]*face{"front": f}
+	if behind {
+		faces["behind it"] = f.behindFront(t)
+	}
+	for where, f := range faces {
+		for _, v := range values {
+			fill := strings.NewReplacer("VALUE", url.QueryEscape(v), "RAW", v, "XML", v, "UPLOAD", upload)
+			for _, c := range requests {
+				c.path, c.body = fill.Replace(c.path), fill.Replace(c.body)
+				c.headers = slices.Clone(c.headers)
+				for i := range c.headers {
+					c.headers[i] = fill.Replace(c.headers[i])
+				}
+				name := fmt.Sprintf("%s: %s %s %v %s", where, c.method, c.path, c.headers, c.body)
+				links()
+				status, code, answer := f.send(t, "bob-key", c.method, c.path, []byte(c.body), c.headers...)
+				// The word may come back as a part of what was asked for, not as an object's name or content.
+				if status < 400 && (bytes.Equal(answer, []byte("canary")) || c.method == http.MethodGet && foreign.Match(answer)) {
+					t.Errorf("%s: %d %.500s", name, status, answer)
+				}
+				if status == http.StatusInternalServerError {
+					t.Errorf("%s: %d %s", name, status, code)
+				}
+			}
+		}
+	}
+	got := look()
+	for name := range got { // what Bob's own uploads need beside his bucket
+		if rel := filepath.ToSlash(name); strings.HasPrefix(rel, "buckets/.vgwlocks") || strings.HasPrefix(rel, "meta/sidecar/bobs") {
+			delete(got, name)
+			delete(want, name)
+		}
+	}
+	sameTree(t, "hostile values", want, got)
+	for _, what := range []string{"copied", "k", "k2", "part"} {
+		if content, err := os.ReadFile(filepath.Join(f.buckets, "bobs", what)); err == nil && bytes.Contains(content, []byte("canary")) {
+			t.Errorf("%s holds a copy", what)
+		}
+	}
+}
+
+// TestCompletionOfNothing: what was never uploaded was not completed, though
+// there is an object of that name; what was, may be said to be twice.
+func TestCompletionOfNothing(t *testing.T) {
+	f := start(t, nil)
+	c := minio.Core{Client: f.client(t, "alice-key")}
+	makeBucket(t, c.Client, "images")
+	put(t, c.Client, "images", "k", "old")
+	parts := []minio.CompletePart{{PartNumber: 1, ETag: "d9fbf59cecbdd6cc5c2ea6ce2f6b6fda"}}
+	_, err := c.CompleteMultipartUpload(t.Context(), "images", "k", "0e9b1d2c-5a0f-4a5e-8a43-0c5d1f3b7a11", parts, minio.PutObjectOptions{})
+	if minio.ToErrorResponse(err).Code != "NoSuchUpload" {
+		t.Errorf("an upload that never was: %v", err)
+	}
+	upload, err := c.NewMultipartUpload(t.Context(), "images", "k", minio.PutObjectOptions{})
+	must(t, err)
+	part, err := c.PutObjectPart(t.Context(), "images", "k", upload, 1, strings.NewReader("new"), 3, minio.PutObjectPartOptions{})
+	must(t, err)
+	parts[0].ETag = part.ETag
+	for range 2 {
+		_, err = c.CompleteMultipartUpload(t.Context(), "images", "k", upload, parts, minio.PutObjectOptions{})
+		must(t, err)
+	}
+	wantContent(t, c.Client, "images", "k", "new")
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,27 +204,43 @@ func selfSigned(t *testing.T, certFile, keyFile string) *x509.CertPool {
 	return pool
 }
 
-// TestSilence: nothing goes to standard output, which is for the ready line.
+// TestSilence: nothing goes to standard output, which is for the ready line,
+// nor to standard error past the Logger.
 func TestSilence(t *testing.T) {
-	stdout := os.Stdout
+	stdout, stderr, logged := os.Stdout, os.Stderr, log.Writer()
 	r, w, err := os.Pipe()
 	must(t, err)
-	os.Stdout = w
-	defer func() { os.Stdout = stdout }()
+	os.Stdout, os.Stderr = w, w
+	log.SetOutput(w)
+	restore := sync.OnceFunc(func() {
+		os.Stdout, os.Stderr = stdout, stderr
+		log.SetOutput(logged)
+	})
+	defer restore()
 	f := start(t, nil)
 	c := f.client(t, "alice-key")
 	makeBucket(t, c, "images")
 	put(t, c, "images", "k", "content")
 	_, _ = f.do(t, "broken", http.MethodGet, "/images/k", nil)
 	_, _ = f.do(t, "", http.MethodGet, "/images/k", nil)
+	log.Print("somebody uses package log")
 	must(t, f.stop())
+	if os.Stderr != w || log.Writer() != io.Writer(w) {
+		t.Error("standard error was not given back")
+	}
+	restore()
 	w.Close()
 	if said, err := io.ReadAll(r); err != nil || len(said) != 0 {
-		t.Errorf("standard output: %q, %v", said, err)
+		t.Errorf("standard output and error: %q, %v", said, err)
 	}
-	for _, secret := range []string{"alice-secret", "Signature="} {
+	for _, secret := range []string{"alice-secret", "Signature=", "\x1b", `\x1b`} {
 		if strings.Contains(f.log.String(), secret) {
 			t.Errorf("the log tells %q:\n%s", secret, f.log)
+		}
+	}
+	for _, said := range []string{"the database is gone", "somebody uses package log"} {
+		if !strings.Contains(f.log.String(), said) {
+			t.Errorf("the log does not tell %q:\n%s", said, f.log)
 		}
 	}
 }

@@ -93,6 +93,13 @@ func (b *buckets) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return s3response.ListObjectsResult{}, err
 	}
+	if b.hidden(*in.Bucket, in.Prefix) {
+		none, want := *in, in.MaxKeys
+		none.MaxKeys = new(int32) // what a list of at most nothing looks like
+		out, err := b.files.ListObjects(ctx, &none)
+		out.MaxKeys = want
+		return out, err
+	}
 	return b.files.ListObjects(ctx, in)
 }
 
@@ -100,6 +107,13 @@ func (b *buckets) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 func (b *buckets) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) (s3response.ListObjectsV2Result, error) {
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return s3response.ListObjectsV2Result{}, err
+	}
+	if b.hidden(*in.Bucket, in.Prefix) {
+		none, want := *in, in.MaxKeys
+		none.MaxKeys = new(int32) // what a list of at most nothing looks like
+		out, err := b.files.ListObjectsV2(ctx, &none)
+		out.MaxKeys = want
+		return out, err
 	}
 	return b.files.ListObjectsV2(ctx, in)
 }
@@ -189,6 +203,9 @@ func (b *buckets) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	}
 	if err := allowUpload(in.UploadId); err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	if !b.uploadKnown(*in.Bucket, *in.Key, *in.UploadId) {
+		return s3response.CompleteMultipartUploadResult{}, "", s3err.GetNoSuchUploadErr(*in.UploadId)
 	}
 	return b.files.CompleteMultipartUpload(ctx, in)
 }

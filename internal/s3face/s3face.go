@@ -7,19 +7,26 @@
 // routing, signature checks and POSIX back end. This package puts around it
 // what quickims promises:
 //
-//   - front.go: our listener, TLS, time and size limits, before any of
-//     versitygw's code sees a request;
+//   - front.go, body.go: our listener, TLS, time and size limits, before any of
+//     versitygw's code sees a request; each of its connections takes one request;
 //   - accounts.go: every access key of a project is one S3 principal, the
 //     project; versitygw's root account is random and known to nobody, and its
 //     administration API is not mounted at all;
 //   - backend.go: the allow-list of operations, each of which first asks who
 //     owns the bucket. A bucket of another project answers like one that does
 //     not exist. There are no ACLs and no bucket policies that could open one;
-//   - meta.go: where ETags and other metadata lie.
+//   - uploadid.go: what may be the id of a multipart upload;
+//   - meta.go: where ETags and other metadata lie;
+//   - sweep.go: at the start, what uploads left that a killed process had under
+//     way. A multipart upload can be gone on with afterwards; one that nothing
+//     was added to for 7 days is removed;
+//   - stderr.go: versitygw's own messages, as records of the Logger.
 //
 // Only one Serve may run in a process, and while it runs the process's working
 // directory is the folder of the buckets: versitygw's back end works with paths
 // relative to it. Whoever uses relative paths must make them absolute before.
+// So long, too, os.Stderr is not the process's but leads to the Logger, which
+// must have been given the real one.
 package s3face
 
 import (
@@ -184,6 +191,11 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	undo, err := redirectStderr(cfg.Logger)
+	if err != nil {
+		return err
+	}
+	defer undo()
 	gw, err := startGateway(cfg)
 	if err != nil {
 		return errors.Join(err, os.Chdir(before))
@@ -246,6 +258,10 @@ func startGateway(cfg Config) (*gateway, error) {
 		dir.Close()
 		return nil, err
 	}
+	if err := sweep(cfg.BucketsDir, store, time.Now(), cfg.Logger); err != nil {
+		dir.Close()
+		return nil, err
+	}
 	opts := posix.PosixOpts{CopyObjectThreshold: maxCopySource, Concurrency: 2 * maxRequests}
 	opts.SetNewDirPerm(0o750)
 	opts.SetNewFilePerm(0o640)
@@ -255,7 +271,7 @@ func startGateway(cfg Config) (*gateway, error) {
 		return nil, err
 	}
 	utils.SetBucketNameValidationStrict(true)
-	be := &buckets{files: g.files, root: cfg.BucketsDir, owners: cfg.Owners}
+	be := &buckets{files: g.files, root: cfg.BucketsDir, owners: cfg.Owners, meta: store}
 	ready := make(chan struct{})
 	g.server, err = s3api.New(be,
 		middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()},

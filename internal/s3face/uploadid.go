@@ -1,10 +1,17 @@
 package s3face
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3err"
 )
 
@@ -42,4 +49,28 @@ func namesBadUpload(query url.Values) bool {
 		}
 	}
 	return false
+}
+
+// completedBy is the attribute in which the back end keeps which upload an
+// object came from.
+const completedBy = "mp-metadata"
+
+// uploadKnown reports whether there is such an upload, or its completion is
+// under way, or the object came from it. Of any other, the back end would say
+// that it was completed, as long as there is an object of that name.
+func (b *buckets) uploadKnown(bucket, key, id string) bool {
+	folder := filepath.Join(b.root, bucket, posix.MetaTmpMultipartDir, fmt.Sprintf("%x", sha256.Sum256([]byte(key))))
+	if _, err := os.Lstat(filepath.Join(folder, id)); err == nil {
+		return true
+	}
+	entries, err := os.ReadDir(folder)
+	if err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), id+".") }) {
+		return true
+	}
+	stored, err := b.meta.RetrieveAttribute(nil, bucket, key, completedBy)
+	if err != nil {
+		return false
+	}
+	from, err := backend.UnmarshalMpUploadMetadata(stored, false)
+	return err == nil && from.UploadID == id
 }
