@@ -29,6 +29,7 @@ var rules = []rule{
 	{"internal/faultpoint", nil, nil, "a leaf: every stage may name its fault points"},
 	{"internal/diskformat/...", []string{"internal/diskformat/..."}, []string{"net/http", "database/sql"},
 		"formats read an io.ReaderAt and know no store"},
+	{"internal/filesystem/fstest", []string{"internal/filesystem/..."}, []string{"database/sql"}, "helpers of tests: they make file systems"},
 	{"internal/filesystem/...", []string{"internal/filesystem/..."}, []string{"net/http", "database/sql", "os"},
 		"file systems are read from an io.ReaderAt, never mounted"},
 	{"internal/diskcheck/...", []string{"internal/ims", "internal/diskformat/...", "internal/filesystem/..."}, []string{"net/http", "database/sql", "os"},
