@@ -18,8 +18,9 @@
 //   - uploadid.go: what may be the id of a multipart upload;
 //   - meta.go: where ETags and other metadata lie;
 //   - sweep.go: at the start, what uploads left that a killed process had under
-//     way. A multipart upload can be gone on with afterwards; one that nothing
-//     was added to for 7 days is removed;
+//     way, unless another process serves the buckets too. A multipart upload can
+//     be gone on with afterwards; one that nothing was added to for 7 days is
+//     removed;
 //   - stderr.go: versitygw's own messages, as records of the Logger.
 //
 // Only one Serve may run in a process, and while it runs the process's working
@@ -238,6 +239,7 @@ type gateway struct {
 	server *s3api.S3ApiServer
 	files  *posix.Posix
 	dir    *os.File // holds the socket
+	lock   *os.File // says that the buckets are served
 	path   string   // of the socket
 	ended  chan error
 }
@@ -258,7 +260,8 @@ func startGateway(cfg Config) (*gateway, error) {
 		dir.Close()
 		return nil, err
 	}
-	if err := sweep(cfg.BucketsDir, store, time.Now(), cfg.Logger); err != nil {
+	g.lock, err = enter(cfg.BucketsDir, store, time.Now(), cfg.Logger)
+	if err != nil {
 		dir.Close()
 		return nil, err
 	}
@@ -267,6 +270,7 @@ func startGateway(cfg Config) (*gateway, error) {
 	opts.SetNewFilePerm(0o640)
 	g.files, err = posix.New(cfg.BucketsDir, store, opts)
 	if err != nil {
+		g.lock.Close()
 		dir.Close()
 		return nil, err
 	}
@@ -281,6 +285,7 @@ func startGateway(cfg Config) (*gateway, error) {
 		s3api.WithOnListen(func() { close(ready) }))
 	if err != nil {
 		g.files.Shutdown()
+		g.lock.Close()
 		dir.Close()
 		return nil, err
 	}
@@ -290,6 +295,7 @@ func startGateway(cfg Config) (*gateway, error) {
 		return g, nil
 	case err := <-g.ended:
 		g.files.Shutdown()
+		g.lock.Close()
 		dir.Close()
 		return nil, err
 	}
@@ -308,5 +314,5 @@ func (g *gateway) stop() error {
 	err := g.server.ShutDown()
 	<-g.ended // with an error that says that its listener was closed
 	g.files.Shutdown()
-	return errors.Join(err, g.dir.Close())
+	return errors.Join(err, g.lock.Close(), g.dir.Close())
 }

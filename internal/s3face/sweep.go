@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/versity/versitygw/backend/posix"
+	"golang.org/x/sys/unix"
 
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -21,6 +23,41 @@ const keepUploads = 7 * 24 * time.Hour
 // inProgress ends the name of an upload's folder while it is put together. What
 // stands before it is the upload's id, a dot and a hash.
 const inProgress = ".inprogress"
+
+// servingLock is a file, in the folder that the back end keeps its own locks in,
+// that whoever serves the buckets holds a shared lock of.
+const servingLock = ".vgwlocks/serving"
+
+// enter says that this process serves the buckets, until the file is closed,
+// and sweeps them first unless another does: what is under way there looks like
+// what a killed process left.
+func enter(root string, store metadata, now time.Time, logger *slog.Logger) (*os.File, error) {
+	name := filepath.Join(root, servingLock)
+	if err := os.Mkdir(filepath.Dir(name), 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		err = sweep(root, store, now, logger)
+	} else {
+		logger.Info("What uploads left is not cleared: others serve the buckets, or there are no locks", "error", err)
+		err = nil
+	}
+	if err == nil {
+		// Waits for another's sweep at most. Where there are no locks, nobody
+		// sweeps.
+		for {
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); !errors.Is(err, unix.EINTR) {
+				return f, nil
+			}
+		}
+	}
+	f.Close()
+	return nil, err
+}
 
 // sweep removes what uploads left in the buckets that did not end, most often
 // because the process was killed: files on their way to be objects or parts,
