@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
@@ -11,9 +12,10 @@ import (
 
 // MfCmd makes the bitmap of a RAW file.
 type MfCmd struct {
-	In    string `arg:"" name:"in" help:"RAW file."`
-	Out   string `arg:"" optional:"" name:"out" help:"File to write. Default: IN with the ending .mf in place of its own."`
-	Force bool   `help:"Replace OUT if it is there."`
+	Format string `short:"f" name:"format" placeholder:"raw" help:"raw: IN is a RAW disk, whatever its content looks like."`
+	In     string `arg:"" name:"in" help:"RAW file."`
+	Out    string `arg:"" optional:"" name:"out" help:"File to write. Default: IN with the ending .mf in place of its own."`
+	Force  bool   `help:"Replace OUT if it is there."`
 }
 
 // Help shows the command's use.
@@ -41,7 +43,10 @@ type mfDoc struct {
 // Run makes it.
 func (c *MfCmd) Run(ctx context.Context, s *session) error {
 	began := s.now()
-	src, err := openRaw(c.In)
+	if f := diskformat.Format(strings.ToLower(c.Format)); f != "" && f != diskformat.Raw {
+		return usagef("-f %s: a bitmap belongs to a RAW file alone", c.Format)
+	}
+	src, err := openRaw(c.In, c.Format != "")
 	if err != nil {
 		return err
 	}
@@ -76,9 +81,17 @@ func (c *MfCmd) Run(ctx context.Context, s *session) error {
 	})
 }
 
-// openRaw opens a RAW file.
-func openRaw(path string) (*source, error) {
-	src, err := openSource(path)
+// openRaw opens a RAW file. forced: it is one whatever its content looks like.
+func openRaw(path string, forced bool) (*source, error) {
+	var src *source
+	var err error
+	if forced {
+		if src, err = openFile(path); err == nil {
+			src.format = diskformat.Raw
+		}
+	} else {
+		src, err = openSource(path)
+	}
 	if err != nil {
 		return nil, err
 	}
