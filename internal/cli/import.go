@@ -3,6 +3,8 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -235,7 +237,7 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	if r.MinDisk == nil {
 		r.MinDisk = &least
 	}
-	if to, err = c.destination(service.ProjectID(), converted); err != nil {
+	if to, err = c.destination(service.ProjectID(), d.source, converted); err != nil {
 		return to, nil, err
 	}
 	store, err := c.store(s)
@@ -286,7 +288,7 @@ func (c *ImportCmd) bringAsIs(ctx context.Context, s *session, store *client.Sto
 }
 
 // destination is where a local file is uploaded to.
-func (c *ImportCmd) destination(projectID string, converted bool) (objectName, error) {
+func (c *ImportCmd) destination(projectID string, src *source, converted bool) (objectName, error) {
 	to := objectName{bucket: c.Bucket}
 	if to.bucket == "" {
 		to.bucket = "images-" + strings.ToLower(projectID)
@@ -305,7 +307,22 @@ func (c *ImportCmd) destination(projectID string, converted bool) (objectName, e
 		}
 		return r
 	}, name)
+	to.key = generation(src) + "/" + to.key
 	return parseObject(to.String())
+}
+
+// generation is a folder for what is uploaded of one state of one file: two files of
+// one name, or a file before and after it was changed, never share an object, so that
+// no import takes another one's bytes or bitmap. The same file keeps its folder, so
+// that an upload can be gone on with.
+func generation(src *source) string {
+	path, err := filepath.Abs(src.path)
+	if err != nil {
+		path = src.path
+	}
+	host, _ := os.Hostname() // two machines may have the same paths
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", host, path, src.size, src.info.ModTime().UnixNano()))
+	return hex.EncodeToString(sum[:6])
 }
 
 // precheck asks of the service what it takes to know whether it would accept the
