@@ -76,8 +76,7 @@ func convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, op
 		if err := diskformat.ReadFull(src, j.plain, off); err != nil {
 			return fmt.Errorf("reading block %d: %w", j.block, err)
 		}
-		j.encode(z)
-		return nil
+		return j.encode(z)
 	}
 	if err := z.pipe(ctx, opts.Options, size, fill, work); err != nil {
 		return Summary{}, err
@@ -128,8 +127,7 @@ func convertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64
 		return err
 	}
 	work := func(j *job) error {
-		j.encode(z)
-		return nil
+		return j.encode(z)
 	}
 	if err := z.pipe(ctx, opts, max(size, 0), fill, work); err != nil {
 		return Summary{}, err
@@ -208,12 +206,14 @@ func (j *job) room(z *Writer) {
 }
 
 // encode makes the record of the job's block, none of one that is zero.
-func (j *job) encode(z *Writer) {
+func (j *job) encode(z *Writer) (err error) {
 	if sparse.IsZero(j.plain) {
 		j.rec = nil
-		return
+		return nil
 	}
 	clear(j.buf[len(j.plain):]) // a short last block is filled up with zeros
-	j.rec = encodeRecord(z.enc, j.out, j.block, j.buf)
-	j.out = j.rec[:0]
+	if j.rec, err = encodeRecord(z.enc, j.out, j.block, j.buf); err == nil {
+		j.out = j.rec[:0]
+	}
+	return err
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
@@ -40,20 +39,27 @@ func (o Options) concurrency() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-func (o Options) newEncoder() (*zstd.Encoder, error) {
-	level := zstd.SpeedDefault
-	if o.Level != 0 {
-		if o.Level < 1 || o.Level > 22 {
-			return nil, unsupported("level", "it is %d, right is 1 to 22", o.Level)
-		}
-		level = zstd.EncoderLevelFromZstd(o.Level)
+// checkLevel gives the level with its default.
+func (o Options) checkLevel() (int, error) {
+	switch {
+	case o.Level == 0:
+		return defaultLevel, nil
+	case o.Level < 1 || o.Level > 22:
+		return 0, unsupported("level", "it is %d, right is 1 to 22", o.Level)
 	}
-	return zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(level),
-		zstd.WithEncoderConcurrency(o.concurrency()),
-		zstd.WithWindowSize(DefaultBlockSize),
-		zstd.WithSingleSegment(true), // as the published writer's frames are
-		zstd.WithEncoderCRC(true))
+	return o.Level, nil
+}
+
+// defaultLevel is zstd's.
+const defaultLevel = 3
+
+// encoder compresses blocks, each alone into one frame that says how long it is and
+// carries a checksum. It may be used by as many goroutines at once as it was made
+// for.
+type encoder interface {
+	// encode appends the frame of src to dst.
+	encode(dst, src []byte) ([]byte, error)
+	close()
 }
 
 // checkDiskSize tells whether a disk of size bytes can be stored.
@@ -76,7 +82,7 @@ func checkDiskSize(size int64) error {
 type Writer struct {
 	w       io.Writer
 	h       header
-	enc     *zstd.Encoder
+	enc     encoder
 	rec     []byte
 	off     int64
 	next    uint32 // the least block that may come next
@@ -190,7 +196,11 @@ func (z *Writer) WriteBlock(block uint32, plain []byte) error {
 	if int64(len(plain)) < z.BlockSize() {
 		plain = append(make([]byte, 0, z.BlockSize()), plain...)[:z.BlockSize()]
 	}
-	z.rec = encodeRecord(z.enc, z.rec, block, plain)
+	rec, err := encodeRecord(z.enc, z.rec, block, plain)
+	if err != nil {
+		return err
+	}
+	z.rec = rec
 	return z.writeRecord(block, z.rec)
 }
 
@@ -207,11 +217,15 @@ func (z *Writer) checkBlock(block uint32, n int) error {
 
 // encodeRecord compresses a whole block into a record, in buf if that is large
 // enough. Encoders can be used by many goroutines.
-func encodeRecord(enc *zstd.Encoder, buf []byte, block uint32, plain []byte) []byte {
+func encodeRecord(enc encoder, buf []byte, block uint32, plain []byte) ([]byte, error) {
 	if int64(cap(buf)) < maxRecord(int64(len(plain))) {
 		buf = make([]byte, 0, maxRecord(int64(len(plain))))
 	}
-	return zdisk.FinishRecord(enc.EncodeAll(plain, buf[:zdisk.RecordHeadSize]), block)
+	rec, err := enc.encode(buf[:zdisk.RecordHeadSize], plain)
+	if err != nil {
+		return nil, fmt.Errorf("compressing block %d: %w", block, err)
+	}
+	return zdisk.FinishRecord(rec, block), nil
 }
 
 // writeRecord stores a record that encodeRecord made.
@@ -234,7 +248,7 @@ func (z *Writer) Finish() error {
 	if z.err != nil {
 		return z.err
 	}
-	defer z.enc.Close()
+	defer z.enc.close()
 	// In the copy, as in the published writer's, the count of records alone
 	// differs from the header's.
 	if err := z.write(z.h.block()); err != nil {
