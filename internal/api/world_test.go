@@ -80,7 +80,7 @@ func newWorld(t testing.TB, change func(*api.Config)) *world {
 func makeWorld(dir string, change func(*api.Config)) (*world, error) {
 	ctx := context.Background()
 	url := "sqlite:" + filepath.Join(dir, "quickims.db")
-	db, err := database.Open(ctx, url, database.Options{LockTimeout: 300 * time.Millisecond})
+	db, err := database.Open(ctx, url, database.Options{LockTimeout: 3 * time.Second})
 	if err != nil {
 		return nil, err
 	}
