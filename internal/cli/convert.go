@@ -260,6 +260,14 @@ func (c *ConvertCmd) finish(ctx context.Context, s *session, target diskformat.F
 	if err != nil {
 		return fmt.Errorf("write %s: %w", c.Out, plain(err))
 	}
+	// ^C goes to the writer of a pipe too, whose end looks like the disk's: what was
+	// interrupted while the last bytes went to the disk must not get its name.
+	if err := out.Sync(); err != nil {
+		return fmt.Errorf("write %s: %w", c.Out, plain(err))
+	}
+	if ctx.Err() != nil {
+		return wrap(ctx.Err())
+	}
 	if err := out.commit(); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/quickims/quickims/internal/diskformat"
-	"github.com/quickims/quickims/internal/filesystem"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -43,17 +42,17 @@ func (c *checker) bootMode() {
 	case len(others) > 0:
 		c.add(EFIBootFile, severity, fix, "the EFI system partition has %s, but no boot loader under the standard name in EFI/BOOT", strings.Join(others, ", "))
 	case system && !c.bios:
-		c.add(EFIBootFile, Error, fix, "there is an EFI system partition, but no boot loader was found in it")
+		c.absent(EFIBootFile, Error, fix, "there is an EFI system partition, but no boot loader was found in it")
 	case system:
-		c.add(EFIBootFile, Warning, fix, "there is an EFI system partition, but no boot loader was found in it; the disk starts with BIOS alone")
+		c.absent(EFIBootFile, Warning, fix, "there is an EFI system partition, but no boot loader was found in it; the disk starts with BIOS alone")
 	}
 }
 
 // efiLoaders lists the boot loaders of a volume, those under the standard name
 // and others.
 func (c *checker) efiLoaders(v volume) (standard, others []string) {
-	t, err := filesystem.NewTree(v.Volume)
-	if err != nil {
+	t := c.alone(v)
+	if t == nil {
 		return nil, nil
 	}
 	vendors, err := t.ReadDir("/EFI")
@@ -95,7 +94,7 @@ func (c *checker) efiLoaders(v volume) (standard, others []string) {
 
 // peArch reads the processor from the head of an EFI program, COFF's Machine
 // field; unread is the answer when that can't be.
-func peArch(t *filesystem.Tree, name, unread string) string {
+func peArch(t *tree, name, unread string) string {
 	f, err := t.Open(name)
 	if err != nil {
 		return unread

@@ -209,10 +209,10 @@ func (c *checker) bootConfig() {
 					named++
 				}
 				if d.naming == byExpression || d.naming == notADevice {
-					unclear = clip(e.file + ": " + key + "=" + spec)
+					unclear = clip(e.file) + ": " + key + "=" + clip(spec)
 				}
 				problem, fix, weak := c.judge(d)
-				if text := clip(e.file + ": " + key + "=" + spec + " " + problem); problem != "" && !said[text] && len(said) < maxFiles {
+				if text := clip(e.file) + ": " + key + "=" + clip(spec) + " " + problem; problem != "" && !said[text] && len(said) < maxFiles {
 					said[text] = true
 					severity := Error
 					if weak || key == "resume" || e.rescue() {
@@ -236,15 +236,15 @@ func (c *checker) bootConfig() {
 	case c.boot.tree == nil && len(entries)+len(unified) == 0:
 		c.add(BootConfig, Unknown, "", "not looked at: %s", c.noRoot)
 	case len(entries)+len(unified) == 0:
-		c.add(BootConfig, Warning, "Write it (update-grub, grub2-mkconfig), unless the boot loader needs none.", "no configuration of GRUB, systemd-boot or syslinux was found")
+		c.absent(BootConfig, Warning, "Write it (update-grub, grub2-mkconfig), unless the boot loader needs none.", "no configuration of GRUB, systemd-boot or syslinux was found")
 	case named > 0:
-		c.add(BootConfig, OK, "", "the boot loader names the root file system by UUID or label (%s)", entries[0].file)
+		c.add(BootConfig, OK, "", "the boot loader names the root file system by UUID or label (%s)", clip(entries[0].file))
 	case len(entries) == 0:
-		c.add(BootConfig, Unknown, "", "the system starts from a unified kernel image (%s), whose command line is not read here", unified[0])
+		c.add(BootConfig, Unknown, "", "the system starts from a unified kernel image (%s), whose command line is not read here", clip(unified[0]))
 	case unclear != "":
 		c.add(BootConfig, Unknown, "", "%s can't be judged without running the boot loader", unclear)
 	default:
-		c.add(BootConfig, Unknown, "", "the boot configuration (%s) names no root file system", entries[0].file)
+		c.add(BootConfig, Unknown, "", "the boot configuration (%s) names no root file system", clip(entries[0].file))
 	}
 }
 

@@ -24,7 +24,7 @@ func (c *checker) cloudInit() {
 	}
 	const fix = "Install cloud-init, with the data sources OpenStack and ConfigDrive."
 	if !c.tree.Exists("/usr/bin/cloud-init") && !c.tree.Exists("/usr/local/bin/cloud-init") && !c.tree.Exists("/usr/libexec/cloud-init") {
-		c.add(CloudInit, Warning, fix, "cloud-init is not installed")
+		c.absent(CloudInit, Warning, fix, "cloud-init is not installed")
 		return
 	}
 	if c.tree.Exists("/etc/cloud/cloud-init.disabled") {
@@ -93,18 +93,12 @@ func networkDisabled(text string) bool {
 	return false
 }
 
-// identity checks what must not be the same on all machines of an image.
-func (c *checker) identity() {
-	if c.needRoot(SSHHostKeys) {
-		c.hostKeys()
-	}
-	if c.needRoot(MachineID) {
-		c.machineID()
-	}
-}
-
+// hostKeys looks for keys that all machines of the image would share.
 func (c *checker) hostKeys() {
-	list, err := c.tree.ReadDir("/etc/ssh")
+	if !c.needRoot(SSHHostKeys) {
+		return
+	}
+	list, _ := c.tree.ReadDir("/etc/ssh")
 	var keys []string
 	for _, e := range list {
 		if ok, _ := path.Match("ssh_host_*_key", e.Name); ok {
@@ -112,10 +106,8 @@ func (c *checker) hostKeys() {
 		}
 	}
 	switch {
-	case err != nil:
-		c.add(SSHHostKeys, OK, "", "there is no /etc/ssh")
 	case len(keys) == 0:
-		c.add(SSHHostKeys, OK, "", "/etc/ssh has no host keys")
+		c.absent(SSHHostKeys, OK, "", "/etc/ssh has no host keys")
 	case c.cloud:
 		c.add(SSHHostKeys, OK, "", "/etc/ssh has host keys (%s); cloud-init makes new ones at the first start", clip(strings.Join(keys, ", ")))
 	default:
@@ -124,11 +116,16 @@ func (c *checker) hostKeys() {
 	}
 }
 
+// machineID looks for an id that all machines of the image would share,
+// machine-id(5).
 func (c *checker) machineID() {
-	text, err := c.text("/etc/machine-id")
+	if !c.needRoot(MachineID) {
+		return
+	}
+	text, _ := c.text("/etc/machine-id")
 	switch text = strings.TrimSpace(text); {
-	case err != nil || text == "" || text == "uninitialized":
-		c.add(MachineID, OK, "", "/etc/machine-id is empty or not there; a new one is made at the first start")
+	case text == "" || text == "uninitialized":
+		c.absent(MachineID, OK, "", "/etc/machine-id is empty or not there; a new one is made at the first start")
 	default:
 		c.add(MachineID, Warning, "Empty the file: truncate -s 0 /etc/machine-id.", "/etc/machine-id holds %s", clip(text))
 	}

@@ -239,6 +239,20 @@ var defects = []struct {
 		s.root()["etc/ssh/ssh_host_ed25519_key"] = "key"
 		s.root().drop(t, "usr/bin/cloud-init")
 	}, diskcheck.SSHHostKeys, diskcheck.Warning, "ssh_host_ed25519_key", []diskcheck.ID{diskcheck.CloudInit}},
+	{"a folder that can't be read", func(t *testing.T, s *system) {
+		s.root().drop(t, "etc/ssh/")
+		s.root()["etc/ssh"] = "-> ssh"
+	}, diskcheck.SSHHostKeys, diskcheck.Unknown, "as far as could be read", []diskcheck.ID{diskcheck.Storage}},
+	{"programs that can't be read", func(t *testing.T, s *system) {
+		s.root().drop(t, "usr/bin/cloud-init")
+		s.root()["usr/bin/cloud-init"] = "-> cloud-init"
+	}, diskcheck.CloudInit, diskcheck.Unknown, "as far as could be read", []diskcheck.ID{diskcheck.Storage}},
+	{"an absurd fstab", func(_ *testing.T, s *system) { s.root()["etc/fstab"] += strings.Repeat("# padding\n", 30_000) },
+		diskcheck.Fstab, diskcheck.Unknown, "limit exceeded", []diskcheck.ID{diskcheck.Storage}},
+	{"a file system that is larger than its partition", func(_ *testing.T, s *system) { s.part("root").poke = func(b []byte) { b[1024+6] = 0xff } },
+		diskcheck.Storage, diskcheck.Error, "can't be opened", []diskcheck.ID{
+			diskcheck.RootFilesystem, diskcheck.OSVersion, diskcheck.Fstab, diskcheck.BootConfig, diskcheck.Kernel, diskcheck.CloudInit, diskcheck.Network, diskcheck.SSHHostKeys, diskcheck.MachineID,
+		}},
 	{"a machine's id", func(_ *testing.T, s *system) { s.root()["etc/machine-id"] = "0123456789abcdef0123456789abcdef\n" },
 		diskcheck.MachineID, diskcheck.Warning, "0123456789abcdef", nil},
 }

@@ -194,7 +194,7 @@ func (p part) content(t *testing.T, at int64) piece {
 	case "xfs":
 		name = fstest.XFS(t, p.files.write(t), p.size, append([]string{"-m", "uuid=" + p.uuid}, p.args...)...)
 	default:
-		name = fstest.Ext(t, p.files.write(t), p.size, append([]string{"-t", p.fs, "-U", p.uuid, "-O", "^resize_inode", "-J", "size=4"}, p.args...)...)
+		name = fstest.Ext(t, p.files.write(t), p.size, append([]string{"-t", p.fs, "-U", p.uuid, "-O", "^resize_inode", "-J", "size=1"}, p.args...)...)
 	}
 	f, err := os.Open(name)
 	if err != nil {

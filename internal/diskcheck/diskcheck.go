@@ -124,16 +124,18 @@ func Check(ctx context.Context, disk io.ReaderAt, size int64) (Report, error) {
 	c := &checker{Report: Report{Size: size}, src: filesystem.NewSource(ctx, d, size, budget)}
 	steps := []func(){
 		c.partitions, c.volumes, c.bootMode, c.findRoot, c.architecture, c.firmware, c.osVersion,
-		c.fstab, c.bootConfig, c.kernels, c.cloudInit, c.network, c.identity,
+		c.fstab, c.bootConfig, c.kernels, c.cloudInit, c.network, c.hostKeys, c.machineID,
 	}
 	var err error
 	for _, step := range steps {
+		c.before = c.trouble
 		step()
 		if err = cmp.Or(d.err, context.Cause(ctx)); err != nil {
 			err = fmt.Errorf("checking the disk: %w", err)
 			break
 		}
 	}
+	c.unread()
 	order := IDs()
 	slices.SortStableFunc(c.Findings, func(a, b Finding) int { return cmp.Compare(slices.Index(order, a.ID), slices.Index(order, b.ID)) })
 	return c.Report, err
@@ -168,10 +170,14 @@ type checker struct {
 	efiArch    string   // of the EFI boot loaders
 	windows    bool     // there is a boot loader of Windows
 
-	tree   *filesystem.Tree // the system's files; nil when there is no root
-	noRoot string           // why there is none
-	boot   place            // the folder of kernels and boot configuration
-	bits   int              // of the programs, 32 or 64
+	tree   *tree  // the system's files; nil when there is no root
+	noRoot string // why there is none
+	boot   place  // the folder of kernels and boot configuration
+	bits   int    // of the programs, 32 or 64
+
+	problems []string // what could not be read
+	trouble  int      // how often that was so
+	before   int      // trouble before the present check
 
 	entries   []bootEntry
 	cloud     bool // cloud-init will run
@@ -180,7 +186,7 @@ type checker struct {
 
 // place is a folder in a Tree.
 type place struct {
-	tree *filesystem.Tree
+	tree *tree
 	dir  string
 }
 

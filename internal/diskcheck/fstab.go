@@ -146,7 +146,7 @@ func (c *checker) fstab() {
 }
 
 func (c *checker) mountText(m mountLine, problem string) string {
-	return clip(fmt.Sprintf("%s for %s %s", m.spec, m.dir, problem))
+	return fmt.Sprintf("%s for %s %s", clip(m.spec), clip(m.dir), problem)
 }
 
 func isRemovable(m mountLine) bool {

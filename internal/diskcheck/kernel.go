@@ -2,6 +2,7 @@ package diskcheck
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -66,9 +67,9 @@ func (c *checker) kernels() {
 	var names []string
 	for i := range list {
 		c.inspect(&list[i])
-		names = append(names, list[i].file)
+		names = append(names, clip(list[i].file))
 	}
-	c.add(Kernel, OK, "", "%s", clip(strings.Join(names, ", ")))
+	c.add(Kernel, OK, "", "%s", strings.Join(names, ", "))
 	for _, k := range list {
 		switch {
 		case k.initrd == "" && c.needsInitramfs(k):
@@ -166,10 +167,16 @@ func (c *checker) inspect(k *kernel) {
 		if b, err := c.tree.ReadFile(path.Join(dir, "modules.builtin"), maxList); err == nil {
 			listed(string(b), k.builtin)
 		}
-		k.modules = c.moduleFiles(dir)
+		before := c.trouble
+		if k.modules = c.moduleFiles(dir); c.trouble > before {
+			k.modules = nil
+		}
 	}
-	k.initrd = c.findInitramfs(*k)
-	if k.initrd == "" {
+	before := c.trouble
+	if k.initrd = c.findInitramfs(*k); k.initrd == "" {
+		if c.trouble > before {
+			k.initrd, k.initrdErr = "the initramfs of "+k.file, errors.New("it was not found, as far as could be read")
+		}
 		return
 	}
 	f, err := c.boot.tree.Open(k.initrd)
@@ -272,7 +279,7 @@ func (c *checker) driver(d driver, list []kernel) {
 		if slices.Index(order, s) > slices.Index(order, worst) {
 			worst, fix = s, f
 		}
-		found = append(found, fmt.Sprintf("%s %s", k.version, text))
+		found = append(found, clip(k.version)+" "+text)
 	}
 	for _, k := range list {
 		rebuild, install := fmt.Sprintf(rebuild, d.module), fmt.Sprintf(install, d.module)
@@ -296,7 +303,7 @@ func (c *checker) driver(d driver, list []kernel) {
 			note(d.missing, install, "does not have it", k)
 		}
 	}
-	c.add(d.id, worst, fix, "%s: %s", d.module, clip(strings.Join(found, "; ")))
+	c.add(d.id, worst, fix, "%s: %s", d.module, strings.Join(found, "; "))
 }
 
 // compareVersions orders kernel versions: runs of digits by their value.

@@ -24,7 +24,7 @@ func (c *checker) network() {
 	cards := slices.Concat(c.netplan(), c.ifupdown(), c.keyfiles(), c.ifcfg(), c.networkd())
 	var dhcp, static, bound []string
 	for _, n := range cards {
-		label := clip(n.file + " (" + n.name + ")")
+		label := clip(n.file) + " (" + clip(n.name) + ")"
 		switch {
 		case n.dhcp:
 			dhcp = append(dhcp, label)
@@ -45,11 +45,11 @@ func (c *checker) network() {
 	case len(dhcp) > 0:
 		c.add(Network, OK, "", "DHCP: %s", list(dhcp))
 	case manages:
-		c.add(Network, OK, "", "nothing is configured; cloud-init does it at the first start")
+		c.absent(Network, OK, "", "nothing is configured; cloud-init does it at the first start")
 	case c.tree.Exists("/usr/sbin/NetworkManager"):
-		c.add(Network, OK, "", "nothing is configured; NetworkManager then uses DHCP on every card")
+		c.absent(Network, OK, "", "nothing is configured; NetworkManager then uses DHCP on every card")
 	case len(cards) == 0:
-		c.add(Network, Error, "Configure DHCP for the first network card, or install cloud-init, which does.", "no network card is configured, and cloud-init does not do it")
+		c.absent(Network, Error, "Configure DHCP for the first network card, or install cloud-init, which does.", "no network card is configured, and cloud-init does not do it")
 	default:
 		c.add(Network, Unknown, "", "%s: neither DHCP nor a fixed address was found", clip(cards[0].file))
 	}
@@ -61,7 +61,7 @@ func (c *checker) network() {
 	if len(bound) > 0 {
 		c.add(NetworkNames, Warning, "Take the hardware address out (HWADDR, mac-address, match: macaddress); remove the udev rules.", "goes by a hardware address: %s", list(bound))
 	} else {
-		c.add(NetworkNames, OK, "", "no setting goes by a hardware address")
+		c.absent(NetworkNames, OK, "", "no setting goes by a hardware address")
 	}
 }
 

@@ -223,15 +223,17 @@ func chooseVersion(table *ims.OSVersions, r osRelease, bits int, arch string) (s
 	return best.name, []match{exact, sameMajor, otherMajor, otherMajor}[class(best.version)]
 }
 
-// parts splits a version into at most three numbers.
+// parts gives the first three numbers of a version; none if one is absurd.
 func parts(s string) []int {
 	var list []int
 	for field := range strings.SplitSeq(numbers.FindString(s), ".") {
-		if n, err := strconv.Atoi(field); err == nil && n < 1<<20 && len(list) < 3 {
-			list = append(list, n)
+		n, err := strconv.Atoi(field)
+		if err != nil || n >= 1<<20 {
+			return nil
 		}
+		list = append(list, n)
 	}
-	return list
+	return list[:min(len(list), 3)]
 }
 
 // same compares two versions of which one may be shorter; what it lacks is zero.

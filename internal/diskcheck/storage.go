@@ -119,7 +119,7 @@ func (c *checker) findRoot() {
 }
 
 // isRoot: the names that a root has, also when the files lie on another volume.
-func isRoot(t *filesystem.Tree) bool {
+func isRoot(t *tree) bool {
 	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release", "/etc/fstab", "/etc/passwd", "/etc/redhat-release"} {
 		if _, err := t.Lstat(name); err == nil {
 			return true
@@ -148,7 +148,7 @@ func (c *checker) missingRoot() {
 			"no file system that can be read holds a system; it may lie in %s", strings.Join(hidden, ", "))
 	default:
 		c.noRoot = "there is no root file system"
-		c.add(RootFilesystem, Error, "If this is a data disk, import it as a data disk image (type DataImage).", "no file system of the disk holds a system")
+		c.absent(RootFilesystem, Error, "If this is a data disk, import it as a data disk image (type DataImage).", "no file system of the disk holds a system")
 	}
 	c.findBoot()
 }
@@ -187,7 +187,7 @@ func (c *checker) findBoot() {
 	}
 }
 
-func bootFolder(t *filesystem.Tree, dir string) bool {
+func bootFolder(t *tree, dir string) bool {
 	list, err := t.ReadDir(dir)
 	return err == nil && slices.ContainsFunc(list, func(e filesystem.Entry) bool {
 		return e.Name == "grub2" || e.Name == "loader" || e.Name == "extlinux" || e.Name == "grub" || kernelVersion(e.Name) != ""
@@ -214,16 +214,4 @@ func (c *checker) firmware() {
 	default:
 		c.add(BootMode, Error, "Install a boot loader, such as GRUB with grub-install.", "no boot loader: no boot code for BIOS, no EFI system partition with one for UEFI")
 	}
-}
-
-// alone is a volume as a Tree of its own; nil if it can't be read.
-func (c *checker) alone(v volume) *filesystem.Tree {
-	if v.Volume == nil {
-		return nil
-	}
-	t, err := filesystem.NewTree(v.Volume)
-	if err != nil {
-		return nil
-	}
-	return t
 }
