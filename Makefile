@@ -44,6 +44,11 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 bench: build ## time and memory of quick imports, 1 GiB to 1 TiB: a table and bench.json
 	go run ./test/bench -quickims bin/quickims -json bin/bench.json
 
+.PHONY: bench-tools
+bench-tools: build ## the image tools beside qemu-img, zstd and cat: a table and bench-tools.json
+	scripts/install-packages test
+	go run ./test/toolbench -quickims bin/quickims -json bin/bench-tools.json
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin

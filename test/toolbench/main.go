@@ -1,0 +1,309 @@
+// Command toolbench measures quickims' image tools beside those that people use
+// today, on the same file in one run: converting a RAW disk to ZVHD2 and back beside
+// qemu-img and zstd, and making a bitmap beside reading the file. It prints a table,
+// and the same as JSON.
+//
+// The disk is an ext4 file system of the machine's own files. What is compared takes
+// turns, and each figure is a median. quickims leaves its output on the disk (fsync);
+// the others are measured as they are, and again with a sync behind them.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// tool is one command that is measured.
+type tool struct {
+	name string
+	args []string
+	out  string // what it writes; "": nothing
+	sync bool   // sync out behind it
+}
+
+// figure is what a tool took, medians over the runs.
+type figure struct {
+	Task    string  `json:"task"`
+	Tool    string  `json:"tool"`
+	Seconds float64 `json:"seconds"`
+	CPU     float64 `json:"cpu_seconds"` // user and system
+	PeakMiB float64 `json:"peak_memory_mib"`
+	OutMiB  float64 `json:"output_mib,omitempty"`
+	MiBs    float64 `json:"mib_per_second"` // of data
+}
+
+// verdict compares quickims with a peer.
+type verdict struct {
+	What   string  `json:"what"`
+	Want   string  `json:"want"`
+	Got    float64 `json:"got"`     // by the clock
+	GotCPU float64 `json:"got_cpu"` // by processor time, which load disturbs less
+	OK     bool    `json:"ok"`
+}
+
+type report struct {
+	Machine  string    `json:"machine"`
+	Load     string    `json:"load_average"`
+	DiskMiB  int64     `json:"disk_mib"`
+	DataMiB  int64     `json:"data_mib"`
+	Runs     int       `json:"runs"`
+	Figures  []figure  `json:"figures"`
+	Verdicts []verdict `json:"verdicts"`
+}
+
+type bench struct {
+	quickims, dir string
+	runs          int
+	data          int64
+	rep           report
+}
+
+func main() {
+	binary := flag.String("quickims", "bin/quickims", "the binary to measure")
+	dir := flag.String("dir", "", "folder for the files, about 16 GiB; the disk in it is used again (default: a temporary one)")
+	from := flag.String("from", "/usr", "where the disk's files come from")
+	runs := flag.Int("runs", 5, "runs of each tool")
+	out := flag.String("json", "", "file for the figures as JSON")
+	flag.Parse()
+	if err := run(*binary, *dir, *from, *out, *runs); err != nil {
+		fmt.Fprintln(os.Stderr, "toolbench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(binary, dir, from, out string, runs int) error {
+	for _, name := range []string{"qemu-img", "zstd", "mke2fs"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%w; install qemu-utils, zstd and e2fsprogs", err)
+		}
+	}
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		return err
+	}
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "toolbench-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+	}
+	b := &bench{quickims: binary, dir: dir, runs: runs}
+	if err := b.prepare(from); err != nil {
+		return err
+	}
+	for _, part := range []func() error{b.toZVHD2, b.levels, b.toRaw, b.mf, b.mfSparse} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	b.rep.Load, b.rep.Machine, b.rep.Runs = load(), machine(), runs
+	b.memory()
+	b.rep.print(os.Stdout)
+	text, err := json.MarshalIndent(b.rep, "", "  ")
+	if err != nil {
+		return err
+	}
+	if out == "" {
+		fmt.Printf("%s\n", text)
+		return nil
+	}
+	return os.WriteFile(out, append(text, '\n'), 0o644)
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+// prepare makes the disk, and a file of what of it is no hole.
+func (b *bench) prepare(from string) error {
+	disk, data := b.path("disk.raw"), b.path("data.bin")
+	if _, err := os.Stat(disk); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(os.Stderr, "making the disk …")
+		if err := makeDisk(disk, from, 8*gib, 2*gib); err != nil {
+			return err
+		}
+	}
+	var err error
+	if b.data, err = squeeze(data, disk); err != nil {
+		return err
+	}
+	b.rep.DiskMiB, b.rep.DataMiB = 8*gib/mib, b.data/mib
+	f, err := os.Create(b.path("tib.raw"))
+	if err != nil {
+		return err
+	}
+	// 64 pieces of 1 MiB.
+	piece := []byte(strings.Repeat("quickims", 1<<17))
+	for i := range int64(64) {
+		if _, err := f.WriteAt(piece, i*tib/64); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.Truncate(tib), f.Close())
+}
+
+// squeeze writes what of a file is no hole into another one.
+func squeeze(to, from string) (n int64, err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	for at := int64(0); ; {
+		const seekData, seekHole = 3, 4 // lseek(2)
+		begin, err := in.Seek(at, seekData)
+		if errors.Is(err, syscall.ENXIO) {
+			break
+		}
+		if err != nil {
+			return n, err
+		}
+		if at, err = in.Seek(begin, seekHole); err != nil {
+			return n, err
+		}
+		k, err := io.Copy(out, io.NewSectionReader(in, begin, at-begin))
+		if n += k; err != nil {
+			return n, err
+		}
+	}
+	return n, errors.Join(out.Sync(), out.Close())
+}
+
+// compare runs the tools in turn and notes the medians.
+func (b *bench) compare(task string, data int64, tools ...tool) (map[string]figure, error) {
+	type sample struct{ wall, cpu, peak float64 }
+	samples := make([][]sample, len(tools))
+	sizes := make([]float64, len(tools))
+	for run := range b.runs + 1 { // the first fills the page cache
+		for i, t := range tools {
+			fmt.Fprintf(os.Stderr, "%s: %s, run %d …\n", task, t.name, run)
+			if t.out != "" {
+				if err := os.Remove(t.out); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return nil, err
+				}
+			}
+			cmd := exec.Command(t.args[0], t.args[1:]...)
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			began := time.Now()
+			if err := cmd.Run(); err != nil {
+				return nil, fmt.Errorf("%s: %w: %s", strings.Join(t.args, " "), err, stderr.String())
+			}
+			if t.sync {
+				if err := syncFile(t.out); err != nil {
+					return nil, err
+				}
+			}
+			wall := time.Since(began).Seconds()
+			if run == 0 {
+				continue
+			}
+			usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+			samples[i] = append(samples[i], sample{wall, (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), float64(usage.Maxrss) / 1024})
+			if t.out != "" {
+				info, err := os.Stat(t.out)
+				if err != nil {
+					return nil, err
+				}
+				sizes[i] = float64(info.Size()) / float64(mib)
+			}
+		}
+	}
+	found := map[string]figure{}
+	for i, t := range tools {
+		f := figure{Task: task, Tool: t.name, OutMiB: sizes[i],
+			Seconds: median(samples[i], func(s sample) float64 { return s.wall }),
+			CPU:     median(samples[i], func(s sample) float64 { return s.cpu }),
+			PeakMiB: median(samples[i], func(s sample) float64 { return s.peak })}
+		f.MiBs = float64(data) / float64(mib) / f.Seconds
+		found[t.name] = f
+		b.rep.Figures = append(b.rep.Figures, f)
+	}
+	return found, nil
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func median[T any](of []T, by func(T) float64) float64 {
+	all := make([]float64, len(of))
+	for i, v := range of {
+		all[i] = by(v)
+	}
+	slices.Sort(all)
+	if n := len(all); n%2 == 0 {
+		return (all[n/2-1] + all[n/2]) / 2
+	}
+	return all[len(all)/2]
+}
+
+// judge notes whether a ratio is as wanted. least: it must be at least that, else
+// at most.
+func (b *bench) judge(what string, least bool, bound float64, got, gotCPU float64) {
+	v := verdict{What: what, Got: got, GotCPU: gotCPU, Want: fmt.Sprintf("at most %.2f", bound), OK: got <= bound}
+	if least {
+		v.Want, v.OK = fmt.Sprintf("at least %.2f", bound), got >= bound
+	}
+	b.rep.Verdicts = append(b.rep.Verdicts, v)
+}
+
+func machine() string {
+	var u syscall.Utsname
+	release := ""
+	if syscall.Uname(&u) == nil {
+		for _, c := range u.Release {
+			if c == 0 {
+				break
+			}
+			release += string(rune(c))
+		}
+	}
+	return fmt.Sprintf("%d CPUs, Linux %s, %s", runtime.NumCPU(), release, runtime.Version())
+}
+
+// load is the load average, which says how far to trust the clock.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}
+
+func (r report) print(out io.Writer) {
+	fmt.Fprintf(out, "%s; load %s; a disk of %d MiB with %d MiB of data; medians of %d runs\n\n", r.Machine, r.Load, r.DiskMiB, r.DataMiB, r.Runs)
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "task\ttool\tseconds\tCPU seconds\tMiB/s\toutput MiB\tpeak MiB")
+	for _, f := range r.Figures {
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\n", f.Task, f.Tool, f.Seconds, f.CPU, f.MiBs, f.OutMiB, f.PeakMiB)
+	}
+	fmt.Fprintln(w, "\ncompared\twanted\tby the clock\tby CPU time\t")
+	for _, v := range r.Verdicts {
+		word := "missed"
+		if v.OK {
+			word = "kept"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%s\n", v.What, v.Want, v.Got, v.GotCPU, word)
+	}
+	w.Flush()
+}
