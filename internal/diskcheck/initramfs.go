@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +23,12 @@ type initramfs struct {
 	modules map[string]bool
 	builtin map[string]bool // from its copy of the kernel's modules.builtin
 	src     *filesystem.Source
-	whole   bool // an archive was read to its end
+	whole   bool   // an archive was read to its end
+	inner   string // a file in it that holds the rest
 }
+
+// inner are files in which dracut's squash module puts all but the beginning.
+var inner = []string{"squashfs-root.img", "squash-root.img", "squash/root.img", "erofs-root.img"}
 
 // Limits of an archive.
 const (
@@ -61,6 +66,14 @@ var compressions = []struct {
 
 // read walks all archives. An error means that not everything was seen.
 func (i *initramfs) read(r io.Reader) error {
+	err := i.archives(r)
+	if err == nil && i.inner != "" {
+		err = filesystem.Errorf(filesystem.ErrUnsupported, "its drivers lie in an image inside it, %s, which is not read here", i.inner)
+	}
+	return err
+}
+
+func (i *initramfs) archives(r io.Reader) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
 		magic, err := skipZeros(in)
@@ -176,6 +189,9 @@ func (i *initramfs) archive(r *bufio.Reader) error {
 		}
 		if m := moduleName(file); m != "" && size > 0 {
 			i.modules[m] = true
+		}
+		if slices.Contains(inner, strings.TrimPrefix(file, "./")) {
+			i.inner = file
 		}
 		size = (size + 3) &^ 3
 		if strings.HasSuffix(file, "/modules.builtin") && size <= maxList {

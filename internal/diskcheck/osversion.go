@@ -132,7 +132,7 @@ func (c *checker) osVersion() {
 		c.add(OSVersion, Unknown, "Name the os_version yourself if you know the system.", "there is no /etc/os-release; %s fits any Linux", c.OSVersion)
 		return
 	}
-	c.OSName = clip(r.Name)
+	c.OSName = clip(cmp.Or(r.Name, strings.TrimSpace(r.ID+" "+r.Version), "the system"))
 	version, how := chooseVersion(ims.DefaultOSVersions(), r, c.bits, c.Architecture)
 	c.OSVersion = version
 	switch how {

@@ -248,6 +248,7 @@ func TestInitramfs(t *testing.T) {
 		{"one archive", string(one), nil},
 		{"zeros around", "\x00\x00\x00\x00" + string(one) + strings.Repeat("\x00", 500) + string(one) + "\x00", nil},
 		{"something behind", string(one) + "#initrd by someone", nil},
+		{"an image inside", string(cpioOf("squashfs-root.img")), filesystem.ErrUnsupported},
 		{"nothing", "", errAny},
 		{"zeros", strings.Repeat("\x00", 1000), errAny},
 		{"xz behind microcode", string(one) + "\xfd7zXZ\x00", filesystem.ErrUnsupported},
