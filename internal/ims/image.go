@@ -40,9 +40,14 @@ const (
 	MaxDiskGiB = 1024
 )
 
-// Data says where an image's bytes lie in the image area. The zero value means
-// that there are none yet.
+// Data says where an image's bytes lie. The zero value means that there are none
+// yet.
 type Data struct {
+	// Bucket holds both objects. It is "", the image area, once the bytes are ours;
+	// while they are adopted it is the bucket of the pinned source.
+	Bucket string
+	// Version of a source's disk object in a bucket with versions, else "".
+	Version string
 	// Key of the disk object; BitmapKey of its trusted bitmap, "" for none.
 	Key, BitmapKey string
 	// ETag and BitmapETag pin the adopted bytes: reads are conditional on them.
