@@ -47,6 +47,8 @@ var rules = []rule{
 	{"internal/keystone", []string{"internal/ims", "internal/identity"}, []string{"database/sql"}, "the wire of /v3"},
 	{"internal/blockdev", []string{"internal/ims", "internal/objectstore", "internal/diskformat/..."}, []string{"database/sql"},
 		"a device is bytes, whoever asks for them"},
+	{"internal/nbd/...", []string{"internal/nbd/wire"}, []string{"database/sql", "net/http"},
+		"the protocol alone: exports and their bytes are asked for through interfaces"},
 	{"internal/importer", []string{"internal/ims", "internal/catalog", "internal/database", "internal/objectstore", "internal/diskformat/...", "internal/faultpoint"},
 		[]string{"net"}, "the import's steps; knows no wire"},
 	{"internal/api", []string{"internal/ims", "internal/catalog", "internal/keystone"},

@@ -1,0 +1,142 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/bits"
+
+	"github.com/quickims/quickims/internal/nbd/wire"
+)
+
+// Extent is a range of an export in bytes. A hole reads as zeros and is stored nowhere.
+type Extent struct {
+	Offset, Length int64
+	Hole           bool
+}
+
+// Export is a disk. Its methods may be called by many goroutines at once.
+type Export interface {
+	// Size is the disk's size in bytes; it does not change.
+	Size() int64
+	// BlockSize is the unit in bytes that reads should be aligned to. What is no power
+	// of two between 512 and the largest request is not told to clients.
+	BlockSize() int64
+	// ReadAtContext fills p with the bytes from off on, or fails. The range lies within
+	// the disk. p is not kept.
+	ReadAtContext(ctx context.Context, p []byte, off int64) error
+	// Extents says what the range consists of, in order, without I/O. What it leaves
+	// out counts as data.
+	Extents(off, n int64) iter.Seq[Extent]
+	// Close releases the disk. No other method is called afterwards.
+	Close() error
+}
+
+// Prefetcher is an Export that can be told what will be read soon; then NBD_CMD_CACHE
+// is offered to clients.
+type Prefetcher interface {
+	// Prefetch makes later reads of the range faster, or fails. It may return before
+	// that is done.
+	Prefetch(ctx context.Context, off, n int64) error
+}
+
+// ErrUnknownExport says that there is no export of that name.
+var ErrUnknownExport = errors.New("unknown export")
+
+// opened is an export that a client named. It is open once for a connection.
+type opened struct {
+	Export
+	name string
+	size uint64
+}
+
+// flags are the transmission flags of the export.
+func (e *opened) flags(chunks bool) uint16 {
+	f := uint16(wire.FlagHasFlags | wire.FlagReadOnly | wire.FlagSendFlush | wire.FlagCanMultiConn)
+	if chunks {
+		f |= wire.FlagSendDF
+	}
+	if _, ok := e.Export.(Prefetcher); ok {
+		f |= wire.FlagSendCache
+	}
+	return f
+}
+
+// preferred is the preferred block size, which must be a power of two of at least 512.
+func (e *opened) preferred(most int) uint32 {
+	n := e.BlockSize()
+	if n < 512 || n > int64(most) || bits.OnesCount64(uint64(n)) != 1 {
+		return wire.DefaultPreferredSize
+	}
+	return uint32(n)
+}
+
+// sector is what holes are cut down to multiples of. The protocol advises it
+// ("NBD_CMD_BLOCK_STATUS"), and qemu-img counts a sector that is a hole in part as a hole.
+const sector = 512
+
+// extents yields what the range consists of: clipped to it, in order, without gaps,
+// neighbours of one kind joined, holes in whole sectors unless the range itself begins
+// or ends within one. It holds for any Extents of an export.
+func (e *opened) extents(off, n int64) iter.Seq[Extent] {
+	return func(yield func(Extent) bool) {
+		end := off + n
+		j := joiner{pos: off, yield: yield}
+		for x := range e.Extents(off, n) {
+			if !x.Hole || x.Length <= 0 || x.Offset >= end {
+				continue // data is what is no hole
+			}
+			from, to := max(x.Offset, j.pos), end
+			if x.Length < end-x.Offset {
+				to = x.Offset + x.Length
+			}
+			if from > j.holeEnd || j.holeEnd == 0 {
+				j.flush(off, end)
+				j.hole = from
+			}
+			j.holeEnd = max(j.holeEnd, to)
+			if j.stopped || j.holeEnd == end {
+				break
+			}
+		}
+		j.flush(off, end)
+		j.emit(end, false)
+	}
+}
+
+// joiner collects touching holes and yields them with the data between them.
+type joiner struct {
+	pos           int64 // what is before has been yielded
+	hole, holeEnd int64 // a hole that may go on; none if holeEnd is 0
+	yield         func(Extent) bool
+	stopped       bool
+}
+
+// flush yields the hole that was collected, as far as it has whole sectors.
+func (j *joiner) flush(off, end int64) {
+	if j.holeEnd == 0 {
+		return
+	}
+	from, to := j.hole, j.holeEnd
+	j.holeEnd = 0
+	if from > off {
+		from = (from + sector - 1) / sector * sector
+	}
+	if to < end {
+		to = to / sector * sector
+	}
+	if from < to {
+		j.emit(from, false)
+		j.emit(to, true)
+	}
+}
+
+// emit yields what lies between the last extent and to.
+func (j *joiner) emit(to int64, hole bool) {
+	if to <= j.pos || j.stopped {
+		return
+	}
+	x := Extent{Offset: j.pos, Length: to - j.pos, Hole: hole}
+	j.pos = to
+	j.stopped = !j.yield(x)
+}

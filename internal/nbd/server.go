@@ -1,0 +1,138 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Server serves exports. It may serve several listeners at once; its limits hold for
+// all of them together.
+type Server struct {
+	opts  Options
+	bytes *semaphore.Weighted
+
+	mu         sync.Mutex
+	number     int
+	perAddress map[string]int
+	refusing   int
+}
+
+// maxRefusing is how many clients beyond the limits are told so at once; others are
+// cut without a word.
+const maxRefusing = 32
+
+// refusalTimeout is the time in which a client beyond the limits must have asked.
+const refusalTimeout = 2 * time.Second
+
+// New makes a server. It fails when an option is missing or contradicts another.
+func New(opts Options) (*Server, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Server{opts: opts, bytes: semaphore.NewWeighted(opts.MaxBytes), perAddress: map[string]int{}}, nil
+}
+
+// Serve accepts clients until ctx ends, then closes l, lets requests under way finish
+// for at most DrainTimeout, answers new ones with ESHUTDOWN, and returns nil once all
+// connections are closed. It fails when l does.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	defer l.Close()
+	// accepting ends with ctx or with the listener; what is under way may go on a while.
+	accepting, stop := context.WithCancel(ctx)
+	defer stop()
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+
+	var open sync.WaitGroup
+	err := s.accept(accepting, l, func(c net.Conn) {
+		open.Go(func() { s.admit(accepting, work, c) })
+	})
+	stop()
+	defer time.AfterFunc(s.opts.DrainTimeout, cut).Stop()
+	open.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) accept(ctx context.Context, l net.Listener, handle func(net.Conn)) error {
+	wait := time.Duration(0)
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			handle(c)
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept NBD clients: %w", err)
+		default:
+			// Out of file descriptors or the like: others go on, this one can be retried.
+			wait = min(max(5*time.Millisecond, 2*wait), time.Second)
+			s.opts.Logger.Warn("NBD: accept failed", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+		}
+	}
+}
+
+// admit serves one client, if the limits allow for it.
+func (s *Server) admit(ctx, work context.Context, raw net.Conn) {
+	defer raw.Close()
+	address := ""
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		address = tcp.RemoteAddr().(*net.TCPAddr).IP.String()
+		// A client that vanished is noticed after two minutes of silence.
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
+	}
+	refusal, leave := s.enter(address)
+	if leave == nil {
+		s.opts.Logger.Warn("NBD: client refused", "remote", raw.RemoteAddr(), "reason", refusal)
+		return
+	}
+	defer leave()
+	s.serve(ctx, work, raw, refusal)
+}
+
+// enter counts a client. With a refusal the client is to be told that; without leave it
+// must go at once.
+func (s *Server) enter(address string) (refusal string, leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.number >= s.opts.MaxConnections:
+		refusal = "too many connections"
+	case address != "" && s.perAddress[address] >= s.opts.MaxConnectionsPerAddress:
+		refusal = "too many connections from this address"
+	default:
+		s.number++
+		s.perAddress[address]++
+		return "", func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.number--
+			if s.perAddress[address]--; s.perAddress[address] == 0 {
+				delete(s.perAddress, address)
+			}
+		}
+	}
+	if s.refusing >= maxRefusing {
+		return refusal, nil
+	}
+	s.refusing++
+	return refusal, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refusing--
+	}
+}

@@ -1,0 +1,164 @@
+package nbd
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quickims/quickims/internal/nbd/wire"
+)
+
+// answer is a reply, whole: what is to be written, and what is given back afterwards.
+type answer struct {
+	grant  grant
+	data   *buffer
+	pieces [][]byte
+	one    [1][]byte // the usual number of pieces
+	small  [128]byte // for headers
+}
+
+var answers = sync.Pool{New: func() any { return new(answer) }}
+
+func newAnswer(j job) *answer {
+	a := answers.Get().(*answer)
+	a.grant = j.grant
+	a.pieces = a.one[:0]
+	return a
+}
+
+// piece is how much is written to a client at once; each has its own time.
+const piece = 1 << 20
+
+// writer sends the answers of a connection. Whoever has one sends it, and with it
+// what others have meanwhile: many answers leave in one system call.
+type writer struct {
+	c      *conn
+	budget *budget
+
+	mu    sync.Mutex
+	queue []*answer
+	spare []*answer
+	busy  bool
+	err   error
+
+	// Of the one who is busy.
+	until   time.Time
+	vectors net.Buffers
+}
+
+func newWriter(c *conn, b *budget) *writer { return &writer{c: c, budget: b} }
+
+func (w *writer) send(a *answer) {
+	w.mu.Lock()
+	w.queue = append(w.queue, a)
+	if w.busy {
+		w.mu.Unlock()
+		return
+	}
+	w.busy = true
+	for len(w.queue) > 0 {
+		batch := w.queue
+		w.queue = w.spare[:0]
+		err := w.err
+		w.mu.Unlock()
+		if err == nil {
+			err = w.write(batch)
+		}
+		for i, a := range batch {
+			w.release(a)
+			batch[i] = nil
+		}
+		w.mu.Lock()
+		w.spare = batch[:0]
+		if err != nil && w.err == nil {
+			w.err = err
+			w.c.raw.Close() // the reader notices
+		}
+	}
+	w.busy = false
+	w.mu.Unlock()
+}
+
+// failed is the error that ended writing.
+func (w *writer) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+func (w *writer) release(a *answer) {
+	if a.data != nil {
+		a.data.release()
+		a.data = nil
+	}
+	a.pieces = nil
+	w.budget.give(a.grant)
+	answers.Put(a)
+}
+
+// write writes the batch. A client that takes no MiB within the time is cut off.
+func (w *writer) write(batch []*answer) error {
+	v := w.vectors[:0]
+	size := 0
+	for _, a := range batch {
+		for _, p := range a.pieces {
+			for len(p) > 0 {
+				n := min(len(p), piece-size)
+				v = append(v, p[:n])
+				p = p[n:]
+				if size += n; size == piece {
+					if err := w.flush(v); err != nil {
+						return err
+					}
+					v, size = v[:0], 0
+				}
+			}
+		}
+	}
+	w.vectors = v
+	if len(v) == 0 {
+		return nil
+	}
+	return w.flush(v)
+}
+
+func (w *writer) flush(v net.Buffers) error {
+	timeout := w.c.s.opts.WriteTimeout
+	// Setting a deadline costs, so it is done when half of it has passed.
+	if now := time.Now(); w.until.Sub(now) < timeout/2 {
+		w.until = now.Add(timeout)
+		_ = w.c.raw.SetWriteDeadline(w.until)
+	}
+	if len(v) == 1 {
+		_, err := w.c.stream.Write(v[0])
+		return err
+	}
+	_, err := v.WriteTo(w.c.stream)
+	return err
+}
+
+// Small answers.
+
+// succeed answers without data.
+func (t *transmission) succeed(j job) {
+	a := newAnswer(j)
+	if t.structured {
+		t.chunk(a, j, a.small[:], wire.ChunkNone, wire.ReplyFlagDone, 0)
+	} else {
+		wire.PutSimpleReply(a.small[:], j.Cookie, 0)
+		a.pieces = append(a.pieces, a.small[:wire.SimpleReplySize])
+	}
+	t.out.send(a)
+}
+
+// fail answers with an error; the text is for people.
+func (t *transmission) fail(j job, errno wire.Errno, text string) {
+	a := newAnswer(j)
+	if t.structured {
+		t.addError(a, j, errno, text)
+	} else {
+		wire.PutSimpleReply(a.small[:], j.Cookie, errno)
+		a.pieces = append(a.pieces, a.small[:wire.SimpleReplySize])
+	}
+	t.out.send(a)
+}
