@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 FUZZTIME ?= 60s
+FUZZEXECUTIONS ?= 10000000
 
 .PHONY: help
 help: ## list the targets
@@ -39,6 +40,10 @@ lint: ## gofmt and go vet
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (60s)
 	scripts/fuzz $(FUZZTIME)
+
+.PHONY: fuzz-long
+fuzz-long: ## call each parser of disk files with FUZZEXECUTIONS (10000000) hostile inputs
+	scripts/fuzz-long $(FUZZEXECUTIONS)
 
 .PHONY: bench
 bench: build ## time and memory of quick imports, 1 GiB to 1 TiB: a table and bench.json

@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/quickims/quickims/internal/fuzztest"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -21,7 +22,7 @@ func FuzzText(f *testing.F) {
 		f.Add(s)
 	}
 	table := ims.DefaultOSVersions()
-	f.Fuzz(func(t *testing.T, s string) {
+	fuzztest.Fuzz(f, func(t *testing.T, s string) {
 		for _, m := range parseFstab(s) {
 			if m.dir == "" {
 				t.Errorf("%+v", m)
@@ -62,7 +63,7 @@ func FuzzInitramfs(f *testing.F) {
 	} {
 		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		in, err := readInitramfs(t, b, 16<<20)
 		if err == nil && !in.whole {
 			t.Error("nothing was read, and nothing said")
@@ -74,7 +75,7 @@ func FuzzInitramfs(f *testing.F) {
 func FuzzLZ4(f *testing.F) {
 	f.Add([]byte("\x02\x21\x4c\x18\x05\x00\x00\x00\x40abcd"))
 	f.Add([]byte("\x02\x21\x4c\x18\x09\x00\x00\x00\x1fa\x01\x00\xff\x05\x10bc"))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		if len(b) > 64<<10 {
 			return // enough for several blocks
 		}

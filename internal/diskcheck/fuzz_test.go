@@ -8,6 +8,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskcheck"
 	"github.com/quickims/quickims/internal/filesystem/fstest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // tiny is the smallest disk that leads through every check.
@@ -77,7 +78,7 @@ func TestSeeds(t *testing.T) {
 // something of it.
 func FuzzCheck(f *testing.F) {
 	fstest.Seeds(f)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d := fstest.Unpack(b)
 		r, err := diskcheck.Check(t.Context(), d, d.Size)
 		if err != nil {

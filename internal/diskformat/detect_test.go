@@ -14,6 +14,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // at makes a file of size bytes with pieces in it; a negative place counts
@@ -392,7 +393,7 @@ func FuzzDetect(f *testing.F) {
 	}
 	f.Add(gptDisk(40<<10, 512, 2, 128, 128, guidESP, guidBIOS))
 	f.Add(mbrDisk(4096, [4]uint32{0x80, 0x83, 1, 5}))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		r := &disktest.Counter{R: bytes.NewReader(b)}
 		in, err := diskformat.Inspect(r, int64(len(b)))
 		if err == nil && in.Format == "" {

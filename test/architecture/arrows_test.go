@@ -27,6 +27,7 @@ var rules = []rule{
 	{"internal/ims", nil, []string{"encoding/json", "database/sql", "net/http/httptest", "os"},
 		"the vocabulary does no I/O and knows neither JSON nor SQL"},
 	{"internal/faultpoint", nil, nil, "a leaf: every stage may name its fault points"},
+	{"internal/fuzztest", nil, nil, "a leaf: runs the fuzz targets of any package"},
 	{"internal/diskformat/...", []string{"internal/diskformat/..."}, []string{"net/http", "database/sql"},
 		"formats read an io.ReaderAt and know no store"},
 	{"internal/filesystem/fstest", []string{"internal/filesystem/..."}, []string{"database/sql"}, "helpers of tests: they make file systems"},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // bmapFile is a block map that a test changes before it is written.
@@ -350,7 +351,7 @@ func FuzzBmap(f *testing.F) {
 	}
 	f.Add([]byte("<bmap version='2.0'><BlockMap><Range>1-2</Range></BlockMap></bmap>"), int64(4096))
 	f.Add([]byte("<!DOCTYPE x><bmap/>"), int64(4096))
-	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte, size int64) {
 		m, err := parseBytes(b, size)
 		if err == nil && (m.ImageSize() != size || m.Kind() == Unknown && m.DataBlocks() != m.Blocks()) {
 			t.Fatalf("%s: %d of %d blocks of %d", m.Kind(), m.DataBlocks(), m.Blocks(), m.ImageSize())

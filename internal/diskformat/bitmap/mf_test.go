@@ -15,6 +15,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -397,7 +398,7 @@ func FuzzMF(f *testing.F) {
 	f.Add(b[:8], int64(512))
 	f.Add([]byte{}, int64(1<<40))
 	f.Add(append(bytes.Clone(b), b...), size+1)
-	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte, size int64) {
 		// With checksums that hold, more of the reader is reached.
 		sealed := bytes.Clone(b)
 		if len(sealed) >= 8192 {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 func FuzzQCOW2(f *testing.F) {
@@ -24,7 +25,7 @@ func FuzzQCOW2(f *testing.F) {
 	m.extension(104, extBackingFormat, "raw")
 	m.backing(200, 12)
 	f.Add(m.b)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
 		opts := Options{}
 		if info, err := ReadInfo(r, int64(len(b))); err == nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 var le = binary.LittleEndian
@@ -280,7 +281,7 @@ func FuzzVDI(f *testing.F) {
 	m.set32(offImageType, typeStatic)
 	f.Add(m.b)
 	f.Add(newMade(blockFree, blockZero, blockFree, blockFree, blockFree, blockFree, 0).b[:madeData+512])
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		file, err := Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return

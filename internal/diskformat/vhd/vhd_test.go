@@ -11,6 +11,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 var be = binary.BigEndian
@@ -314,7 +315,7 @@ func FuzzVHD(f *testing.F) {
 	f.Add(bytes.Clone(m.b[:len(m.b)-footerLen]))
 	m.differencing("C:\\parent.vhd")
 	f.Add(m.b)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		check := func(b []byte) {
 			file, err := Open(bytes.NewReader(b), int64(len(b)))
 			if err != nil {

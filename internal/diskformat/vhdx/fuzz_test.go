@@ -7,6 +7,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // pieces are the places of a file that a fuzzed input fills, in order; all
@@ -74,7 +75,7 @@ func FuzzVHDX(f *testing.F) {
 	zeroed.logged(0, logEntry(someLog, 5, 0, 8*mib, change{off: batAt, zeros: 4096}), logEntry(someLog, 6, 0, 8*mib))
 	f.Add(gathered(zeroed), true)
 	f.Add([]byte(identifier), false)
-	f.Fuzz(func(t *testing.T, b []byte, mend bool) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte, mend bool) {
 		v := scattered(b)
 		if mend {
 			for at := 0; at < 4*logSector; at += logSector {

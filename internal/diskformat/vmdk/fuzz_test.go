@@ -9,6 +9,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // checkDisk checks what holds of any disk that opens: the extents cover it,
@@ -78,7 +79,7 @@ func FuzzVMDK(f *testing.F) {
 		f.Add(c.file())
 	}
 	f.Add([]byte(magicHosted))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		if len(b) > 256<<10 {
 			return // the tables of larger ones take long to go through
 		}
@@ -128,7 +129,7 @@ func FuzzVMDKDescriptor(f *testing.F) {
 	file := make([]byte, 16<<10)
 	disktest.Fill(file, 3)
 	part := build{disk: file, grain: 8192, small: true}.file()
-	f.Fuzz(func(t *testing.T, text string) {
+	fuzztest.Fuzz(f, func(t *testing.T, text string) {
 		opener := func(name string) (io.ReaderAt, int64, error) {
 			if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\\:\x00\n\r") {
 				t.Fatalf("%q was to be opened", name)

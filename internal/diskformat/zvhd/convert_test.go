@@ -19,6 +19,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // convertBytes makes a file with our writer.
@@ -279,7 +280,7 @@ func FuzzFile(f *testing.F) {
 	small, rec := sample(f)
 	f.Add(small)
 	f.Add(small[:rec[1]])
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d, err := Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return

@@ -16,6 +16,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // encode makes a file the way its description says, with the standard
@@ -291,7 +292,7 @@ func FuzzZVHD(f *testing.F) {
 	f.Add(small[:rec[1]])
 	f.Add(append(bytes.Clone(small[:4096]), small[:4096]...))
 	f.Add([]byte(cookie))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		z, err := NewReader(bytes.NewReader(b))
 		if err != nil {
 			return

@@ -6,6 +6,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // small makes a sound file of few bytes: its index has one page in place of
@@ -38,7 +39,7 @@ func FuzzZVHD2Open(f *testing.F) {
 	f.Add(small(f, false, true))
 	f.Add(convertBytes(f, make([]byte, 512), Options{UUID: [16]byte{1}, Now: mustOpen(f, disktest.Fixture(f, "c.zvhd2")).Created()}))
 	f.Add([]byte("z2strm"))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		check := func(b []byte) {
 			file, err := Open(bytes.NewReader(b), int64(len(b)))
 			if err != nil {
@@ -89,7 +90,7 @@ func FuzzZVHD2Record(f *testing.F) {
 	f.Add(zlibClosed(f, plain), true)
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0x10, 0, 3, 0x80, 0, 0}, false)
 	f.Add([]byte{0x78, 1, 0, 0, 0, 0xff, 0xff}, true)
-	f.Fuzz(func(t *testing.T, payload []byte, zlib bool) {
+	fuzztest.Fuzz(f, func(t *testing.T, payload []byte, zlib bool) {
 		file := &File{h: header{blockSize: blockSize, maxBlocks: 10, compression: methodZstd}}
 		file.h.OrigSize = 10 * blockSize
 		if zlib {

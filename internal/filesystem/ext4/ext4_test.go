@@ -14,6 +14,7 @@ import (
 	"github.com/quickims/quickims/internal/filesystem"
 	"github.com/quickims/quickims/internal/filesystem/ext4"
 	"github.com/quickims/quickims/internal/filesystem/fstest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 const mib = 1 << 20
@@ -337,7 +338,7 @@ func TestMakeSeeds(t *testing.T) {
 
 func FuzzExt4(f *testing.F) {
 	fstest.Seeds(f)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d := fstest.Unpack(b)
 		_ = fstest.Exercise(t, open, d, d.Size, 4*mib)
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/quickims/quickims/internal/filesystem"
 	"github.com/quickims/quickims/internal/filesystem/fat"
 	"github.com/quickims/quickims/internal/filesystem/fstest"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 const mib = 1 << 20
@@ -256,7 +257,7 @@ func TestMakeSeeds(t *testing.T) {
 
 func FuzzFAT(f *testing.F) {
 	fstest.Seeds(f)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d := fstest.Unpack(b)
 		_ = fstest.Exercise(t, open, d, d.Size, 4*mib)
 	})

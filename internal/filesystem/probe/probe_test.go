@@ -11,6 +11,7 @@ import (
 	"github.com/quickims/quickims/internal/filesystem"
 	"github.com/quickims/quickims/internal/filesystem/fstest"
 	"github.com/quickims/quickims/internal/filesystem/probe"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 const mib = 1 << 20
@@ -115,7 +116,7 @@ func FuzzProbe(f *testing.F) {
 	} {
 		f.Add(d.Pack())
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d := fstest.Unpack(b)
 		c := probe.Probe(filesystem.NewSource(t.Context(), d, d.Size, 4*mib))
 		if c.Volume != nil && (c.Err != nil || c.Type == "") {

@@ -12,6 +12,7 @@ import (
 	"github.com/quickims/quickims/internal/filesystem"
 	"github.com/quickims/quickims/internal/filesystem/fstest"
 	"github.com/quickims/quickims/internal/filesystem/xfs"
+	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 const mib = 1 << 20
@@ -320,7 +321,7 @@ func TestMakeSeeds(t *testing.T) {
 
 func FuzzXFS(f *testing.F) {
 	fstest.Seeds(f)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d := fstest.Unpack(b)
 		_ = fstest.Exercise(t, open, d, d.Size, 4*mib)
 	})
