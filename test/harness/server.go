@@ -94,7 +94,7 @@ func Binary(tb testing.TB) string {
 }
 
 // Main runs the tests and removes the binary: call it from TestMain.
-func Main(m *testing.M) {
+func Main(m interface{ Run() int }) {
 	code := m.Run()
 	if buildPath != "" {
 		os.RemoveAll(filepath.Dir(buildPath))
