@@ -226,7 +226,7 @@ func TestDeletedWhileRead(t *testing.T) {
 
 // delete deletes an image, in the middle of another request.
 func (c caller) delete(t testing.TB, id string) {
-	if err := c.catalog.DeleteImage(t.Context(), c.project, id); err != nil {
+	if err := c.catalog.DeleteImage(t.Context(), c.project, id, false); err != nil {
 		t.Error(err)
 	}
 }

@@ -89,7 +89,7 @@ func makeWorld(dir string, change func(*api.Config)) (*world, error) {
 	}
 	w := &world{
 		database: url, db: db, catalog: catalog.New(db, catalog.Options{}), logs: &logBuffer{}, registry: prometheus.NewRegistry(),
-		disks: &disks{content: map[string]diskContent{}}, limits: ims.Limits{Images: 20, Imports: 10}, logins: map[ims.Role]string{},
+		disks: &disks{content: map[string]diskContent{}}, limits: ims.Limits{Images: 20, Imports: 10, Attachments: 20}, logins: map[ims.Role]string{},
 	}
 	if w.identity, err = identity.New(db, identity.Options{
 		SealKey: bytes.Repeat([]byte{7}, identity.SealKeySize), PasswordCost: identity.PasswordCost{MemoryKiB: 8, Passes: 1, Lanes: 1},
@@ -346,11 +346,7 @@ func (c caller) active(t testing.TB, request string) string {
 func (c caller) publish(t testing.TB, jobID, imageID string, size int64) {
 	t.Helper()
 	job := c.claim(t, jobID)
-	img, err := c.catalog.Image(t.Context(), c.project, imageID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.catalog.BeginAdopt(t.Context(), job, img); err != nil {
+	if err := c.catalog.BeginAdopt(t.Context(), job, sourceOf(job, size)); err != nil {
 		t.Fatal(err)
 	}
 	data := ims.Data{
@@ -359,6 +355,11 @@ func (c caller) publish(t testing.TB, jobID, imageID string, size int64) {
 	if err := c.catalog.Publish(t.Context(), job, data); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// sourceOf is what a job adopts: a pinned source.
+func sourceOf(job ims.Job, size int64) ims.Data {
+	return ims.Data{Bucket: job.Source.Bucket, Version: "v1", Key: job.Source.Key, ETag: "source", Format: "zvhd2", Size: size / 2, VirtualSize: size}
 }
 
 func (c caller) claim(t testing.TB, jobID string) ims.Job {

@@ -54,14 +54,15 @@ func (c *Catalog) ForgetGarbage(ctx context.Context, prefix string) error {
 
 // Referenced reports whether bytes under a prefix are an image's, or may become so:
 // its data lies there, or the job's newest attempt writes there. Once false it stays
-// false, since the fence only moves on.
+// false, since the fence only moves on. A source that an image is made of lies in a
+// bucket, where nothing is cleaned up: its key counts for nothing here.
 func (c *Catalog) Referenced(ctx context.Context, prefix string) (bool, error) {
 	imageID, attempt, ok := parsePrefix(prefix)
 	if !ok {
 		return false, fmt.Errorf("%q is no attempt's prefix, it must be image/attempt/", prefix)
 	}
 	n, err := count(ctx, c.db, `SELECT
-		(SELECT COUNT(*) FROM images WHERE id = $1 AND deleted_at IS NULL
+		(SELECT COUNT(*) FROM images WHERE id = $1 AND deleted_at IS NULL AND data_bucket = ''
 			AND (substr(data_key, 1, length($2)) = $2 OR substr(data_bitmap_key, 1, length($2)) = $2))
 		+ (SELECT COUNT(*) FROM jobs WHERE image_id = $1 AND end_time IS NULL AND attempt <= $3)`,
 		imageID, prefix, attempt)

@@ -45,7 +45,7 @@ const (
 	other  = "b0000000000000000000000000000002"
 )
 
-var plenty = ims.Limits{Images: 1000, Imports: 1000}
+var plenty = ims.Limits{Images: 1000, Imports: 1000, Attachments: 1000}
 
 // onBoth runs f as a subtest on every kind of database.
 func onBoth(t *testing.T, f func(t *testing.T, c fixture)) {
@@ -126,6 +126,23 @@ func dataOf(job ims.Job) ims.Data {
 		Key: prefix + "disk", ETag: "e1", Format: "raw", Size: job.Source.Size, VirtualSize: job.Source.Size,
 		BitmapKey: prefix + "bitmap", BitmapETag: "e2", BitmapSize: 4096,
 	}
+}
+
+// sourceOf is what an attempt adopts: the pinned source.
+func sourceOf(job ims.Job) ims.Data {
+	return ims.Data{
+		Bucket: job.Source.Bucket, Version: "v7", Key: job.Source.Key, ETag: "e0", Format: "raw", Size: job.Source.Size, VirtualSize: job.Source.Size,
+		BitmapKey: job.Source.BitmapKey, BitmapETag: "e00", BitmapSize: 4096,
+	}
+}
+
+// saving makes an image whose data is being adopted, and gives the job with its lease.
+func (c fixture) saving(project string) (ims.Image, ims.Job) {
+	c.t.Helper()
+	_, job := c.accept(project)
+	job = c.claim(job.ID)
+	must(c.t, c.BeginAdopt(c.t.Context(), job, sourceOf(job)))
+	return c.image(project, job.ImageID), job
 }
 
 // active makes an active image.

@@ -144,8 +144,9 @@ func (c *Catalog) touch(ctx context.Context, tx *database.Tx, projectID, id stri
 
 // DeleteImage deletes an image and records its bytes as garbage, in one transaction.
 // Faults that a client is told of: it is protected (IMG.0028), it is still being made
-// (IMG.0090). A second deletion is ErrNotFound.
-func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string) error {
+// (IMG.0090), it has attachments (IMG.0035 with status 409) and force is not set, which
+// ends them. A second deletion is ErrNotFound.
+func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string, force bool) error {
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
 		img, err := lockImage(ctx, tx, projectID, id)
 		if err != nil {
@@ -160,6 +161,14 @@ func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string) error {
 		}
 		if going > 0 {
 			return ims.Faultf(ims.CodeImageBeingMade, "image %s is %s, wait until its job has ended", id, img.Status)
+		}
+		if !force {
+			if err := c.refuseAttached(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		if err := endAttachments(ctx, tx, id); err != nil {
+			return err
 		}
 		// The status stays, see the table.
 		if _, err := tx.ExecContext(ctx, "UPDATE images SET deleted_at = $3 WHERE project_id = $1 AND id = $2", projectID, id, c.now().UnixMilli()); err != nil {

@@ -69,14 +69,14 @@ func TestLimits(t *testing.T) {
 		must(t, create(other)) // another project's import is none of ours
 		must(t, c.Fail(t.Context(), c.claim(killedJob.ID), ims.CodeFile, "broken"))
 		deleted, _ := c.active(mine)
-		must(t, c.DeleteImage(t.Context(), mine, deleted.ID))
+		must(t, c.DeleteImage(t.Context(), mine, deleted.ID, false))
 		if used, err := c.Quota(t.Context(), mine); err != nil || used != 0 {
 			t.Errorf("a killed and a deleted image use %d (%v), want 0", used, err)
 		}
 		c.active(mine)
 		c.active(mine)
 		wantCode(t, create(mine), ims.CodeQuota)
-		must(t, c.DeleteImage(t.Context(), mine, killed.ID))
+		must(t, c.DeleteImage(t.Context(), mine, killed.ID, false))
 		wantCode(t, create(mine), ims.CodeQuota)
 		if used, err := c.Quota(t.Context(), mine); err != nil || used != 2 {
 			t.Errorf("used %d (%v), want 2", used, err)
@@ -197,10 +197,10 @@ func TestUpdateImageTogether(t *testing.T) {
 func TestDeleteImage(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		img, job := c.accept(mine)
-		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID), ims.CodeImageBeingMade) // queued
+		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID, false), ims.CodeImageBeingMade) // queued
 		job = c.claim(job.ID)
-		must(t, c.BeginAdopt(t.Context(), job, img))
-		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID), ims.CodeImageBeingMade) // saving
+		must(t, c.BeginAdopt(t.Context(), job, sourceOf(job)))
+		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID, false), ims.CodeImageBeingMade) // saving
 		must(t, c.Publish(t.Context(), job, dataOf(job)))
 
 		protect := func(on bool) {
@@ -208,16 +208,16 @@ func TestDeleteImage(t *testing.T) {
 			must(t, err)
 		}
 		protect(true)
-		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID), ims.CodeImageProtected)
+		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID, false), ims.CodeImageProtected)
 		protect(false)
 		if len(c.garbage()) != 0 {
 			t.Error("a deletion that was refused made garbage")
 		}
-		must(t, c.DeleteImage(t.Context(), mine, img.ID))
+		must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
 		if got := strings.Join(c.garbage(), " "); got != attemptPrefix(img.ID, 1) {
 			t.Errorf("garbage %q, want the image's bytes", got)
 		}
-		wantError(t, c.DeleteImage(t.Context(), mine, img.ID), ErrNotFound)
+		wantError(t, c.DeleteImage(t.Context(), mine, img.ID, false), ErrNotFound)
 		_, err := c.Image(t.Context(), mine, img.ID)
 		wantError(t, err, ErrNotFound)
 		for _, status := range [][]ims.ImageStatus{nil, {ims.ImageActive}, {ims.ImageDeleted}} {

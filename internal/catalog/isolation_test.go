@@ -31,7 +31,16 @@ func TestIsolation(t *testing.T) {
 			})
 		},
 		"DeleteImage": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
-			return nil, c.DeleteImage(ctx, mine, image)
+			return nil, c.DeleteImage(ctx, mine, image, false)
+		},
+		"DeleteImage by force": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
+			return nil, c.DeleteImage(ctx, mine, image, true)
+		},
+		"Attach": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
+			return c.Attach(ctx, ims.Attachment{ID: ims.NewAttachmentID(), ProjectID: mine, ImageID: image}, image, lease, plenty)
+		},
+		"Attachments by image": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
+			return c.Attachments(ctx, mine, image, "", 10)
 		},
 		"SetTags": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
 			return nil, c.SetTags(ctx, mine, image, []ims.Tag{{Key: "x"}})
@@ -54,7 +63,7 @@ func TestIsolation(t *testing.T) {
 		going, goingJob := c.accept(other)
 		c.claim(goingJob.ID)
 		deleted, deletedJob := c.active(mine)
-		must(t, c.DeleteImage(t.Context(), mine, deleted.ID))
+		must(t, c.DeleteImage(t.Context(), mine, deleted.ID, false))
 		before := []any{c.image(other, theirs.ID), c.image(other, going.ID), c.job(other, theirJob.ID)}
 
 		for name, call := range calls {

@@ -164,14 +164,26 @@ func (c *Catalog) Release(ctx context.Context, job ims.Job, faults int) error {
 	return wrap(err, "release job "+job.ID)
 }
 
-// BeginAdopt saves the step and makes the image saving, in one transaction.
-func (c *Catalog) BeginAdopt(ctx context.Context, job ims.Job, img ims.Image) error {
+// setData sets the columns of an image's data. Its arguments are $4 to $13.
+const setData = `data_bucket = $4, data_version = $5, data_key = $6, data_etag = $7, data_format = $8, data_size = $9,
+	data_virtual_size = $10, data_bitmap_key = $11, data_bitmap_etag = $12, data_bitmap_size = $13`
+
+func dataArgs(d ims.Data) []any {
+	return []any{d.Bucket, d.Version, d.Key, d.ETag, d.Format, d.Size, d.VirtualSize, d.BitmapKey, d.BitmapETag, d.BitmapSize}
+}
+
+// BeginAdopt saves the step and makes the image saving, in one transaction. Until it is
+// published its data is source: where the bytes lie that are being adopted.
+func (c *Catalog) BeginAdopt(ctx context.Context, job ims.Job, source ims.Data) error {
+	if source.Bucket == "" {
+		return fmt.Errorf("begin the adoption of image %s: its source names no bucket", job.ImageID)
+	}
 	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := saveStep(ctx, tx, job); err != nil {
 			return err
 		}
-		return c.leaveQueue(ctx, tx, job, "status = $4", string(ims.ImageSaving))
-	}), "begin the adoption of image "+img.ID)
+		return c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(source), string(ims.ImageSaving))...)
+	}), "begin the adoption of image "+job.ImageID)
 }
 
 // Publish makes the image active, with the data that is ours and durable now, and the
@@ -181,12 +193,10 @@ func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error
 		if err := saveStep(ctx, tx, job); err != nil {
 			return err
 		}
+		data.Bucket, data.Version = "", ""
 		now := c.now().UnixMilli()
-		err := c.leaveQueue(ctx, tx, job, `status = $4, active_at = $5, file_size = $6,
-			data_key = $7, data_etag = $8, data_format = $9, data_size = $10, data_virtual_size = $11,
-			data_bitmap_key = $12, data_bitmap_etag = $13, data_bitmap_size = $14`,
-			string(ims.ImageActive), now, job.Source.Size,
-			data.Key, data.ETag, data.Format, data.Size, data.VirtualSize, data.BitmapKey, data.BitmapETag, data.BitmapSize)
+		err := c.leaveQueue(ctx, tx, job, setData+", status = $14, active_at = $15, file_size = $16",
+			append(dataArgs(data), string(ims.ImageActive), now, job.Source.Size)...)
 		if err != nil {
 			return err
 		}
@@ -201,13 +211,17 @@ func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error
 const maxReason = 4096
 
 // Fail makes the image killed and the job FAIL, in one transaction. What any attempt
-// wrote becomes garbage. reason is what the client reads.
+// wrote becomes garbage, the image has no data, and its attachments end. reason is what
+// the client reads.
 func (c *Catalog) Fail(ctx context.Context, job ims.Job, code ims.Code, reason string) error {
 	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := saveStep(ctx, tx, job); err != nil {
 			return err
 		}
-		if err := c.leaveQueue(ctx, tx, job, "status = $4", string(ims.ImageKilled)); err != nil {
+		if err := c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(ims.Data{}), string(ims.ImageKilled))...); err != nil {
+			return err
+		}
+		if err := endAttachments(ctx, tx, job.ImageID); err != nil {
 			return err
 		}
 		if err := c.addGarbage(ctx, tx, job.ImageID, job.Attempt); err != nil {

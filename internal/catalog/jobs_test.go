@@ -32,9 +32,9 @@ func TestImportSucceeds(t *testing.T) {
 			t.Errorf("saved\n%+v, want\n%+v", got, job)
 		}
 		job.Step, job.Percent = ims.StepAdopt, 50
-		must(t, c.BeginAdopt(t.Context(), job, img))
-		if got := c.image(mine, img.ID); got.Status != ims.ImageSaving || got.Data != (ims.Data{}) {
-			t.Errorf("image is %s with data %+v, want saving without any", got.Status, got.Data)
+		must(t, c.BeginAdopt(t.Context(), job, sourceOf(job)))
+		if got := c.image(mine, img.ID); got.Status != ims.ImageSaving || got.Data != sourceOf(job) {
+			t.Errorf("image is %s with data %+v, want saving with its source's", got.Status, got.Data)
 		}
 		c.clock.advance(time.Second)
 		job.Step = ims.StepPublish
@@ -76,7 +76,7 @@ func TestImportFails(t *testing.T) {
 				t.Errorf("%s is referred to after the job failed", prefix)
 			}
 		}
-		must(t, c.DeleteImage(t.Context(), mine, img.ID)) // a killed image can go
+		must(t, c.DeleteImage(t.Context(), mine, img.ID, false)) // a killed image can go
 	})
 }
 
@@ -86,7 +86,7 @@ func (c fixture) writes(img ims.Image) map[string]func(ims.Job) error {
 	return map[string]func(ims.Job) error{
 		"RenewLease": func(j ims.Job) error { return c.RenewLease(ctx, j, lease) },
 		"SaveStep":   func(j ims.Job) error { return c.SaveStep(ctx, j) },
-		"BeginAdopt": func(j ims.Job) error { return c.BeginAdopt(ctx, j, img) },
+		"BeginAdopt": func(j ims.Job) error { return c.BeginAdopt(ctx, j, sourceOf(j)) },
 		"Publish":    func(j ims.Job) error { return c.Publish(ctx, j, dataOf(j)) },
 		"Fail":       func(j ims.Job) error { return c.Fail(ctx, j, ims.CodeFile, "x") },
 		"Release":    func(j ims.Job) error { return c.Release(ctx, j, 1) },
@@ -360,7 +360,7 @@ func TestReferenced(t *testing.T) {
 		if got := strings.Join(c.garbage(), " "); got != attemptPrefix(img.ID, 1) {
 			t.Errorf("garbage %q, want the first attempt's", got)
 		}
-		must(t, c.DeleteImage(t.Context(), mine, img.ID))
+		must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
 		want("deleted", false, false)
 		for _, prefix := range c.garbage() {
 			must(t, c.ForgetGarbage(t.Context(), prefix))
@@ -387,7 +387,7 @@ func TestGarbageOldestFirst(t *testing.T) {
 		for range 3 {
 			img, _ := c.active(mine)
 			c.clock.advance(time.Second)
-			must(t, c.DeleteImage(t.Context(), mine, img.ID))
+			must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
 			want = append(want, attemptPrefix(img.ID, 1))
 		}
 		if got := c.garbage(); !slices.Equal(got, want) {

@@ -20,11 +20,15 @@ var sortColumns = map[string]string{
 	"updated_at":       "updated_at",
 	"name":             "name",
 	"container_format": "id", // it is "bare" for all
-	"disk_format":      "data_format",
+	"disk_format":      formatColumn,
 	"status":           "status",
 	"id":               "id",
 	"size":             "file_size",
 }
+
+// formatColumn is the format as clients read it: of an image that is not active yet
+// nothing is told.
+const formatColumn = "CASE WHEN status = 'active' THEN data_format ELSE '' END"
 
 // maxFilterValues bounds the values of one filter.
 const maxFilterValues = 1000
@@ -141,7 +145,7 @@ func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilte
 	}
 	w.args = append(w.args, limit)
 	page := fmt.Sprintf("WHERE %s ORDER BY %s %s, id %s LIMIT $%d", w.text.String(), column, dir, dir, len(w.args))
-	order := fmt.Sprintf("page.%s %s, page.id %s", column, dir, dir)
+	order := fmt.Sprintf("%s %s, id %s", column, dir, dir) // image_tags has no such columns
 	list, err := selectImages(ctx, c.db, page, order, w.args)
 	if err != nil {
 		return nil, fmt.Errorf("list the images of project %s: %w", projectID, err)
@@ -172,7 +176,7 @@ func (c *Catalog) matching(projectID string, f ims.ImageFilter) (*where, error) 
 	w.equal("os_version", f.OSVersion)
 	w.equal("architecture", f.Architecture)
 	w.equal("firmware", f.Firmware)
-	w.equal("data_format", f.DiskFormat)
+	w.equal(formatColumn, f.DiskFormat)
 	if f.Protected != nil {
 		w.add("protected = ?", *f.Protected)
 	}

@@ -262,7 +262,7 @@ func TestImagesPages(t *testing.T) {
 				f.MarkerID = last.ID
 				// Whoever reads page by page is not disturbed when the marker goes.
 				if last.Status == ims.ImageActive && !last.Protected && rapid.Bool().Draw(rt, "delete the marker") {
-					must(t, c.DeleteImage(t.Context(), project, last.ID))
+					must(t, c.DeleteImage(t.Context(), project, last.ID, false))
 				}
 			}
 		})

@@ -37,7 +37,11 @@ func TestUnavailable(t *testing.T) {
 			calls := c.writes(img)
 			calls["CreateImport"] = func(ims.Job) error { return create() }
 			calls["ClaimJob"] = func(ims.Job) error { _, _, err := c.ClaimJob(t.Context(), job.ID, lease); return err }
-			calls["DeleteImage"] = func(ims.Job) error { return c.DeleteImage(t.Context(), mine, img.ID) }
+			calls["DeleteImage"] = func(ims.Job) error { return c.DeleteImage(t.Context(), mine, img.ID, false) }
+			calls["Attach"] = func(ims.Job) error {
+				_, err := c.Attach(t.Context(), ims.Attachment{ID: ims.NewAttachmentID(), ProjectID: mine, ImageID: img.ID}, "hash", time.Hour, plenty)
+				return err
+			}
 			calls["SetTags"] = func(ims.Job) error { return c.SetTags(t.Context(), mine, img.ID, []ims.Tag{{Key: "x"}}) }
 			calls["UpdateImage"] = func(ims.Job) error {
 				_, err := c.UpdateImage(t.Context(), domain, mine, img.ID, func(*ims.Image) error { return nil })

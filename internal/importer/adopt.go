@@ -24,11 +24,12 @@ const (
 )
 
 // adopt makes the source's bytes ours, the cheapest way the store offers, and
-// durable. Until publication nothing refers to them.
+// durable. Until publication nothing refers to them, and the image is read from its
+// pinned source.
 func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f finding) (ims.Data, error) {
 	job.Step = ims.StepAdopt
 	src := job.Source
-	if err := i.catalog.BeginAdopt(ctx, *job, img); err != nil {
+	if err := i.catalog.BeginAdopt(ctx, *job, sourceData(src, f)); err != nil {
 		return ims.Data{}, err
 	}
 	if err := faultpoint.Hit(faultpoint.AdoptBegun); err != nil {
@@ -60,6 +61,20 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f fin
 		data.BitmapETag, data.BitmapSize = info.ETag, info.Size
 	}
 	return data, faultpoint.Hit(faultpoint.AdoptDone)
+}
+
+// sourceData says where an image's bytes lie before they are ours: the pinned source,
+// and its bitmap if that is one that is trusted. Reads of it are conditional on the pin,
+// as all reads of an image's data are.
+func sourceData(src ims.Source, f finding) ims.Data {
+	data := ims.Data{
+		Bucket: src.Bucket, Version: src.Version, Key: src.Key, ETag: src.ETag,
+		Format: src.Format, Size: src.Size, VirtualSize: src.VirtualSize,
+	}
+	if f.bitmap != nil {
+		data.BitmapKey, data.BitmapETag, data.BitmapSize = src.BitmapKey, src.BitmapETag, src.BitmapSize
+	}
+	return data
 }
 
 // progressEvery is the shortest time between two writes of a job's progress.

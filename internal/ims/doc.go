@@ -11,6 +11,8 @@
 //   - A job is the asynchronous work that makes an image. Its attempt number is
 //     the fence: only the worker that holds the newest attempt may write.
 //   - A project owns images, jobs and buckets; a domain holds projects.
+//   - An attachment is the right to read an image's disk as a block device, for a
+//     limited time, with a token.
 //   - An enterprise project groups images for billing and rights inside a domain;
 //     "0" is the one that always exists.
 package ims

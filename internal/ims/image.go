@@ -89,6 +89,10 @@ type Image struct {
 	ActiveAt   time.Time // zero until active
 }
 
+// Readable reports whether an image in this state has a disk that can be read: its own,
+// or, while it is saving, the source that it is made of.
+func (s ImageStatus) Readable() bool { return s == ImageActive || s == ImageSaving }
+
 // NewImageID makes a random image id.
 func NewImageID() string { return uuid.NewString() }
 
@@ -99,6 +103,7 @@ func ValidUUID(s string) bool { return uuidForm.MatchString(s) }
 
 // Limits bound what a project may hold and run at once.
 type Limits struct {
-	Images  int // images that are not killed or deleted
-	Imports int // jobs that have not ended
+	Images      int // images that are not killed or deleted
+	Imports     int // jobs that have not ended
+	Attachments int // attachments that have not ended
 }

@@ -1,0 +1,209 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// An attachment lives until its row is gone or its time is over, whichever comes first,
+// by the catalog's clock. All queries below find living ones alone, so that one that has
+// ended is as unknown as one that never was.
+
+// attachmentColumns are the columns of an attachment and of its image, as
+// scanAttachment reads them.
+const attachmentColumns = "a.id, a.project_id, a.image_id, images.name, a.user_id, a.created_at, a.expires_at"
+
+func scanAttachment(row interface{ Scan(...any) error }) (ims.Attachment, error) {
+	var a ims.Attachment
+	var created, expires int64
+	err := row.Scan(&a.ID, &a.ProjectID, &a.ImageID, &a.ImageName, &a.UserID, &created, &expires)
+	a.CreatedAt, a.ExpiresAt = fromMilli(created), fromMilli(expires)
+	return a, orNotFound(err)
+}
+
+// Attach writes an attachment of an image that lasts for ttl, and gives it back with its
+// times and the image's name. tokenHash is what AttachmentByToken finds it by. The
+// image stays until the attachment has ended, unless its deletion is forced.
+//
+// ErrNotFound when the project has no such image. Faults that a client is told of: the
+// image has no data to read (IMG.0046), the project has too many attachments (IMG.0060).
+// The limit holds however many call at once.
+func (c *Catalog) Attach(ctx context.Context, a ims.Attachment, tokenHash string, ttl time.Duration, limits ims.Limits) (ims.Attachment, error) {
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := takeTurn(ctx, tx, a.ProjectID); err != nil {
+			return err
+		}
+		img, err := lockImage(ctx, tx, a.ProjectID, a.ImageID)
+		if err != nil {
+			return err
+		}
+		if !img.Status.Readable() {
+			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, it has no data to read", img.Status)
+		}
+		now := c.now()
+		has, err := count(ctx, tx, "SELECT COUNT(*) FROM attachments WHERE project_id = $1 AND expires_at > $2", a.ProjectID, now.UnixMilli())
+		if err != nil {
+			return err
+		}
+		if has >= limits.Attachments {
+			return ims.Faultf(ims.CodeTooManyJobs, "the project has %d attachments, the limit is %d; detach one first", has, limits.Attachments)
+		}
+		a.ImageName, a.CreatedAt, a.ExpiresAt = img.Name, now, now.Add(ttl).Truncate(time.Millisecond)
+		_, err = tx.ExecContext(ctx, `INSERT INTO attachments (id, project_id, image_id, token_hash, user_id, created_at, expires_at)
+			VALUES `+placeholders(1, 7),
+			a.ID, a.ProjectID, a.ImageID, tokenHash, a.UserID, a.CreatedAt.UnixMilli(), a.ExpiresAt.UnixMilli())
+		return err
+	})
+	if err != nil {
+		return ims.Attachment{}, fmt.Errorf("attach image %s: %w", a.ImageID, err)
+	}
+	return a, nil
+}
+
+// Attachment reads one of a project's attachments.
+func (c *Catalog) Attachment(ctx context.Context, projectID, id string) (ims.Attachment, error) {
+	if !ims.ValidUUID(id) {
+		return ims.Attachment{}, ErrNotFound
+	}
+	a, err := scanAttachment(c.db.QueryRowContext(ctx, "SELECT "+attachmentColumns+` FROM attachments a JOIN images ON images.id = a.image_id
+		WHERE a.project_id = $1 AND a.id = $2 AND a.expires_at > $3`, projectID, id, c.now().UnixMilli()))
+	return a, wrap(err, "read attachment "+id)
+}
+
+// Attachments lists a project's attachments, the newest first, those of one image when
+// imageID is not "". marker, if not "", continues behind that attachment; behind one
+// that has ended or never was there is nothing. limit is at least 1.
+func (c *Catalog) Attachments(ctx context.Context, projectID, imageID, marker string, limit int) ([]ims.Attachment, error) {
+	w := &where{}
+	w.add("a.project_id = ? AND a.expires_at > ?", projectID, c.now().UnixMilli())
+	w.equal("a.image_id", imageID)
+	if marker != "" {
+		from, err := c.Attachment(ctx, projectID, marker)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		w.add("(a.created_at, a.id) < (?, ?)", from.CreatedAt.UnixMilli(), from.ID)
+	}
+	if w.none {
+		return nil, nil
+	}
+	w.args = append(w.args, min(limit, ims.MaxListLimit))
+	var out []ims.Attachment
+	err := each(ctx, c.db, "SELECT "+attachmentColumns+" FROM attachments a JOIN images ON images.id = a.image_id WHERE "+w.text.String()+
+		fmt.Sprintf(" ORDER BY a.created_at DESC, a.id DESC LIMIT $%d", len(w.args)), w.args, func(rows *sql.Rows) error {
+		a, err := scanAttachment(rows)
+		out = append(out, a)
+		return err
+	})
+	return out, wrap(err, "list the attachments of project "+projectID)
+}
+
+// Detach ends an attachment. A second time is ErrNotFound.
+func (c *Catalog) Detach(ctx context.Context, projectID, id string) error {
+	if !ims.ValidUUID(id) {
+		return ErrNotFound
+	}
+	n, err := affected(c.db.ExecContext(ctx, "DELETE FROM attachments WHERE project_id = $1 AND id = $2 AND expires_at > $3",
+		projectID, id, c.now().UnixMilli()))
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	return wrap(err, "end attachment "+id)
+}
+
+// AttachmentByToken finds an attachment by the hash of its token, and its image. A token
+// that has ended, and one of an image that has no data to read, is ErrNotFound like one
+// that never was. Whoever holds a token acts for its project: this query names none.
+func (c *Catalog) AttachmentByToken(ctx context.Context, tokenHash string) (ims.Attachment, ims.Image, error) {
+	fail := func(err error) (ims.Attachment, ims.Image, error) {
+		return ims.Attachment{}, ims.Image{}, wrap(err, "find an attachment")
+	}
+	row := c.db.QueryRowContext(ctx, "SELECT "+attachmentColumns+`, images.project_id FROM attachments a JOIN images ON images.id = a.image_id
+		WHERE a.token_hash = $1 AND a.expires_at > $2 AND images.deleted_at IS NULL`, tokenHash, c.now().UnixMilli())
+	var owner string
+	a, err := scanAttachment(scanMore{row, &owner})
+	if err != nil {
+		return fail(err)
+	}
+	img, err := selectImage(ctx, c.db, owner, a.ImageID)
+	if err == nil && !img.Status.Readable() {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return a, img, nil
+}
+
+// scanMore scans one column more than it is asked for.
+type scanMore struct {
+	row  *database.Row
+	more any
+}
+
+func (s scanMore) Scan(dest ...any) error { return s.row.Scan(append(dest, s.more)...) }
+
+// maxLiving is how many ids one query of Living names.
+const maxLiving = 500
+
+// Living gives those of the ids whose attachments have not ended. It is for the process
+// that serves them, whoever's they are.
+func (c *Catalog) Living(ctx context.Context, ids []string) (map[string]bool, error) {
+	living := make(map[string]bool, len(ids))
+	for len(ids) > 0 {
+		part := ids[:min(len(ids), maxLiving)]
+		ids = ids[len(part):]
+		args := []any{c.now().UnixMilli()}
+		for _, id := range part {
+			args = append(args, id)
+		}
+		list, err := texts(ctx, c.db, "SELECT id FROM attachments WHERE expires_at > $1 AND id IN "+placeholders(2, len(part)), args...)
+		if err != nil {
+			return nil, fmt.Errorf("ask which attachments live: %w", err)
+		}
+		for _, id := range list {
+			living[id] = true
+		}
+	}
+	return living, nil
+}
+
+// CountAttachments counts the attachments of all projects.
+func (c *Catalog) CountAttachments(ctx context.Context) (int, error) {
+	n, err := count(ctx, c.db, "SELECT COUNT(*) FROM attachments WHERE expires_at > $1", c.now().UnixMilli())
+	return n, wrap(err, "count the attachments")
+}
+
+// PurgeAttachments removes the rows of those whose time is over.
+func (c *Catalog) PurgeAttachments(ctx context.Context) error {
+	_, err := c.db.ExecContext(ctx, "DELETE FROM attachments WHERE expires_at <= $1", c.now().UnixMilli())
+	return wrap(err, "remove the attachments that have ended")
+}
+
+// refuseAttached is the fault of deleting an image that somebody reads. The image is
+// locked: none can be added meanwhile.
+func (c *Catalog) refuseAttached(ctx context.Context, tx *database.Tx, imageID string) error {
+	n, err := count(ctx, tx, "SELECT COUNT(*) FROM attachments WHERE image_id = $1 AND expires_at > $2", imageID, c.now().UnixMilli())
+	if err != nil || n == 0 {
+		return err
+	}
+	e := ims.Faultf(ims.CodeConflict, "image %s has %d attachments: detach them first, or delete it with force, which ends them", imageID, n)
+	e.HTTPStatus = http.StatusConflict
+	return e
+}
+
+// endAttachments ends all attachments of an image, in all projects.
+func endAttachments(ctx context.Context, tx *database.Tx, imageID string) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM attachments WHERE image_id = $1", imageID)
+	return err
+}

@@ -1,0 +1,47 @@
+package ims
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAttachTime(t *testing.T) {
+	t.Parallel()
+	for seconds, want := range map[int64]time.Duration{60: time.Minute, 3601: time.Hour + time.Second, 2592000: 30 * 24 * time.Hour} {
+		if got, err := AttachTime(&seconds); err != nil || got != want {
+			t.Errorf("%d: %v (%v), want %v", seconds, got, err, want)
+		}
+	}
+	if got, err := AttachTime(nil); err != nil || got != DefaultAttachTime {
+		t.Errorf("no ttl: %v (%v)", got, err)
+	}
+	for _, seconds := range []int64{0, -1, 59, 2592001, math.MaxInt64, math.MinInt64, math.MaxInt64 / int64(time.Second) * 3} {
+		_, err := AttachTime(&seconds)
+		if CodeOf(err) != CodeBadFormat || !strings.Contains(err.Error(), "ttl_seconds") {
+			t.Errorf("%d: %v", seconds, err)
+		}
+	}
+}
+
+func TestAttachToken(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for range 1000 {
+		token := NewAttachToken()
+		if !ValidAttachToken(token) || len(token) != AttachTokenLength || seen[token] {
+			t.Fatalf("token %q", token)
+		}
+		seen[token] = true
+		if hash := HashAttachToken(token); len(hash) != 64 || strings.Contains(hash, token) || hash != HashAttachToken(token) {
+			t.Fatalf("hash %q", hash)
+		}
+	}
+	token := NewAttachToken()
+	for _, bad := range []string{"", token[1:], token + "a", strings.ToUpper(token), token[1:] + "1", token[1:] + "/", token[1:] + "\n", token + "\n"} {
+		if ValidAttachToken(bad) {
+			t.Errorf("%q passes for a token", bad)
+		}
+	}
+}
