@@ -58,6 +58,9 @@ type Config struct {
 	// OSVersions defaults to the table that the service comes with.
 	OSVersions *ims.OSVersions
 	Limits     ims.Limits
+	// NBDURI gives the URI at which the disk of a token's attachment is served; nil: no
+	// listener serves any, and nothing can be attached.
+	NBDURI func(token string) string
 	// OpenAPI is the description that /openapi.yaml answers with.
 	OpenAPI []byte
 	// Ready reports whether the service can do its work; nil means always.
@@ -105,7 +108,7 @@ func New(c Config) (http.Handler, error) {
 		return nil, errors.New("api: a disk opener is required")
 	case len(c.OpenAPI) == 0:
 		return nil, errors.New("api: the OpenAPI description is required")
-	case c.Limits.Images <= 0 || c.Limits.Imports <= 0:
+	case c.Limits.Images <= 0 || c.Limits.Imports <= 0 || c.Limits.Attachments <= 0:
 		return nil, errors.New("api: the limits of a project must be at least 1")
 	}
 	if c.OSVersions == nil {

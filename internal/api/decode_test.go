@@ -61,6 +61,7 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"POST", "/v2/cloudimages/action", false},
 		{"PATCH", "/v2/cloudimages/" + image, false},
 		{"DELETE", "/v2/images/" + image, true},
+		{"POST", "/v1/" + project + "/attachments", false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags", false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags/action", false},
 		{"POST", eps, false},
@@ -79,7 +80,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 1 // the deletion of a tag
+	const withoutBody = 2 // the deletion of a tag, that of an attachment
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

@@ -87,12 +87,16 @@ func (s *server) listImages(c *call) error {
 
 // deleteImage is DELETE /v2/images/{image_id}. Its body is optional.
 func (s *server) deleteImage(c *call) error {
+	force := false
 	if len(strings.TrimSpace(string(c.body))) > 0 {
 		f, err := objectBody(c.body)
 		if err != nil {
 			return err
 		}
 		f.boolean("delete_backup") // no image here comes from a backup
+		if v := f.boolean("force"); v != nil {
+			force = *v
+		}
 		if err := f.failed(); err != nil {
 			return err
 		}
@@ -101,7 +105,7 @@ func (s *server) deleteImage(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Catalog.DeleteImage(c.Context(), c.project(), id); err != nil {
+	if err := s.Catalog.DeleteImage(c.Context(), c.project(), id, force); err != nil {
 		return imageFault(err)
 	}
 	s.Importer.Sweep()

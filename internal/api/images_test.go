@@ -113,7 +113,7 @@ func TestDeleteImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	c := w.newProject(t)
-	for _, request := range []string{"", "{}", `{"delete_backup":true}`, `{"delete_backup":null}`, " "} {
+	for _, request := range []string{"", "{}", `{"delete_backup":true}`, `{"delete_backup":null}`, " ", `{"force":true}`} {
 		id := c.active(t, systemDisk(nil))
 		if a := c.send(t, "DELETE", "/v2/images/"+id, request); a.status != http.StatusNoContent || len(a.body) != 0 {
 			t.Errorf("with %q: %d %s", request, a.status, a.body)
@@ -125,8 +125,8 @@ func TestDeleteImage(t *testing.T) {
 		}
 	}
 	c.owns(t, 0)
-	if w.importer.sweeps != 5 {
-		t.Errorf("the clean-up was woken %d times, want 5", w.importer.sweeps)
+	if w.importer.sweeps != 6 {
+		t.Errorf("the clean-up was woken %d times, want 6", w.importer.sweeps)
 	}
 }
 

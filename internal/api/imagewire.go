@@ -80,8 +80,8 @@ func newImageWire(img ims.Image) imageWire {
 		ID: img.ID, Name: img.Name, Status: string(img.Status), Owner: img.ProjectID,
 		Visibility: "private", Protected: img.Protected, Tags: []string{},
 		MinDisk: img.MinDiskGiB, MinRAM: img.MinRAMMiB, MaxRAM: img.MaxRAMMiB,
-		ContainerFormat: "bare", DiskFormat: known(img.Data.Format),
-		File: "/v2/images/" + img.ID + "/file", Self: "/v2/images/" + img.ID, Schema: "/v2/schemas/image",
+		ContainerFormat: "bare",
+		File:            "/v2/images/" + img.ID + "/file", Self: "/v2/images/" + img.ID, Schema: "/v2/schemas/image",
 		CreatedAt: seconds(img.CreatedAt), UpdatedAt: seconds(img.UpdatedAt),
 		VirtualEnvType: string(img.Env), EnterpriseProjectID: img.EnterpriseProjectID,
 		Architecture: img.Architecture, Firmware: img.Firmware, LicenseType: img.LicenseType,
@@ -101,7 +101,8 @@ func newImageWire(img ims.Image) imageWire {
 		w.SupportARM = "true"
 	}
 	if img.Status == ims.ImageActive {
-		w.IsRegistered = "true"
+		// What a saving image is read from is not told.
+		w.IsRegistered, w.DiskFormat = "true", known(img.Data.Format)
 		w.Size, w.VirtualSize = &img.Data.VirtualSize, in32Bits(&img.Data.VirtualSize)
 	}
 	if !img.ActiveAt.IsZero() {

@@ -40,7 +40,7 @@ type Route struct {
 // a 405 where only the method is not. A GET answers HEAD as well, unless the table has
 // a HEAD of its own.
 func Routes() []Route {
-	return slices.Concat(operationRoutes, imageRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
+	return slices.Concat(operationRoutes, imageRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
 }
 
 // rights is a list of actions of which one is enough.
@@ -73,6 +73,17 @@ var imageRoutes = []Route{
 	{Method: http.MethodGet, Path: "/v1/cloudimages/quota", Scope: ScopeProject,
 		Actions: rights(ims.ActionQuotasGet), handle: (*server).quota},
 	{Method: http.MethodGet, Path: "/v1/cloudimages/os_version", handle: (*server).osVersions},
+}
+
+var attachmentRoutes = []Route{
+	{Method: http.MethodPost, Path: "/v1/{project_id}/attachments", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).attach},
+	{Method: http.MethodGet, Path: "/v1/{project_id}/attachments", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).listAttachments},
+	{Method: http.MethodGet, Path: "/v1/{project_id}/attachments/{attachment_id}", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).showAttachment},
+	{Method: http.MethodDelete, Path: "/v1/{project_id}/attachments/{attachment_id}", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).detach},
 }
 
 var tagRoutes = []Route{

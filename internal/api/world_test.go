@@ -104,6 +104,7 @@ func makeWorld(dir string, change func(*api.Config)) (*world, error) {
 		Catalog: w.catalog, Importer: w.importer, Auth: w.identity, Disks: w.disks,
 		Keystone: keystone.New(w.identity, keystone.Options{Region: "region-1"}),
 		Limits:   w.limits, OpenAPI: quickims.OpenAPI, Registry: w.registry,
+		NBDURI:      func(token string) string { return "nbd://127.0.0.1:10809/" + token },
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Logger:      slog.New(slog.NewJSONHandler(w.logs, nil)),
 	}
@@ -340,6 +341,17 @@ func (c caller) active(t testing.TB, request string) string {
 	job, image := c.accepted(t, request)
 	c.publish(t, job, image, 4096)
 	return image
+}
+
+// saving imports as far as the adoption; publish of the job goes on from there.
+func (c caller) saving(t testing.TB, request string) (job ims.Job, image string) {
+	t.Helper()
+	id, image := c.accepted(t, request)
+	job = c.claim(t, id)
+	if err := c.catalog.BeginAdopt(t.Context(), job, sourceOf(job, 4096)); err != nil {
+		t.Fatal(err)
+	}
+	return job, image
 }
 
 // publish does with the catalog what an importer does.

@@ -247,7 +247,7 @@ func (s *Service) wire() error {
 	if err != nil {
 		return err
 	}
-	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports}
+	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports, Attachments: s.cfg.Limits.Attachments}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },

@@ -51,6 +51,8 @@ type Config struct {
 type LimitsConfig struct {
 	Images  int `yaml:"images"`  // private images
 	Imports int `yaml:"imports"` // imports at once
+	// Attachments at once.
+	Attachments int `yaml:"attachments"`
 }
 
 // S3Config names an S3-compatible store in place of the directory store.
@@ -77,7 +79,7 @@ type S3Bucket struct {
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.
 func DefaultConfig() Config {
-	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true, Limits: LimitsConfig{Images: 100, Imports: 10}}
+	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true, Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments}}
 }
 
 // LoadConfig reads a YAML file over the defaults. Keys that are not known are errors
@@ -117,8 +119,8 @@ func (c *Config) Validate() error {
 	if c.Workers < 1 || c.Workers > 64 {
 		return fmt.Errorf("workers is %d, it must be 1 to 64", c.Workers)
 	}
-	if c.Limits.Images < 1 || c.Limits.Imports < 1 {
-		return errors.New("limits: images and imports must be at least 1")
+	if c.Limits.Images < 1 || c.Limits.Imports < 1 || c.Limits.Attachments < 1 {
+		return errors.New("limits: images, imports and attachments must be at least 1")
 	}
 	if db := string(c.Database); db != "" && !strings.HasPrefix(db, "postgres://") && !strings.HasPrefix(db, "postgresql://") {
 		return errors.New("database: it must be a postgres:// URL; leave it out for SQLite in the data folder")

@@ -103,6 +103,21 @@ func TestIsolation(t *testing.T) {
 		if list, total, err := c.ResourcesOf(t.Context(), []string{mine}, ims.DefaultEnterpriseProject, 10, 0); err != nil || len(list) != 0 || total != 0 {
 			t.Errorf("ResourcesOf %v %d (%v)", list, total, err)
 		}
+		attached, _ := c.attach(other, theirs.ID, lease)
+		for _, id := range []string{attached.ID, ims.NewAttachmentID()} {
+			_, err := c.Attachment(t.Context(), mine, id)
+			wantError(t, err, ErrNotFound)
+			wantError(t, c.Detach(t.Context(), mine, id), ErrNotFound)
+			if list, err := c.Attachments(t.Context(), mine, "", id, 10); err != nil || len(list) != 0 {
+				t.Errorf("Attachments behind %s: %v (%v)", id, list, err)
+			}
+		}
+		if list := c.attachments(mine); len(list) != 0 {
+			t.Errorf("Attachments %v", list)
+		}
+		if list := c.attachments(other); len(list) != 1 || list[0].ID != attached.ID {
+			t.Errorf("the other project's attachments became %v", list)
+		}
 		must(t, c.ClaimBucket(t.Context(), "theirs", other))
 		if list, err := c.BucketsOf(t.Context(), mine); err != nil || len(list) != 0 {
 			t.Errorf("BucketsOf %v (%v)", list, err)

@@ -182,6 +182,7 @@ func rank(name string) int {
 type ImageDeleteCmd struct {
 	serverFlags
 	Images []string `arg:"" name:"image" help:"The images' ids, or names that no others have."`
+	Force  bool     `short:"f" help:"End the images' attachments too. Without it an image that is attached stays."`
 }
 
 // Help shows the command's use.
@@ -209,7 +210,7 @@ func (c *ImageDeleteCmd) Run(ctx context.Context, s *session) error {
 		ids = append(ids, id)
 	}
 	for _, id := range ids {
-		if err := service.DeleteImage(ctx, id); err != nil {
+		if err := service.DeleteImage(ctx, id, c.Force); err != nil {
 			return fmt.Errorf("delete image %s: %w", id, interrupted(ctx, err))
 		}
 		if !s.json {

@@ -130,9 +130,15 @@ func (d *diskBody) Read(p []byte) (int, error) {
 
 func (d *diskBody) Close() error { return d.body.Close() }
 
-// DeleteImage deletes one image.
-func (c *Client) DeleteImage(ctx context.Context, id string) error {
-	_, err := c.do(ctx, http.MethodDelete, []string{"v2", "images", id}, nil, nil)
+// DeleteImage deletes one image. force ends its attachments, which keep it otherwise.
+func (c *Client) DeleteImage(ctx context.Context, id string, force bool) error {
+	var body any
+	if force {
+		body = struct {
+			Force bool `json:"force"`
+		}{true}
+	}
+	_, err := c.do(ctx, http.MethodDelete, []string{"v2", "images", id}, nil, body)
 	return err
 }
 

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// attachmentWire is an attachment as clients read it. It never holds the token.
+type attachmentWire struct {
+	ID        string `json:"attachment_id"`
+	ImageID   string `json:"image_id"`
+	ImageName string `json:"image_name"`
+	UserID    string `json:"user_id"`
+	CreatedAt string `json:"created_at"`
+	ExpiresAt string `json:"expires_at"`
+}
+
+func newAttachmentWire(a ims.Attachment) attachmentWire {
+	return attachmentWire{
+		ID: a.ID, ImageID: a.ImageID, ImageName: a.ImageName, UserID: a.UserID,
+		CreatedAt: seconds(a.CreatedAt), ExpiresAt: seconds(a.ExpiresAt),
+	}
+}
+
+// unknownAttachment is the answer for an attachment that has ended, never was, or is
+// another project's.
+func unknownAttachment() *ims.Error {
+	return ims.NotFoundf(ims.CodeObjectUnknown, "the project has no attachment with this id; it may have ended")
+}
+
+func attachmentFault(err error) error {
+	if errors.Is(err, catalog.ErrNotFound) {
+		return unknownAttachment()
+	}
+	return err
+}
+
+// attach is POST /v1/{project_id}/attachments. Its answer is the only place where the
+// token is ever shown.
+func (s *server) attach(c *call) error {
+	f, err := objectBody(c.body)
+	if err != nil {
+		return err
+	}
+	image := f.required("image_id", ims.CodeBadFormat)
+	seconds := f.integer("ttl_seconds")
+	if err := f.failed(); err != nil {
+		return err
+	}
+	ttl, err := ims.AttachTime(seconds)
+	if err != nil {
+		return err
+	}
+	if !ims.ValidUUID(image) {
+		return unknownImage()
+	}
+	if s.NBDURI == nil {
+		return ims.Faultf(ims.CodeUnsupported, "this service serves no block devices: start it with --nbd-listen (nbd_listen in its configuration)")
+	}
+	token := ims.NewAttachToken()
+	a := ims.Attachment{ID: ims.NewAttachmentID(), ProjectID: c.project(), ImageID: image, UserID: c.principal.UserID}
+	a, err = s.Catalog.Attach(c.Context(), a, ims.HashAttachToken(token), ttl, s.Limits)
+	if err != nil {
+		return imageFault(err)
+	}
+	writeJSON(c.w, http.StatusOK, struct {
+		attachmentWire
+		URI string `json:"uri"`
+	}{newAttachmentWire(a), s.NBDURI(token)})
+	return nil
+}
+
+// listAttachments is GET /v1/{project_id}/attachments, the newest first.
+func (s *server) listAttachments(c *call) error {
+	q := readQuery(c.Request)
+	limit := q.number("limit", ims.DefaultListLimit, 1, ims.MaxListLimit)
+	marker, image := q.one("marker"), q.one("image_id")
+	if marker != "" && !ims.ValidUUID(marker) {
+		q.refuse("marker is %q, it must be the id of an attachment", clip(marker))
+	}
+	if q.fault != nil {
+		return q.fault
+	}
+	attachments, err := s.Catalog.Attachments(c.Context(), c.project(), image, marker, limit)
+	if err != nil {
+		return err
+	}
+	list := []attachmentWire{}
+	for _, a := range attachments {
+		list = append(list, newAttachmentWire(a))
+	}
+	writeJSON(c.w, http.StatusOK, struct {
+		Attachments []attachmentWire `json:"attachments"`
+	}{list})
+	return nil
+}
+
+// attachment is the one that the path names.
+func (s *server) attachment(c *call) (ims.Attachment, error) {
+	id := c.PathValue("attachment_id")
+	if !ims.ValidUUID(id) {
+		return ims.Attachment{}, unknownAttachment()
+	}
+	a, err := s.Catalog.Attachment(c.Context(), c.project(), id)
+	return a, attachmentFault(err)
+}
+
+// showAttachment is GET /v1/{project_id}/attachments/{attachment_id}.
+func (s *server) showAttachment(c *call) error {
+	a, err := s.attachment(c)
+	if err != nil {
+		return err
+	}
+	writeJSON(c.w, http.StatusOK, newAttachmentWire(a))
+	return nil
+}
+
+// detach is DELETE /v1/{project_id}/attachments/{attachment_id}. Who may only look may
+// end what they attached themselves, not the disk of somebody else's machine.
+func (s *server) detach(c *call) error {
+	a, err := s.attachment(c)
+	if err != nil {
+		return err
+	}
+	if a.UserID != c.principal.UserID && !c.principal.May(ims.ActionImagesUpdate) {
+		return forbidden(ims.ActionImagesUpdate)
+	}
+	if err := s.Catalog.Detach(c.Context(), c.project(), a.ID); err != nil {
+		return attachmentFault(err)
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}

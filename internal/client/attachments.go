@@ -1,0 +1,107 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// Attachment is an attachment as the service shows it.
+type Attachment struct {
+	ID        string `json:"attachment_id"`
+	ImageID   string `json:"image_id"`
+	ImageName string `json:"image_name"`
+	CreatedAt string `json:"created_at"`
+	ExpiresAt string `json:"expires_at"`
+	// URI is where the disk is served. It holds a secret and is there in the answer to
+	// Attach alone.
+	URI string `json:"uri"`
+	// Raw is the service's own document.
+	Raw json.RawMessage `json:"-"`
+}
+
+func readAttachment(body json.RawMessage) (Attachment, error) {
+	a := Attachment{Raw: body}
+	if err := json.Unmarshal(body, &a); err != nil {
+		return Attachment{}, fmt.Errorf("read an attachment: %w", err)
+	}
+	return a, nil
+}
+
+// Attach has the disk of an image served for the time ttl, 0 for the service's default.
+func (c *Client) Attach(ctx context.Context, imageID string, ttl time.Duration) (Attachment, error) {
+	project, err := c.project()
+	if err != nil {
+		return Attachment{}, err
+	}
+	body, err := c.do(ctx, http.MethodPost, []string{"v1", project, "attachments"}, nil, struct {
+		ImageID string `json:"image_id"`
+		Seconds int64  `json:"ttl_seconds,omitempty"`
+	}{imageID, int64(ttl / time.Second)})
+	if err != nil {
+		return Attachment{}, err
+	}
+	a, err := readAttachment(body)
+	if err == nil && (a.ID == "" || a.URI == "") {
+		err = errors.New("read an attachment: the service attached the image but gave no URI")
+	}
+	return a, err
+}
+
+// Detach ends an attachment.
+func (c *Client) Detach(ctx context.Context, id string) error {
+	project, err := c.project()
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodDelete, []string{"v1", project, "attachments", id}, nil, nil)
+	return err
+}
+
+// Attachments lists the project's attachments, those of one image when imageID is not
+// "", page by page, the newest first.
+func (c *Client) Attachments(ctx context.Context, imageID string) ([]Attachment, error) {
+	project, err := c.project()
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"limit": {strconv.Itoa(ims.DefaultListLimit)}}
+	if imageID != "" {
+		query.Set("image_id", imageID)
+	}
+	var all []Attachment
+	for {
+		body, err := c.do(ctx, http.MethodGet, []string{"v1", project, "attachments"}, query, nil)
+		if err != nil {
+			return nil, err
+		}
+		var wire struct {
+			Attachments []json.RawMessage `json:"attachments"`
+		}
+		if err := json.Unmarshal(body, &wire); err != nil {
+			return nil, fmt.Errorf("read the list of attachments: %w", err)
+		}
+		for _, raw := range wire.Attachments {
+			a, err := readAttachment(raw)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, a)
+		}
+		if len(wire.Attachments) < ims.DefaultListLimit {
+			return all, nil
+		}
+		last := all[len(all)-1].ID
+		if last == "" || last == query.Get("marker") {
+			return nil, errors.New("read the list of attachments: the service repeats a page")
+		}
+		query.Set("marker", last)
+	}
+}
