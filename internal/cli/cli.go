@@ -6,7 +6,7 @@
 // and what goes to stderr is one JSON document a line: {"event":…} for what goes
 // on, {"error":{"code","message","details"}} at last when the command failed. The
 // exit status is 0, 1 for a command that failed or was interrupted, and 2 for one
-// that was not called rightly.
+// that was not called rightly; attach --exec ends with the status of what it ran.
 package cli
 
 import (
@@ -51,19 +51,22 @@ type commands struct {
 	JSON  bool `name:"json" help:"Print JSON: the result as one document on stdout, progress and errors as one document a line on stderr."`
 	Quiet bool `short:"q" help:"Show no progress."`
 
-	Serve   ServeCmd   `cmd:"" group:"The service" help:"Run the image service."`
-	Account AccountCmd `cmd:"" group:"The service" help:"Manage the projects, users and access keys of a service."`
-	Import  ImportCmd  `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
-	Upload  UploadCmd  `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
-	Job     JobCmd     `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
-	Image   ImageCmd   `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
-	Convert ConvertCmd `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
-	Mf      MfCmd      `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
-	Info    InfoCmd    `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
-	Verify  VerifyCmd  `cmd:"" group:"Work on disk files" help:"Check every byte of a disk file against its checksums, or against another file."`
-	Map     MapCmd     `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
-	Check   CheckCmd   `cmd:"" group:"Work on disk files" help:"Tell whether the system on a disk is ready for a quick import, and what to fix."`
-	Version VersionCmd `cmd:"" group:"About" help:"Print the version."`
+	Serve       ServeCmd       `cmd:"" group:"The service" help:"Run the image service."`
+	Account     AccountCmd     `cmd:"" group:"The service" help:"Manage the projects, users and access keys of a service."`
+	Import      ImportCmd      `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
+	Upload      UploadCmd      `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
+	Job         JobCmd         `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
+	Image       ImageCmd       `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
+	Attach      AttachCmd      `cmd:"" group:"Use a service" help:"Serve an image's disk as a block device over NBD; run a command on it."`
+	Detach      DetachCmd      `cmd:"" group:"Use a service" help:"End attachments."`
+	Attachments AttachmentsCmd `cmd:"" group:"Use a service" help:"List the attachments."`
+	Convert     ConvertCmd     `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
+	Mf          MfCmd          `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
+	Info        InfoCmd        `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
+	Verify      VerifyCmd      `cmd:"" group:"Work on disk files" help:"Check every byte of a disk file against its checksums, or against another file."`
+	Map         MapCmd         `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
+	Check       CheckCmd       `cmd:"" group:"Work on disk files" help:"Tell whether the system on a disk is ready for a quick import, and what to fix."`
+	Version     VersionCmd     `cmd:"" group:"About" help:"Print the version."`
 }
 
 // session is one run of a command.
@@ -141,6 +144,9 @@ func asksJSON(args []string) bool {
 
 // fail prints err and gives the status that belongs to it.
 func (s *session) fail(err error) int {
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		return exit.status
+	}
 	s.printError(err)
 	if _, ok := errors.AsType[*usageError](err); ok || errors.Is(err, client.ErrNotConfigured) {
 		return statusUsage

@@ -31,7 +31,7 @@ func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 
 func TestEveryCommandShowsAnExample(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"serve", "import", "upload", "job", "image", "image list", "image show", "image save", "image delete", "convert", "mf", "info", "verify", "map", "check", "version"} {
+	for _, command := range []string{"serve", "import", "upload", "job", "image", "image list", "image show", "image save", "image delete", "attach", "detach", "attachments", "convert", "mf", "info", "verify", "map", "check", "version"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			status, stdout, stderr := run(t, append(strings.Fields(command), "--help")...)
@@ -56,7 +56,7 @@ func TestHelpListsEveryCommand(t *testing.T) {
 	if status != statusOK {
 		t.Errorf("status %d", status)
 	}
-	for _, command := range []string{"serve", "import", "upload", "job", "image", "convert", "mf", "info", "verify", "map", "check", "version"} {
+	for _, command := range []string{"serve", "import", "upload", "job", "image", "attach", "detach", "attachments", "convert", "mf", "info", "verify", "map", "check", "version"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("%s is missing in:\n%s", command, help)
 		}

@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// AttachCmd has an image's disk served as a block device.
+type AttachCmd struct {
+	serverFlags
+	Image   string        `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
+	TTL     time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, up to 720h. Default: 24h."`
+	Exec    bool          `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
+	Command []string      `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`
+}
+
+// Help shows the command's use.
+func (AttachCmd) Help() string {
+	return `The disk is served over NBD, read-only, to whoever knows the URI: it holds a secret, which is not shown again. What a machine writes goes to an overlay.
+
+Examples:
+
+    quickims attach web
+    quickims attach web --ttl 1h --json
+    quickims attach web --exec 'nbdinfo "$NBD_URI"'
+    quickims attach web --exec 'qemu-img convert -f raw "$NBD_URI" -O qcow2 web.qcow2'
+`
+}
+
+// Validate checks what the grammar can't say.
+func (c *AttachCmd) Validate() error {
+	switch {
+	case c.TTL != 0 && (c.TTL < ims.MinAttachTime || c.TTL > ims.MaxAttachTime):
+		return fmt.Errorf("--ttl %v: from %v to %v is possible", c.TTL, ims.MinAttachTime, ims.MaxAttachTime)
+	case c.Exec && len(c.Command) == 0:
+		return fmt.Errorf("--exec: name the command to run behind the image")
+	case !c.Exec && len(c.Command) > 0:
+		return fmt.Errorf("%q: a command is run with --exec alone", c.Command[0])
+	}
+	return nil
+}
+
+// Run attaches.
+func (c *AttachCmd) Run(ctx context.Context, s *session) error {
+	if c.Exec && s.json {
+		return usagef("--json and --exec: standard output is the command's")
+	}
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	id, err := s.imageID(ctx, service, c.Image)
+	if err != nil {
+		return err
+	}
+	asking := ctx
+	if c.Exec {
+		// An interrupt must not leave an attachment that nobody knows of: it is looked at
+		// when the answer is there.
+		asking = context.WithoutCancel(ctx)
+	}
+	a, err := service.Attach(asking, id, c.TTL)
+	if err != nil {
+		return fmt.Errorf("attach image %s: %w", c.Image, interrupted(ctx, err))
+	}
+	if c.Exec {
+		return c.exec(ctx, s, service, a)
+	}
+	return s.result(a.Raw, func(w io.Writer) {
+		fmt.Fprintf(w, "Attachment\t%s\n", a.ID)
+		fmt.Fprintf(w, "Image\t%s  %s\n", a.ImageID, a.ImageName)
+		fmt.Fprintf(w, "Until\t%s\n", when(a.ExpiresAt))
+		fmt.Fprintf(w, "URI\t%s\n", a.URI)
+		fmt.Fprintf(w, "\nqemu-img create -q -f qcow2 -F raw -b %s overlay.qcow2\n", quoted(a.URI))
+		fmt.Fprintf(w, "qemu-system-x86_64 -m 1G -drive file=overlay.qcow2,if=virtio\n")
+		fmt.Fprintf(w, "nbdinfo %s\n", quoted(a.URI))
+	})
+}
+
+// quoted makes one word of a shell's of text that holds no quotes itself.
+func quoted(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// DetachCmd ends attachments.
+type DetachCmd struct {
+	serverFlags
+	IDs []string `arg:"" name:"attachment" help:"The attachments' ids, as attach and attachments print them."`
+}
+
+// Help shows the command's use.
+func (DetachCmd) Help() string {
+	return `Whoever reads the disk is cut off within seconds. The first attachment that can't be ended ends the command; those before it are gone.
+
+Example:
+
+    quickims detach 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+`
+}
+
+// Run ends them.
+func (c *DetachCmd) Run(ctx context.Context, s *session) error {
+	for _, id := range c.IDs {
+		if !ims.ValidUUID(id) {
+			return usagef("%q is no attachment's id; \"quickims attachments\" shows them", id)
+		}
+	}
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	for _, id := range c.IDs {
+		if err := service.Detach(ctx, id); err != nil {
+			return fmt.Errorf("end attachment %s: %w", id, interrupted(ctx, err))
+		}
+		if !s.json {
+			fmt.Fprintf(s.Stdout, "detached %s\n", id)
+		}
+	}
+	if !s.json {
+		return nil
+	}
+	return s.result(struct {
+		Detached []string `json:"detached"`
+	}{c.IDs}, nil)
+}
+
+// AttachmentsCmd lists attachments.
+type AttachmentsCmd struct {
+	serverFlags
+	Image string `arg:"" optional:"" name:"image" help:"Only those of this image: its id, or its name if no other has the same."`
+}
+
+// Help shows the command's use.
+func (AttachmentsCmd) Help() string {
+	return `The URIs are not among what is shown: they hold secrets, and the service does not keep them.
+
+Examples:
+
+    quickims attachments
+    quickims attachments web --json
+`
+}
+
+// Run lists.
+func (c *AttachmentsCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	image := ""
+	if c.Image != "" {
+		if image, err = s.imageID(ctx, service, c.Image); err != nil {
+			return err
+		}
+	}
+	list, err := service.Attachments(ctx, image)
+	if err != nil {
+		return fmt.Errorf("list the attachments: %w", interrupted(ctx, err))
+	}
+	doc := struct {
+		Attachments []json.RawMessage `json:"attachments"`
+	}{Attachments: []json.RawMessage{}}
+	for _, a := range list {
+		doc.Attachments = append(doc.Attachments, a.Raw)
+	}
+	return s.result(doc, func(w io.Writer) {
+		if len(list) == 0 {
+			fmt.Fprintln(s.Stderr, "no attachments")
+			return
+		}
+		fmt.Fprintln(w, "ID\tIMAGE\tNAME\tSINCE\tUNTIL")
+		for _, a := range list {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.ID, a.ImageID, cmp.Or(a.ImageName, "-"), when(a.CreatedAt), when(a.ExpiresAt))
+		}
+	})
+}
+
+// detachTime is how long the end of an attachment may take once its command has ended.
+const detachTime = 30 * time.Second
+
+// detach ends an attachment whatever became of the command's context.
+func (c *AttachCmd) detach(ctx context.Context, s *session, service *client.Client, a client.Attachment) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), detachTime)
+	defer cancel()
+	if err := service.Detach(ctx, a.ID); err != nil && !gone(err) {
+		s.note("the attachment %s lasts until %s: it could not be ended: %v", a.ID, when(a.ExpiresAt), err)
+	}
+}

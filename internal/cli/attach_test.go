@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const (
+	testImage      = "8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03"
+	testAttachment = "3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f04"
+	testURI        = "nbd://127.0.0.1:10809/abcdefghijklmnopqrstuvwxyz234567"
+)
+
+// attachments answers as the service does and notes what was asked.
+type attachments struct {
+	mu     sync.Mutex
+	asked  []string
+	detach int // status of the answer to a DELETE
+}
+
+func (a *attachments) handle(w http.ResponseWriter, r *http.Request, _ func()) {
+	body, _ := io.ReadAll(r.Body)
+	a.mu.Lock()
+	a.asked = append(a.asked, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(body)))
+	a.mu.Unlock()
+	switch r.Method {
+	case http.MethodPost:
+		fmt.Fprintf(w, `{"attachment_id":%q,"image_id":%q,"image_name":"web","created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z","uri":%q}`,
+			testAttachment, testImage, testURI)
+	case http.MethodDelete:
+		w.WriteHeader(a.detach)
+	default:
+		fmt.Fprintf(w, `{"attachments":[{"attachment_id":%q,"image_id":%q,"image_name":"web","created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z"}]}`,
+			testAttachment, testImage)
+	}
+}
+
+func TestAttachPrintsTheURI(t *testing.T) {
+	t.Parallel()
+	a := &attachments{}
+	status, stdout, stderr := callService(t, a.handle, "attach", testImage, "--ttl", "90m")
+	for _, want := range []string{testAttachment, testURI + "\n", "-b '" + testURI + "'", "nbdinfo '" + testURI + "'", "2026-03-02 12:00:00 UTC", "qemu-system-x86_64"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("status %d, stderr %q, no %q in\n%s", status, stderr, want, stdout)
+		}
+	}
+	if want := `POST /v1/p/attachments {"image_id":"` + testImage + `","ttl_seconds":5400}`; len(a.asked) != 1 || a.asked[0] != want {
+		t.Errorf("asked %q, want %q", a.asked, want)
+	}
+	_, stdout, _ = callService(t, a.handle, "attach", "--json", testImage)
+	var doc struct{ URI string }
+	if err := json.Unmarshal([]byte(stdout), &doc); err != nil || doc.URI != testURI {
+		t.Errorf("%v: %s", err, stdout)
+	}
+}
+
+// TestAttachExec: the command has the URI and our standard output; its status is ours;
+// the attachment ends whatever becomes of it.
+func TestAttachExec(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		command []string
+		status  int
+		stdout  string
+	}{
+		"a line":                 {[]string{`printf "%s\n" "$NBD_URI"`}, 0, testURI + "\n"},
+		"a command":              {[]string{"printenv", "NBD_URI"}, 0, testURI + "\n"},
+		"its flags are its own":  {[]string{"printf", "%s %s", "--json", "--ttl"}, 0, "--json --ttl"},
+		"it fails":               {[]string{"exit 7"}, 7, ""},
+		"it fails with our own":  {[]string{"exit 2"}, 2, ""},
+		"a signal ends it":       {[]string{"kill -TERM $$"}, 128 + 15, ""},
+		"there is no such thing": {[]string{"/nowhere/to/be/found", "x"}, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := &attachments{detach: http.StatusNoContent}
+			status, stdout, stderr := callService(t, a.handle, append([]string{"attach", testImage, "--exec"}, tc.command...)...)
+			if status != tc.status || stdout != tc.stdout {
+				t.Errorf("status %d, want %d; stdout %q, want %q; stderr %q", status, tc.status, stdout, tc.stdout, stderr)
+			}
+			if len(a.asked) != 2 || a.asked[1] != "DELETE /v1/p/attachments/"+testAttachment {
+				t.Errorf("asked %q", a.asked)
+			}
+			if strings.Contains(stderr, testURI) {
+				t.Errorf("the URI is in %q", stderr)
+			}
+		})
+	}
+}
+
+// TestAttachExecCannotDetach: the command's status stays, and the user is told.
+func TestAttachExecCannotDetach(t *testing.T) {
+	t.Parallel()
+	a := &attachments{detach: http.StatusInternalServerError}
+	status, _, stderr := callService(t, a.handle, "attach", testImage, "--exec", "exit 3")
+	if status != 3 || !strings.Contains(stderr, "lasts until 2026-03-02 12:00:00 UTC") {
+		t.Errorf("status %d, %q", status, stderr)
+	}
+	a = &attachments{detach: http.StatusNotFound} // it ended before
+	if status, _, stderr := callService(t, a.handle, "attach", testImage, "--exec", "exit 3"); status != 3 || stderr != "" {
+		t.Errorf("status %d, %q", status, stderr)
+	}
+}
+
+func TestAttachUsage(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"attach":                                   `expected "<image>`,
+		"attach " + testImage + " --exec":          "name the command",
+		"attach " + testImage + " true":            "--exec alone",
+		"attach " + testImage + " --ttl 59s":       "from 1m0s to 720h0m0s",
+		"attach " + testImage + " --ttl 721h":      "from 1m0s to 720h0m0s",
+		"attach " + testImage + " --ttl x":         "--ttl",
+		"attach " + testImage + " --json --exec x": "standard output",
+		"detach":     "attachment",
+		"detach web": "no attachment's id",
+	} {
+		a := &attachments{}
+		status, stdout, stderr := callService(t, a.handle, strings.Fields(args)...)
+		if status != statusUsage || stdout != "" || !strings.Contains(stderr, want) || len(a.asked) != 0 {
+			t.Errorf("%s: status %d, asked %q, stderr %q, want %q in it", args, status, a.asked, stderr, want)
+		}
+	}
+}
+
+func TestAttachmentsAreListedAndEnded(t *testing.T) {
+	t.Parallel()
+	a := &attachments{detach: http.StatusNoContent}
+	if status, stdout, _ := callService(t, a.handle, "attachments"); status != statusOK || !strings.Contains(stdout, testAttachment+"  "+testImage+"  web") {
+		t.Errorf("status %d, %q", status, stdout)
+	}
+	if status, stdout, _ := callService(t, a.handle, "detach", testAttachment); status != statusOK || stdout != "detached "+testAttachment+"\n" {
+		t.Errorf("status %d, %q", status, stdout)
+	}
+	_, stdout, _ := callService(t, a.handle, "--json", "detach", testAttachment)
+	var doc struct{ Detached []string }
+	if err := json.Unmarshal([]byte(stdout), &doc); err != nil || len(doc.Detached) != 1 {
+		t.Errorf("%v: %s", err, stdout)
+	}
+	a.asked = nil
+	callService(t, a.handle, "image", "delete", "--force", testImage)
+	callService(t, a.handle, "image", "delete", testImage)
+	if want := `DELETE /v2/images/` + testImage + ` {"force":true}`; len(a.asked) != 2 || a.asked[0] != want || a.asked[1] != "DELETE /v2/images/"+testImage {
+		t.Errorf("asked %q", a.asked)
+	}
+}
