@@ -16,21 +16,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 	"text/tabwriter"
 	"time"
 
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/test/harness"
+	"github.com/quickims/quickims/test/measure"
 )
 
 const (
-	gib    = int64(1) << 30
+	gib    = measure.GiB
 	bucket = "bench"
 )
 
@@ -91,39 +90,41 @@ func main() {
 		fail(err)
 	}
 	os.Setenv("QUICKIMS_TEST_BINARY", abs)
-	tb := &console{dir: mustTemp()}
-	defer tb.close()
+	tb, err := measure.NewConsole("bench")
+	if err != nil {
+		fail(err)
+	}
+	defer tb.Close()
 
-	rep := report{Machine: machine()}
+	rep := report{Machine: measure.Machine()}
 	for _, d := range disks {
 		fmt.Fprintf(os.Stderr, "%s …\n", d.name)
-		rep.Rows = append(rep.Rows, measure(tb, d, *runs))
+		rep.Rows = append(rep.Rows, measureImports(tb, d, *runs))
 	}
 	fmt.Fprintln(os.Stderr, "peer …")
 	rep.Peer = comparePeer(tb)
 	rep.print(os.Stdout)
-	text, err := json.MarshalIndent(rep, "", "  ")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if *out == "" {
-		fmt.Printf("%s\n", text)
-	} else if err := os.WriteFile(*out, append(text, '\n'), 0o644); err != nil {
+	if err := measure.WriteJSON(*out, rep); err != nil {
 		tb.Fatal(err)
 	}
 }
 
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
+}
+
 const configuration = "limits: {images: 100000, imports: 1000}\n"
 
-// measure imports one file again and again on a fresh server.
-func measure(tb *console, d disk, runs int) row {
+// measureImports imports one file again and again on a fresh server.
+func measureImports(tb *measure.Console, d disk, runs int) row {
 	s := harness.Start(tb, harness.Options{Dir: tb.TempDir(), Config: configuration})
 	defer s.Stop(tb)
 	key, fileSize := place(tb, s, d)
 	// One import before the first that counts: connections, caches of statements.
 	importOnce(tb, s, key, d)
 	readsBefore, bytesBefore := sourceReads(tb, s)
-	resetPeak(tb, s.Pid())
+	measure.ResetPeak(tb, s.Pid())
 	var active, post []float64
 	for range runs {
 		p, a := importOnce(tb, s, key, d)
@@ -132,15 +133,15 @@ func measure(tb *console, d disk, runs int) row {
 	reads, read := sourceReads(tb, s)
 	return row{
 		Case: d.name, FileBytes: fileSize, DiskBytes: d.size, DataBytes: d.data, Runs: runs,
-		ActiveMS: median(active), WorstMS: slices.Max(active), PostMS: median(post),
+		ActiveMS: measure.Median(active), WorstMS: slices.Max(active), PostMS: measure.Median(post),
 		SourceReads: (reads - readsBefore) / int64(runs), SourceBytes: (read - bytesBefore) / int64(runs),
-		PeakMiB: peak(tb, s.Pid()),
+		PeakMiB: measure.Peak(tb, s.Pid()),
 	}
 }
 
 // importOnce returns the milliseconds of the POST and those from sending it to the
 // answer that says SUCCESS.
-func importOnce(tb *console, s *harness.Server, key string, d disk) (post, active float64) {
+func importOnce(tb *measure.Console, s *harness.Server, key string, d disk) (post, active float64) {
 	body := harness.Request("bench", bucket+":"+key)
 	body["min_disk"] = 1024
 	token := s.Token(tb)
@@ -171,7 +172,7 @@ func importOnce(tb *console, s *harness.Server, key string, d disk) (post, activ
 }
 
 // place makes the file and, for RAW, its bitmap in the bucket's folder.
-func place(tb *console, s *harness.Server, d disk) (key string, size int64) {
+func place(tb *measure.Console, s *harness.Server, d disk) (key string, size int64) {
 	folder := filepath.Join(s.Dir, "buckets", bucket)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		tb.Fatal(err)
@@ -211,7 +212,7 @@ func place(tb *console, s *harness.Server, d disk) (key string, size int64) {
 }
 
 // sparseFile makes a file with data in pieces of 1 MiB, spread evenly.
-func sparseFile(tb *console, path string, d disk) *os.File {
+func sparseFile(tb *measure.Console, path string, d disk) *os.File {
 	f, err := os.Create(path)
 	if err != nil {
 		tb.Fatal(err)
@@ -244,7 +245,7 @@ func (pattern) ReadAt(p []byte, _ int64) (int, error) {
 }
 
 // comparePeer imports a dense file of 1 GiB and has qemu-img copy the same file.
-func comparePeer(tb *console) *peer {
+func comparePeer(tb *measure.Console) *peer {
 	if _, err := exec.LookPath("qemu-img"); err != nil {
 		fmt.Fprintln(os.Stderr, "no qemu-img (package qemu-utils): no comparison")
 		return nil
@@ -266,7 +267,7 @@ func comparePeer(tb *console) *peer {
 		theirs = append(theirs, ms(time.Since(start)))
 		os.Remove(dst)
 	}
-	return &peer{"1 GiB dense RAW: import against qemu-img convert -f raw -O raw -W -m 16", median(theirs), median(ours), median(theirs) / median(ours)}
+	return &peer{"1 GiB dense RAW: import against qemu-img convert -f raw -O raw -W -m 16", measure.Median(theirs), measure.Median(ours), measure.Median(theirs) / measure.Median(ours)}
 }
 
 func (r report) print(w io.Writer) {
@@ -286,7 +287,7 @@ func (r report) print(w io.Writer) {
 }
 
 // sourceReads is what the server counted so far.
-func sourceReads(tb *console, s *harness.Server) (reads, read int64) {
+func sourceReads(tb *measure.Console, s *harness.Server) (reads, read int64) {
 	for line := range strings.Lines(string(s.Do(tb, "GET", "/metrics", nil).Body)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		f, _ := strconv.ParseFloat(value, 64)
@@ -300,30 +301,7 @@ func sourceReads(tb *console, s *harness.Server) (reads, read int64) {
 	return reads, read
 }
 
-// resetPeak makes the kernel forget the process's peak memory (proc(5), clear_refs).
-func resetPeak(tb *console, pid int) {
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// peak is the most resident memory of the process in MiB.
-func peak(tb *console, pid int) float64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmHWM:" {
-			kib, _ := strconv.ParseFloat(f[1], 64)
-			return kib / 1024
-		}
-	}
-	tb.Fatal("no VmHWM")
-	return 0
-}
-
-func fileSize(tb *console, path string) int64 {
+func fileSize(tb *measure.Console, path string) int64 {
 	fi, err := os.Stat(path)
 	if err != nil {
 		tb.Fatal(err)
@@ -331,62 +309,4 @@ func fileSize(tb *console, path string) int64 {
 	return fi.Size()
 }
 
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-func machine() string {
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%s/%s, %d CPUs, Linux %s, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version())
-}
-
-func mustTemp() string {
-	dir, err := os.MkdirTemp("", "quickims-bench-")
-	if err != nil {
-		fail(err)
-	}
-	return dir
-}
-
-func fail(err error) {
-	fmt.Fprintln(os.Stderr, "bench:", err)
-	os.Exit(1)
-}
-
-// console lets the harness report to a person: it is a testing.TB without a test.
-type console struct {
-	testing.TB
-	dir     string
-	cleanup []func()
-}
-
-func (c *console) Helper()          {}
-func (c *console) Failed() bool     { return false }
-func (c *console) Cleanup(f func()) { c.cleanup = append(c.cleanup, f) }
-func (c *console) Logf(format string, a ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", a...)
-}
-func (c *console) Errorf(format string, a ...any) { c.Logf(format, a...) }
-func (c *console) Fatal(a ...any)                 { c.Fatalf("%s", fmt.Sprint(a...)) }
-func (c *console) Fatalf(format string, a ...any) {
-	c.close()
-	fail(fmt.Errorf(format, a...))
-}
-func (c *console) TempDir() string {
-	dir, err := os.MkdirTemp(c.dir, "")
-	if err != nil {
-		c.Fatal(err)
-	}
-	return dir
-}
-func (c *console) close() {
-	for _, f := range slices.Backward(c.cleanup) {
-		f()
-	}
-	c.cleanup = nil
-	os.RemoveAll(c.dir)
-}

@@ -9,7 +9,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,12 +16,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/quickims/quickims/test/measure"
 )
 
 // tool is one command that is measured.
@@ -108,18 +107,10 @@ func run(binary, dir, from, out string, runs int) error {
 			return err
 		}
 	}
-	b.rep.Load, b.rep.Machine, b.rep.Runs = load(), machine(), runs
+	b.rep.Load, b.rep.Machine, b.rep.Runs = measure.Load(), measure.Machine(), runs
 	b.memory()
 	b.rep.print(os.Stdout)
-	text, err := json.MarshalIndent(b.rep, "", "  ")
-	if err != nil {
-		return err
-	}
-	if out == "" {
-		fmt.Printf("%s\n", text)
-		return nil
-	}
-	return os.WriteFile(out, append(text, '\n'), 0o644)
+	return measure.WriteJSON(out, b.rep)
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
@@ -129,7 +120,7 @@ func (b *bench) prepare(from string) error {
 	disk, data := b.path("disk.raw"), b.path("data.bin")
 	if _, err := os.Stat(disk); errors.Is(err, os.ErrNotExist) {
 		fmt.Fprintln(os.Stderr, "making the disk …")
-		if err := makeDisk(disk, from, 8*gib, 2*gib); err != nil {
+		if err := measure.MakeDisk(disk, from, 8*measure.GiB, 2*measure.GiB); err != nil {
 			return err
 		}
 	}
@@ -137,7 +128,7 @@ func (b *bench) prepare(from string) error {
 	if b.data, err = squeeze(data, disk); err != nil {
 		return err
 	}
-	b.rep.DiskMiB, b.rep.DataMiB = 8*gib/mib, b.data/mib
+	b.rep.DiskMiB, b.rep.DataMiB = 8*measure.GiB/measure.MiB, b.data/measure.MiB
 	f, err := os.Create(b.path("tib.raw"))
 	if err != nil {
 		return err
@@ -145,11 +136,11 @@ func (b *bench) prepare(from string) error {
 	// 64 pieces of 1 MiB.
 	piece := []byte(strings.Repeat("quickims", 1<<17))
 	for i := range int64(64) {
-		if _, err := f.WriteAt(piece, i*tib/64); err != nil {
+		if _, err := f.WriteAt(piece, i*measure.TiB/64); err != nil {
 			return err
 		}
 	}
-	return errors.Join(f.Truncate(tib), f.Close())
+	return errors.Join(f.Truncate(measure.TiB), f.Close())
 }
 
 // squeeze writes what of a file is no hole into another one.
@@ -163,22 +154,13 @@ func squeeze(to, from string) (n int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for at := int64(0); ; {
-		const seekData, seekHole = 3, 4 // lseek(2)
-		begin, err := in.Seek(at, seekData)
-		if errors.Is(err, syscall.ENXIO) {
-			break
-		}
-		if err != nil {
-			return n, err
-		}
-		if at, err = in.Seek(begin, seekHole); err != nil {
-			return n, err
-		}
-		k, err := io.Copy(out, io.NewSectionReader(in, begin, at-begin))
-		if n += k; err != nil {
-			return n, err
-		}
+	err = measure.DataExtents(in, func(off, length int64) error {
+		k, err := io.Copy(out, io.NewSectionReader(in, off, length))
+		n += k
+		return err
+	})
+	if err != nil {
+		return n, err
 	}
 	return n, errors.Join(out.Sync(), out.Close())
 }
@@ -219,17 +201,17 @@ func (b *bench) compare(task string, data int64, tools ...tool) (map[string]figu
 				if err != nil {
 					return nil, err
 				}
-				sizes[i] = float64(info.Size()) / float64(mib)
+				sizes[i] = float64(info.Size()) / float64(measure.MiB)
 			}
 		}
 	}
 	found := map[string]figure{}
 	for i, t := range tools {
 		f := figure{Task: task, Tool: t.name, OutMiB: sizes[i],
-			Seconds: median(samples[i], func(s sample) float64 { return s.wall }),
-			CPU:     median(samples[i], func(s sample) float64 { return s.cpu }),
-			PeakMiB: median(samples[i], func(s sample) float64 { return s.peak })}
-		f.MiBs = float64(data) / float64(mib) / f.Seconds
+			Seconds: measure.MedianBy(samples[i], func(s sample) float64 { return s.wall }),
+			CPU:     measure.MedianBy(samples[i], func(s sample) float64 { return s.cpu }),
+			PeakMiB: measure.MedianBy(samples[i], func(s sample) float64 { return s.peak })}
+		f.MiBs = float64(data) / float64(measure.MiB) / f.Seconds
 		found[t.name] = f
 		b.rep.Figures = append(b.rep.Figures, f)
 	}
@@ -245,18 +227,6 @@ func syncFile(path string) error {
 	return f.Sync()
 }
 
-func median[T any](of []T, by func(T) float64) float64 {
-	all := make([]float64, len(of))
-	for i, v := range of {
-		all[i] = by(v)
-	}
-	slices.Sort(all)
-	if n := len(all); n%2 == 0 {
-		return (all[n/2-1] + all[n/2]) / 2
-	}
-	return all[len(all)/2]
-}
-
 // judge notes whether a ratio is as wanted. least: it must be at least that, else
 // at most.
 func (b *bench) judge(what string, least bool, bound float64, got, gotCPU float64) {
@@ -265,29 +235,6 @@ func (b *bench) judge(what string, least bool, bound float64, got, gotCPU float6
 		v.Want, v.OK = fmt.Sprintf("at least %.2f", bound), got >= bound
 	}
 	b.rep.Verdicts = append(b.rep.Verdicts, v)
-}
-
-func machine() string {
-	var u syscall.Utsname
-	release := ""
-	if syscall.Uname(&u) == nil {
-		for _, c := range u.Release {
-			if c == 0 {
-				break
-			}
-			release += string(rune(c))
-		}
-	}
-	return fmt.Sprintf("%d CPUs, Linux %s, %s", runtime.NumCPU(), release, runtime.Version())
-}
-
-// load is the load average, which says how far to trust the clock.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(text))[:3], " ")
 }
 
 func (r report) print(out io.Writer) {

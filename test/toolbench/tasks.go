@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/quickims/quickims/test/measure"
 )
 
 // toZVHD2 converts the disk, beside qemu-img's compressed qcow2, and beside zstd
@@ -116,7 +118,7 @@ func (b *bench) mf() error {
 
 // mfSparse makes the bitmap of 1 TiB with 64 MiB of data.
 func (b *bench) mfSparse() error {
-	got, err := b.compare("bitmap of a sparse TiB", 64*mib,
+	got, err := b.compare("bitmap of a sparse TiB", 64*measure.MiB,
 		tool{name: "quickims", args: []string{b.quickims, "-q", "mf", b.path("tib.raw"), b.path("tib.mf")}, out: b.path("tib.mf")})
 	if err != nil {
 		return err

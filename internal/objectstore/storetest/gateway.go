@@ -33,6 +33,7 @@ const gatewayEnv = "QUICKIMS_TEST_GATEWAY"
 const (
 	gatewayBuckets = "b"
 	gatewaySocket  = "s"
+	gatewayCounts  = "c"
 )
 
 // MaybeGateway turns the process into a gateway if it was started as one. Call
@@ -64,11 +65,20 @@ func runGateway(dir string) error {
 	if err != nil {
 		return err
 	}
+	counts, err := os.OpenFile(filepath.Join(dir, gatewayCounts), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer counts.Close()
+	address := os.Getenv(gatewayEnv + "_ADDRESS")
+	if address == "" {
+		address = filepath.Join(dir, gatewaySocket)
+	}
 	ready := os.NewFile(3, "ready")
-	return embedgw.RunVersityGW(ctx, be, &embedgw.Config{
+	return embedgw.RunVersityGW(ctx, &countedBackend{Posix: be, file: counts}, &embedgw.Config{
 		RootUserAccess: os.Getenv(gatewayEnv + "_ACCESS"),
 		RootUserSecret: os.Getenv(gatewayEnv + "_SECRET"),
-		Ports:          []string{filepath.Join(dir, gatewaySocket)},
+		Ports:          []string{address},
 		MaxConnections: 1024, MaxRequests: 512, MultipartMaxParts: 10000,
 		Quiet: true, KeepAlive: true,
 		S3Options: []s3api.Option{s3api.WithOnListen(func() { ready.Close() })},
@@ -131,37 +141,7 @@ func StartGatewayIn(t testing.TB, dir string) *Gateway {
 	if err := os.MkdirAll(g.Folder, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ready, readyW, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ready.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), gatewayEnv+"="+dir, gatewayEnv+"_ACCESS="+g.AccessKey, gatewayEnv+"_SECRET="+g.SecretKey)
-	var said bytes.Buffer // what it complains of matters only when a test fails
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.ExtraFiles = []*os.File{readyW}
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	readyW.Close()
-	if err != nil {
-		t.Fatalf("start a gateway: %v", err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the gateway ended: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("the gateway said:\n%s", said.Bytes())
-		}
-	})
-	if _, err := ready.Read(make([]byte, 1)); err != io.EOF {
-		t.Fatalf("wait for the gateway: %v", err)
-	}
-
+	startGateway(t, g, dir, "")
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, gatewaySocket))
@@ -185,8 +165,73 @@ func StartGatewayIn(t testing.TB, dir string) *Gateway {
 		h.ServeHTTP(w, r)
 	}))
 	t.Cleanup(front.Close)
-	g.URL = front.URL
-	u, err := url.Parse(front.URL)
+	g.connect(t, front.URL)
+	return g
+}
+
+// StartDirectGatewayIn starts a gateway over a folder that listens on a port of
+// its own, with nothing between it and its clients: for measuring. Use has no
+// effect on it. It ends with the test.
+func StartDirectGatewayIn(t testing.TB, dir string) *Gateway {
+	t.Helper()
+	g := &Gateway{AccessKey: "key" + randomName(), SecretKey: "secret" + randomName(), Folder: filepath.Join(dir, gatewayBuckets)}
+	if err := os.MkdirAll(g.Folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The library does not say which port it got for port 0.
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := probe.Addr().String()
+	if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	startGateway(t, g, dir, address)
+	g.connect(t, "http://"+address)
+	return g
+}
+
+// startGateway starts the process and waits until it is ready.
+func startGateway(t testing.TB, g *Gateway, dir, address string) {
+	t.Helper()
+	ready, readyW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), gatewayEnv+"="+dir, gatewayEnv+"_ADDRESS="+address, gatewayEnv+"_ACCESS="+g.AccessKey, gatewayEnv+"_SECRET="+g.SecretKey)
+	var said bytes.Buffer // what it complains of matters only when a test fails
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.ExtraFiles = []*os.File{readyW}
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	readyW.Close()
+	if err != nil {
+		t.Fatalf("start a gateway: %v", err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the gateway ended: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the gateway said:\n%s", said.Bytes())
+		}
+	})
+	if _, err := ready.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("wait for the gateway: %v", err)
+	}
+}
+
+// connect makes the client of the gateway at that root.
+func (g *Gateway) connect(t testing.TB, root string) {
+	t.Helper()
+	g.URL = root
+	u, err := url.Parse(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,5 +242,4 @@ func StartGatewayIn(t testing.TB, dir string) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g
 }

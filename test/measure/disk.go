@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"errors"
@@ -8,18 +8,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
+// Sizes in bytes.
 const (
-	mib = int64(1) << 20
-	gib = int64(1) << 30
-	tib = int64(1) << 40
+	MiB = int64(1) << 20
+	GiB = int64(1) << 30
+	TiB = int64(1) << 40
 )
 
-// makeDisk makes a RAW disk of size bytes that holds an ext4 file system with about
+// MakeDisk makes a RAW disk of size bytes that holds an ext4 file system with about
 // data bytes of the files of from, in the order of their names: what a system disk
 // holds, and the same for as long as from is.
-func makeDisk(path, from string, size, data int64) error {
+func MakeDisk(path, from string, size, data int64) error {
 	tree := path + ".tree"
 	if err := os.RemoveAll(tree); err != nil {
 		return err
@@ -30,7 +32,7 @@ func makeDisk(path, from string, size, data int64) error {
 		return fmt.Errorf("gather files of %s: %w", from, err)
 	}
 	if taken < data*9/10 {
-		return fmt.Errorf("%s has %d MiB of files, %d are wanted; name another folder with -from", from, taken/mib, data/mib)
+		return fmt.Errorf("%s has %d MiB of files, %d are wanted; name another folder with -from", from, taken/MiB, data/MiB)
 	}
 	f, err := os.Create(path)
 	if err != nil {
@@ -109,4 +111,25 @@ func copyFile(to, from string) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())
+}
+
+// DataExtents calls each with the parts of a file that are no holes, in order:
+// offset and length in bytes.
+func DataExtents(f *os.File, each func(off, n int64) error) error {
+	const seekData, seekHole = 3, 4 // lseek(2)
+	for at := int64(0); ; {
+		begin, err := f.Seek(at, seekData)
+		if errors.Is(err, syscall.ENXIO) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if at, err = f.Seek(begin, seekHole); err != nil {
+			return err
+		}
+		if err := each(begin, at-begin); err != nil {
+			return err
+		}
+	}
 }
