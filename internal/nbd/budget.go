@@ -38,29 +38,37 @@ func newBudget(server *semaphore.Weighted, number int, bytes int64) *budget {
 
 // take waits until one more request of n bytes may begin.
 func (b *budget) take(ctx context.Context, n int64) (grant, error) {
-	g, ok := b.tryTake(n)
-	for !ok {
+	for {
+		if g, ok := b.takeOwn(n); ok {
+			if g.reserved || n == 0 {
+				return g, nil
+			}
+			if err := b.server.Acquire(ctx, n); err != nil {
+				b.back(n, false)
+				return grant{}, err
+			}
+			return g, nil
+		}
 		select {
 		case <-b.wake:
 		case <-ctx.Done():
 			return grant{}, ctx.Err()
 		}
-		g, ok = b.tryTake(n)
 	}
-	if g.reserved || n == 0 {
-		return g, nil
-	}
-	if err := b.server.Acquire(ctx, n); err != nil {
-		b.mu.Lock()
-		b.number--
-		b.bytes -= n
-		b.mu.Unlock()
-		return grant{}, err
-	}
-	return g, nil
 }
 
+// tryTake takes without waiting.
 func (b *budget) tryTake(n int64) (grant, bool) {
+	g, ok := b.takeOwn(n)
+	if ok && !g.reserved && n > 0 && !b.server.TryAcquire(n) {
+		b.back(n, false)
+		return grant{}, false
+	}
+	return g, ok
+}
+
+// takeOwn takes from the connection's part of the budget.
+func (b *budget) takeOwn(n int64) (grant, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.number >= b.maxNumber || b.bytes > 0 && b.bytes+n > b.maxBytes {
@@ -95,15 +103,19 @@ func (b *budget) give(g grant) {
 	if !g.reserved && g.bytes > 0 {
 		b.server.Release(g.bytes)
 	}
+	b.back(g.bytes, g.reserved)
+}
+
+func (b *budget) back(n int64, reserved bool) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.number--
-	b.bytes -= g.bytes
-	if g.reserved {
+	b.bytes -= n
+	if reserved {
 		b.reserved = false
 	}
 	b.none()
 	b.signal()
-	b.mu.Unlock()
 }
 
 // whenIdle is closed once no request is under way.

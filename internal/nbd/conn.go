@@ -22,6 +22,7 @@ type conn struct {
 
 	deadlines sync.Mutex
 	woken     bool // reads fail from now on
+	endless   bool // reads have no deadline
 
 	// What the client negotiated.
 	noZeroes   bool
@@ -90,11 +91,11 @@ func (c *conn) wake() {
 	_ = c.raw.SetReadDeadline(past)
 }
 
-// awaken undoes wake.
+// sleep undoes wake.
 func (c *conn) sleep() {
 	c.deadlines.Lock()
 	defer c.deadlines.Unlock()
-	c.woken = false
+	c.woken, c.endless = false, true
 	_ = c.raw.SetReadDeadline(never)
 }
 
@@ -102,9 +103,11 @@ func (c *conn) sleep() {
 func (c *conn) readUntil(t time.Time) {
 	c.deadlines.Lock()
 	defer c.deadlines.Unlock()
-	if !c.woken {
-		_ = c.raw.SetReadDeadline(t)
+	if c.woken || c.endless && t.IsZero() {
+		return
 	}
+	c.endless = t.IsZero()
+	_ = c.raw.SetReadDeadline(t)
 }
 
 // lingerTime and lingerBytes bound what is read from a client after the last answer.

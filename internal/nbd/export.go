@@ -40,6 +40,14 @@ type Prefetcher interface {
 	Prefetch(ctx context.Context, off, n int64) error
 }
 
+// Warmed is an Export that can say whether bytes are at hand: reads of those are
+// answered without a switch of goroutines, several with one system call.
+type Warmed interface {
+	// ReadWarm fills p with the bytes from off on and reports true if that takes no
+	// I/O and no waiting for anybody; else it reports false and p's content is undefined.
+	ReadWarm(p []byte, off int64) bool
+}
+
 // ErrUnknownExport says that there is no export of that name.
 var ErrUnknownExport = errors.New("unknown export")
 

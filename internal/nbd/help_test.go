@@ -27,6 +27,7 @@ type memory struct {
 	holes  []Extent // sorted
 	failAt func(off, n int64) error
 	wait   func(ctx context.Context, off int64) error
+	silent bool // reads are not noted
 
 	mu     sync.Mutex
 	reads  []Extent
@@ -37,9 +38,11 @@ func (m *memory) Size() int64      { return int64(len(m.data)) }
 func (m *memory) BlockSize() int64 { return m.block }
 
 func (m *memory) ReadAtContext(ctx context.Context, p []byte, off int64) error {
-	m.mu.Lock()
-	m.reads = append(m.reads, Extent{Offset: off, Length: int64(len(p))})
-	m.mu.Unlock()
+	if !m.silent {
+		m.mu.Lock()
+		m.reads = append(m.reads, Extent{Offset: off, Length: int64(len(p))})
+		m.mu.Unlock()
+	}
 	if m.wait != nil {
 		if err := m.wait(ctx, off); err != nil {
 			return err
@@ -71,6 +74,16 @@ func (m *memory) Close() error {
 	defer m.mu.Unlock()
 	m.closed++
 	return nil
+}
+
+// warmed is a memory of which some parts are at hand.
+type warmed struct {
+	*memory
+	cold func(off int64) bool
+}
+
+func (m warmed) ReadWarm(p []byte, off int64) bool {
+	return (m.cold == nil || !m.cold(off)) && copy(p, m.data[off:]) == len(p)
 }
 
 // newMemory makes a disk of random bytes with holes at random places.

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/quickims/quickims/internal/nbd/wire"
 )
@@ -9,15 +10,61 @@ import (
 // zeros are what holes consist of where they must be sent.
 var zeros [64 << 10]byte
 
-// handleRead answers NBD_CMD_READ. Holes are neither read nor, with chunks, sent.
+// maxAtOnce is the longest read in bytes that the reader of requests answers itself.
+const maxAtOnce = 256 << 10
+
+// errCold says that a read can't be answered at once.
+var errCold = errors.New("the data is not at hand")
+
+// source reads a part of the export's data.
+type source func(p []byte, off int64) error
+
+func (t *transmission) fromExport(p []byte, off int64) error {
+	return t.export.ReadAtContext(t.ctx, p, off)
+}
+
+func (t *transmission) atOnce(p []byte, off int64) error {
+	if t.warm == nil || !t.warm.ReadWarm(p, off) {
+		return errCold
+	}
+	return nil
+}
+
+// readAtOnce answers a read whose bytes are at hand, without anybody being woken for
+// it. It reports whether it did; the answer is queued, not sent.
+func (t *transmission) readAtOnce(j *job) bool {
+	if t.warm == nil || j.Length > maxAtOnce {
+		return false
+	}
+	a, _, err := t.readInto(j, t.atOnce)
+	if err != nil {
+		a.drop()
+		return false
+	}
+	t.out.add(a)
+	return true
+}
+
+// handleRead answers NBD_CMD_READ.
 func (t *transmission) handleRead(j job) {
-	if j.Length == 0 {
-		t.succeed(j)
+	a, at, err := t.readInto(&j, t.fromExport)
+	if err != nil {
+		t.readFailed(a, j, at, err)
 		return
 	}
+	t.out.send(a)
+}
+
+// readInto makes the answer to a read. Holes are neither read nor, with chunks, sent.
+// After an error the answer has what was read before, and at is where it happened.
+func (t *transmission) readInto(j *job, read source) (a *answer, at int64, err error) {
+	a = newAnswer()
 	off, n := int64(j.Offset), int64(j.Length)
-	var few [8]Extent
-	parts := few[:0]
+	if n == 0 {
+		t.addSuccess(a, *j)
+		return a, off, nil
+	}
+	parts := a.parts[:0]
 	data := int64(0)
 	for x := range t.export.extents(off, n) {
 		parts = append(parts, x)
@@ -25,43 +72,40 @@ func (t *transmission) handleRead(j job) {
 			data += x.Length
 		}
 	}
+	a.parts = parts
 	switch {
-	case len(parts) == 1 && !parts[0].Hole:
-		t.readPlain(j)
-	case !t.structured:
-		t.readSimple(j, parts, data)
-	case j.Flags&wire.CmdFlagDF != 0 && data > 0:
-		t.readPlain(j) // the zeros must stand in the one chunk
+	case len(parts) == 1 && !parts[0].Hole, t.structured && j.Flags&wire.CmdFlagDF != 0 && data > 0:
+		// With DF zeros stand in the one chunk, as the export reads them.
+		at, err = off, t.readPlain(a, j, read)
+	case t.structured:
+		at, err = t.readChunks(a, j, data, read)
 	default:
-		t.readChunks(j, parts, data)
+		at, err = t.readSimple(a, j, data, read)
 	}
+	return a, at, err
 }
 
 // readPlain answers with one piece of data, behind its header in one buffer.
-func (t *transmission) readPlain(j job) {
+func (t *transmission) readPlain(a *answer, j *job, read source) error {
+	a.grant = j.grant
 	n := int(j.Length)
-	buf := getBuffer(n)
-	if err := t.export.ReadAtContext(t.ctx, buf.data(n), int64(j.Offset)); err != nil {
-		buf.release()
-		t.budget.shrink(&j.grant, 0)
-		t.readFailed(newAnswer(j), j, int64(j.Offset), err)
-		return
+	a.data = getBuffer(n)
+	if err := read(a.data.data(n), int64(j.Offset)); err != nil {
+		return err
 	}
-	a := newAnswer(j)
-	a.data = buf
 	size := wire.SimpleReplySize
 	if t.structured {
 		size = wire.ChunkHeaderSize(t.extended) + 8
 	}
-	b := buf.whole[headroom-size : headroom+n]
+	b := a.data.whole[headroom-size : headroom+n]
 	if t.structured {
-		t.putChunk(b, j, wire.ChunkOffsetData, wire.ReplyFlagDone, 8+n)
+		t.putChunk(b, *j, wire.ChunkOffsetData, wire.ReplyFlagDone, 8+n)
 		binary.BigEndian.PutUint64(b[size-8:], j.Offset)
 	} else {
 		wire.PutSimpleReply(b, j.Cookie, 0)
 	}
 	a.pieces = append(a.pieces, b)
-	t.out.send(a)
+	return nil
 }
 
 // readFailed sends the answer with an error at off as its end.
@@ -78,71 +122,68 @@ func (t *transmission) readFailed(a *answer, j job, off int64, err error) {
 	t.out.send(a)
 }
 
+// hold gives back what the answer does not need and takes a buffer for the rest.
+func (t *transmission) hold(a *answer, j *job, data int64) []byte {
+	t.budget.shrink(&j.grant, charge(int(data)))
+	a.grant = j.grant
+	if data == 0 {
+		return nil
+	}
+	a.data = getBuffer(int(data))
+	return a.data.data(int(data))
+}
+
 // readSimple answers with a simple reply to a range with holes: nothing is sent before
 // all has been read.
-func (t *transmission) readSimple(j job, parts []Extent, data int64) {
-	t.budget.shrink(&j.grant, charge(int(data)))
-	a := newAnswer(j)
+func (t *transmission) readSimple(a *answer, j *job, data int64, read source) (int64, error) {
+	rest := t.hold(a, j, data)
 	wire.PutSimpleReply(a.small[:], j.Cookie, 0)
 	a.pieces = append(a.pieces, a.small[:wire.SimpleReplySize])
-	var rest []byte
-	if data > 0 {
-		a.data = getBuffer(int(data))
-		rest = a.data.data(int(data))
-	}
-	for _, x := range parts {
+	for _, x := range a.parts {
 		if x.Hole {
 			for n := x.Length; n > 0; n -= int64(len(zeros)) {
 				a.pieces = append(a.pieces, zeros[:min(n, int64(len(zeros)))])
 			}
 			continue
 		}
-		if err := t.export.ReadAtContext(t.ctx, rest[:x.Length], x.Offset); err != nil {
-			t.readFailed(a, j, x.Offset, err)
-			return
+		if err := read(rest[:x.Length], x.Offset); err != nil {
+			return x.Offset, err
 		}
 		a.pieces = append(a.pieces, rest[:x.Length])
 		rest = rest[x.Length:]
 	}
-	t.out.send(a)
+	return 0, nil
 }
 
 // readChunks answers with a chunk for each part. What was read before an error is sent,
 // and the error says where it happened.
-func (t *transmission) readChunks(j job, parts []Extent, data int64) {
-	t.budget.shrink(&j.grant, charge(int(data)))
-	a := newAnswer(j)
+func (t *transmission) readChunks(a *answer, j *job, data int64, read source) (int64, error) {
+	rest := t.hold(a, j, data)
 	h := wire.ChunkHeaderSize(t.extended)
 	headers := a.small[:]
-	if need := len(parts) * (h + 12); need > len(headers) {
+	if need := len(a.parts) * (h + 12); need > len(headers) {
 		headers = make([]byte, need)
 	}
-	var rest []byte
-	if data > 0 {
-		a.data = getBuffer(int(data))
-		rest = a.data.data(int(data))
-	}
-	for i, x := range parts {
+	for i, x := range a.parts {
 		flags := uint16(0)
-		if i == len(parts)-1 {
+		if i == len(a.parts)-1 {
 			flags = wire.ReplyFlagDone
 		}
 		if x.Hole {
 			binary.BigEndian.PutUint64(headers[h:], uint64(x.Offset))
 			binary.BigEndian.PutUint32(headers[h+8:], uint32(x.Length))
-			t.chunk(a, j, headers, wire.ChunkOffsetHole, flags, 12)
+			t.chunk(a, *j, headers, wire.ChunkOffsetHole, flags, 12)
 			headers = headers[h+12:]
 			continue
 		}
-		if err := t.export.ReadAtContext(t.ctx, rest[:x.Length], x.Offset); err != nil {
-			t.readFailed(a, j, x.Offset, err)
-			return
+		if err := read(rest[:x.Length], x.Offset); err != nil {
+			return x.Offset, err
 		}
-		t.putChunk(headers, j, wire.ChunkOffsetData, flags, 8+int(x.Length))
+		t.putChunk(headers, *j, wire.ChunkOffsetData, flags, 8+int(x.Length))
 		binary.BigEndian.PutUint64(headers[h:], uint64(x.Offset))
 		a.pieces = append(a.pieces, headers[:h+8], rest[:x.Length])
 		headers = headers[h+8:]
 		rest = rest[x.Length:]
 	}
-	t.out.send(a)
+	return 0, nil
 }

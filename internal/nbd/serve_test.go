@@ -29,10 +29,14 @@ func TestReadsEqualTheExport(t *testing.T) {
 	t.Parallel()
 	const seed = 20
 	m := newMemory(seed, 3<<20+17)
-	for _, network := range []string{"tcp", "unix"} {
-		s := start(t, network, m, Options{})
+	half := warmed{m, func(off int64) bool { return off>>16%2 == 0 }}
+	for _, kind := range []struct {
+		name, network string
+		export        Export
+	}{{"tcp", "tcp", m}, {"unix", "unix", m}, {"warm", "tcp", half}} {
+		s := start(t, kind.network, kind.export, Options{})
 		for _, form := range forms {
-			t.Run(network+"/"+form.name, func(t *testing.T) {
+			t.Run(kind.name+"/"+form.name, func(t *testing.T) {
 				c := s.client(t, form.cfg)
 				if c.Export.Size != uint64(len(m.data)) {
 					t.Fatalf("the size is %d, want %d", c.Export.Size, len(m.data))
@@ -95,7 +99,10 @@ func TestHoles(t *testing.T) {
 			if !bytes.Equal(p, m.data) {
 				t.Error("the bytes differ from the export")
 			}
-			if got := fmt.Sprint(m.reads); got != fmt.Sprint([]Extent{{8 * K, 8 * K, false}, {48 * K, 16 * K, false}}) {
+			m.mu.Lock()
+			reads := fmt.Sprint(m.reads)
+			m.mu.Unlock()
+			if got := reads; got != fmt.Sprint([]Extent{{8 * K, 8 * K, false}, {48 * K, 16 * K, false}}) {
 				t.Errorf("reads of the export: %s", got)
 			}
 			got, err := c.BlockStatus(4*K, 50*K, 0)

@@ -26,7 +26,8 @@ func (t *transmission) statusBytes(r wire.Request) int {
 // the whole range or, with REQ_ONE, its first extent.
 func (t *transmission) handleStatus(j job) {
 	size := t.statusBytes(j.Request)
-	a := newAnswer(j)
+	a := newAnswer()
+	a.grant = j.grant
 	a.data = getBuffer(size)
 	b := a.data.data(size)
 	binary.BigEndian.PutUint32(b, allocationID)

@@ -21,7 +21,8 @@ type transmission struct {
 	ctx      context.Context // of reads of the export; ends with the connection
 	out      *writer
 	budget   *budget
-	stopping bool // requests are answered with ESHUTDOWN
+	warm     Warmed // the export, if it is one
+	stopping bool   // requests are answered with ESHUTDOWN
 
 	requests chan job // to idle workers
 	workers  sync.WaitGroup
@@ -45,7 +46,9 @@ func (c *conn) transmit(ctx context.Context, cancel context.CancelFunc) error {
 	t := &transmission{conn: c, ctx: ctx, requests: make(chan job),
 		budget: newBudget(c.s.bytes, opts.MaxRequests, opts.MaxConnectionBytes)}
 	t.out = newWriter(c, t.budget)
+	t.warm, _ = c.export.Export.(Warmed)
 	err := t.read()
+	t.out.flush()
 	if err != nil && !errors.Is(err, errGone) {
 		cancel()
 	}
@@ -86,6 +89,9 @@ func (t *transmission) read() error {
 // long as it likes, within a request it may not.
 func (t *transmission) next(size int) ([]byte, error) {
 	for {
+		if t.in.Buffered() < size {
+			t.out.flush()
+		}
 		if t.in.Buffered() == 0 {
 			t.readUntil(never)
 			_, err := t.in.Peek(1)
@@ -142,15 +148,21 @@ func (t *transmission) dispatch(r wire.Request) error {
 			hold = charge(t.statusBytes(r))
 		}
 	}
-	g, err := t.budget.take(t.ctx, hold)
-	if err != nil {
-		return err
-	}
-	if errno != 0 {
-		t.fail(job{r, g}, errno, text)
-		return nil
+	g, ok := t.budget.tryTake(hold)
+	if !ok {
+		t.out.flush() // what waits to be sent holds what is waited for
+		if g, err = t.budget.take(t.ctx, hold); err != nil {
+			return err
+		}
 	}
 	j := job{r, g}
+	if errno != 0 {
+		t.fail(j, errno, text)
+		return nil
+	}
+	if r.Command == wire.CmdRead && t.readAtOnce(&j) {
+		return nil
+	}
 	select {
 	case t.requests <- j:
 	default:
@@ -216,6 +228,9 @@ func (t *transmission) check(r wire.Request) (errno wire.Errno, text string, err
 
 // discard takes n bytes of payload from the stream. Each MiB has its own time.
 func (t *transmission) discard(n uint64) error {
+	if uint64(t.in.Buffered()) < n {
+		t.out.flush()
+	}
 	for n > 0 {
 		part := min(n, 1<<20)
 		t.readUntil(time.Now().Add(t.s.opts.RequestTimeout))

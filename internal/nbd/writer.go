@@ -13,17 +13,27 @@ type answer struct {
 	grant  grant
 	data   *buffer
 	pieces [][]byte
-	one    [1][]byte // the usual number of pieces
+	parts  []Extent  // of a read
 	small  [128]byte // for headers
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}
 
-func newAnswer(j job) *answer {
-	a := answers.Get().(*answer)
-	a.grant = j.grant
-	a.pieces = a.one[:0]
-	return a
+func newAnswer() *answer { return answers.Get().(*answer) }
+
+// drop gives back an answer that is not sent; its grant stays with the request.
+func (a *answer) drop() {
+	if a.data != nil {
+		a.data.release()
+		a.data = nil
+	}
+	clear(a.pieces)
+	a.pieces, a.parts = a.pieces[:0], a.parts[:0]
+	if cap(a.pieces) > 64 || cap(a.parts) > 64 {
+		a.pieces, a.parts = nil, nil
+	}
+	a.grant = grant{}
+	answers.Put(a)
 }
 
 // piece is how much is written to a client at once; each has its own time.
@@ -48,9 +58,28 @@ type writer struct {
 
 func newWriter(c *conn, b *budget) *writer { return &writer{c: c, budget: b} }
 
+// add queues an answer; it leaves with the next one that is sent, or with flush.
+func (w *writer) add(a *answer) {
+	w.mu.Lock()
+	w.queue = append(w.queue, a)
+	w.mu.Unlock()
+}
+
+// send sends the answer and what is queued, or leaves that to the one who is at it.
 func (w *writer) send(a *answer) {
 	w.mu.Lock()
 	w.queue = append(w.queue, a)
+	w.work()
+}
+
+// flush sends what is queued.
+func (w *writer) flush() {
+	w.mu.Lock()
+	w.work()
+}
+
+// work writes the queue unless somebody is at it. It is called locked and unlocks.
+func (w *writer) work() {
 	if w.busy {
 		w.mu.Unlock()
 		return
@@ -87,13 +116,9 @@ func (w *writer) failed() error {
 }
 
 func (w *writer) release(a *answer) {
-	if a.data != nil {
-		a.data.release()
-		a.data = nil
-	}
-	a.pieces = nil
-	w.budget.give(a.grant)
-	answers.Put(a)
+	g := a.grant
+	a.drop()
+	w.budget.give(g)
 }
 
 // write writes the batch. A client that takes no MiB within the time is cut off.
@@ -107,7 +132,7 @@ func (w *writer) write(batch []*answer) error {
 				v = append(v, p[:n])
 				p = p[n:]
 				if size += n; size == piece {
-					if err := w.flush(v); err != nil {
+					if err := w.push(v); err != nil {
 						return err
 					}
 					v, size = v[:0], 0
@@ -119,10 +144,10 @@ func (w *writer) write(batch []*answer) error {
 	if len(v) == 0 {
 		return nil
 	}
-	return w.flush(v)
+	return w.push(v)
 }
 
-func (w *writer) flush(v net.Buffers) error {
+func (w *writer) push(v net.Buffers) error {
 	timeout := w.c.s.opts.WriteTimeout
 	// Setting a deadline costs, so it is done when half of it has passed.
 	if now := time.Now(); w.until.Sub(now) < timeout/2 {
@@ -137,23 +162,28 @@ func (w *writer) flush(v net.Buffers) error {
 	return err
 }
 
-// Small answers.
+// addSuccess makes an answer without data.
+func (t *transmission) addSuccess(a *answer, j job) {
+	a.grant = j.grant
+	if t.structured {
+		t.chunk(a, j, a.small[:], wire.ChunkNone, wire.ReplyFlagDone, 0)
+		return
+	}
+	wire.PutSimpleReply(a.small[:], j.Cookie, 0)
+	a.pieces = append(a.pieces, a.small[:wire.SimpleReplySize])
+}
 
 // succeed answers without data.
 func (t *transmission) succeed(j job) {
-	a := newAnswer(j)
-	if t.structured {
-		t.chunk(a, j, a.small[:], wire.ChunkNone, wire.ReplyFlagDone, 0)
-	} else {
-		wire.PutSimpleReply(a.small[:], j.Cookie, 0)
-		a.pieces = append(a.pieces, a.small[:wire.SimpleReplySize])
-	}
+	a := newAnswer()
+	t.addSuccess(a, j)
 	t.out.send(a)
 }
 
 // fail answers with an error; the text is for people.
 func (t *transmission) fail(j job, errno wire.Errno, text string) {
-	a := newAnswer(j)
+	a := newAnswer()
+	a.grant = j.grant
 	if t.structured {
 		t.addError(a, j, errno, text)
 	} else {

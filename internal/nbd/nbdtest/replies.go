@@ -91,6 +91,10 @@ func (c *Conn) Flush() error {
 	return err
 }
 
+// Idle reports whether no byte of a reply has arrived that Receive has not taken yet: a
+// good moment to send what was queued.
+func (c *Conn) Idle() bool { return c.in.Buffered() == 0 }
+
 // Send queues and sends one request.
 func (c *Conn) Send(r wire.Request, data []byte) error {
 	if err := c.Queue(r, data, nil); err != nil {
