@@ -54,6 +54,7 @@ type Service struct {
 	identity *identity.Service
 	catalog  *catalog.Catalog
 	store    *objectstore.Counter
+	cache    *blockdev.Cache
 	importer *importer.Importer
 	queue    *queue.Queue
 	handler  http.Handler
@@ -257,12 +258,15 @@ func (s *Service) wire() error {
 	if err != nil {
 		return fmt.Errorf("set up the queue: %w", err)
 	}
+	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{Memory: int64(s.cfg.Cache.Memory), Logger: s.log}); err != nil {
+		return fmt.Errorf("set up the cache: %w", err)
+	}
 	registry := prometheus.NewRegistry()
 	registerMetrics(registry, s.store)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
-		Disks:    disks{s.store}, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
+		Disks:    disks{s.store, s.cache, s.catalog}, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Damaged:     blockdev.Damaged,
 		Ready:       s.ready, Registry: registry, Logger: s.log,
@@ -429,6 +433,9 @@ func (s *Service) Close() error {
 			}
 		}
 	}
+	if s.cache != nil {
+		errs = append(errs, s.cache.Close())
+	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}
@@ -438,12 +445,4 @@ func (s *Service) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// disks opens the data of active images for the API.
-type disks struct{ store objectstore.Store }
-
-// OpenDisk implements api.DiskOpener.
-func (d disks) OpenDisk(ctx context.Context, img ims.Image) (api.Disk, error) {
-	return blockdev.Open(ctx, d.store, img.Data)
 }

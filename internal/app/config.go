@@ -13,6 +13,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -44,6 +45,7 @@ type Config struct {
 	// Workers is how many imports run at once, 1 to 64.
 	Workers int          `yaml:"workers"`
 	Limits  LimitsConfig `yaml:"limits"`
+	Cache   CacheConfig  `yaml:"cache"`
 	S3      *S3Config    `yaml:"s3"`
 }
 
@@ -53,6 +55,12 @@ type LimitsConfig struct {
 	Imports int `yaml:"imports"` // imports at once
 	// Attachments at once.
 	Attachments int `yaml:"attachments"`
+}
+
+// CacheConfig bounds what is kept of images that are read.
+type CacheConfig struct {
+	// Memory is for blocks, fetches under way and what is known of the images.
+	Memory Size `yaml:"memory"`
 }
 
 // S3Config names an S3-compatible store in place of the directory store.
@@ -79,7 +87,9 @@ type S3Bucket struct {
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.
 func DefaultConfig() Config {
-	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true, Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments}}
+	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true,
+		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
+		Cache:  CacheConfig{Memory: blockdev.DefaultMemory}}
 }
 
 // LoadConfig reads a YAML file over the defaults. Keys that are not known are errors
@@ -121,6 +131,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Limits.Images < 1 || c.Limits.Imports < 1 || c.Limits.Attachments < 1 {
 		return errors.New("limits: images, imports and attachments must be at least 1")
+	}
+	if c.Cache.Memory < blockdev.MinMemory {
+		return fmt.Errorf("cache.memory is %s, it must be at least %s", c.Cache.Memory, Size(blockdev.MinMemory))
 	}
 	if db := string(c.Database); db != "" && !strings.HasPrefix(db, "postgres://") && !strings.HasPrefix(db, "postgresql://") {
 		return errors.New("database: it must be a postgres:// URL; leave it out for SQLite in the data folder")

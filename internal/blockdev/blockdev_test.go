@@ -2,7 +2,6 @@ package blockdev
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -12,10 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/quickims/quickims/internal/diskformat/bitmap"
-	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
-	"github.com/quickims/quickims/internal/objectstore"
 )
 
 // testDisk has random blocks, holes, and an end inside a block.
@@ -33,68 +29,6 @@ func testDisk() []byte {
 	return disk
 }
 
-type fixture struct {
-	store  *objectstore.Counter
-	images string
-}
-
-func newFixture(t *testing.T) fixture {
-	t.Helper()
-	dir := t.TempDir()
-	for _, name := range []string{"buckets", "images"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	store, err := objectstore.OpenDir(filepath.Join(dir, "buckets"), filepath.Join(dir, "images"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fixture{objectstore.Count(store), filepath.Join(dir, "images")}
-}
-
-func (f fixture) put(t *testing.T, key string, data []byte) objectstore.ObjectInfo {
-	t.Helper()
-	info, err := f.store.Put(t.Context(), objectstore.Location{Key: key}, bytes.NewReader(data), int64(len(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info
-}
-
-// image stores the disk in one of the forms that images have.
-func (f fixture) image(t *testing.T, form string, disk []byte) ims.Data {
-	t.Helper()
-	ctx := context.Background()
-	key := form + "/1/disk"
-	if form == "zvhd2" {
-		var buf bytes.Buffer
-		if _, err := zvhd2.Convert(ctx, &buf, bytes.NewReader(disk), int64(len(disk)), zvhd2.ConvertOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		info := f.put(t, key, buf.Bytes())
-		return ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: form, VirtualSize: ims.GiB}
-	}
-	info := f.put(t, key, disk)
-	data := ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: "raw", VirtualSize: info.Size}
-	if form == "raw with bitmap" {
-		m, err := bitmap.Build(ctx, bytes.NewReader(disk), int64(len(disk)), bitmap.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var buf bytes.Buffer
-		if _, err := m.WriteTo(&buf); err != nil {
-			t.Fatal(err)
-		}
-		data.BitmapKey = form + "/1/bitmap"
-		info := f.put(t, data.BitmapKey, buf.Bytes())
-		data.BitmapETag, data.BitmapSize = info.ETag, info.Size
-	}
-	return data
-}
-
-var forms = []string{"raw", "raw with bitmap", "zvhd2"}
-
 func TestReadsEqualTheSource(t *testing.T) {
 	t.Parallel()
 	disk := testDisk()
@@ -103,10 +37,7 @@ func TestReadsEqualTheSource(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			data := f.image(t, form, disk)
-			d, err := Open(t.Context(), f.store, data)
-			if err != nil {
-				t.Fatal(err)
-			}
+			d := f.open(t, newCache(t, CacheOptions{}), data)
 			if d.Size() != data.VirtualSize {
 				t.Fatalf("size %d, want %d", d.Size(), data.VirtualSize)
 			}
@@ -134,10 +65,7 @@ func TestReadsEqualTheSource(t *testing.T) {
 func TestHolesAreNotFetched(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	d, err := Open(t.Context(), f.store, f.image(t, "raw with bitmap", make([]byte, 8<<20)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := f.open(t, newCache(t, CacheOptions{}), f.image(t, "raw with bitmap", make([]byte, 8<<20)))
 	before := f.store.ImageReads()
 	if _, err := io.Copy(io.Discard, io.NewSectionReader(d, 0, d.Size())); err != nil {
 		t.Fatal(err)
@@ -176,7 +104,7 @@ func TestDamageIsAnError(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			d, err := Open(t.Context(), f.store, data)
+			d, err := Open(t.Context(), f.store, newCache(t, CacheOptions{}), "image", at(data))
 			if err == nil {
 				_, err = io.Copy(io.Discard, io.NewSectionReader(d, 0, int64(len(disk))))
 			}
@@ -198,7 +126,7 @@ func TestOpenRefuses(t *testing.T) {
 	size := good
 	size.VirtualSize++
 	for name, data := range map[string]ims.Data{"no data": {}, "gone": gone, "other bytes": other, "format": format, "size": size} {
-		if _, err := Open(t.Context(), f.store, data); err == nil {
+		if _, err := Open(t.Context(), f.store, newCache(t, CacheOptions{}), "image", at(data)); err == nil {
 			t.Errorf("%s: opened", name)
 		}
 	}

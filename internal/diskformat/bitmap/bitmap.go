@@ -96,10 +96,14 @@ func (m *Map) Checksum(i int64) (sum uint32, ok bool) {
 }
 
 // Extents covers the disk: runs of blocks that may hold data, and holes.
-func (m *Map) Extents() iter.Seq[diskformat.Extent] {
+func (m *Map) Extents() iter.Seq[diskformat.Extent] { return m.ExtentsFrom(0) }
+
+// ExtentsFrom is [Map.Extents] without what lies before off, which is not negative.
+// To begin anywhere takes constant time.
+func (m *Map) ExtentsFrom(off int64) iter.Seq[diskformat.Extent] {
 	return func(yield func(diskformat.Extent) bool) {
-		for i := uint32(0); i < m.data.Len(); {
-			e := diskformat.Extent{Offset: int64(i) * BlockSize, Data: m.data.Has(i)}
+		for i := uint32(min(off/BlockSize, m.Blocks())); i < m.data.Len(); {
+			e := diskformat.Extent{Offset: max(off, int64(i)*BlockSize), Data: m.data.Has(i)}
 			if e.Data {
 				i = m.data.NextNot(i)
 			} else {

@@ -187,9 +187,13 @@ func (f *File) readPart(p []byte, block uint32, within int64) error {
 
 // Extents covers the virtual disk. Stored blocks are data, all else is a hole;
 // adjacent blocks of a kind are one extent.
-func (f *File) Extents() iter.Seq[diskformat.Extent] {
+func (f *File) Extents() iter.Seq[diskformat.Extent] { return f.ExtentsFrom(0) }
+
+// ExtentsFrom is [File.Extents] without what lies before off, which is not negative.
+// To begin anywhere takes constant time.
+func (f *File) ExtentsFrom(off int64) iter.Seq[diskformat.Extent] {
 	return func(yield func(diskformat.Extent) bool) {
-		for at := int64(0); at < f.Size(); {
+		for at := off; at < f.Size(); {
 			block := at / f.BlockSize()
 			end := f.Size()
 			data := block < int64(f.h.maxBlocks) && f.x.stored.Has(uint32(block))

@@ -1,0 +1,45 @@
+package app
+
+import (
+	"context"
+
+	"github.com/quickims/quickims/internal/api"
+	"github.com/quickims/quickims/internal/blockdev"
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// disks opens the data of images.
+type disks struct {
+	store   objectstore.Store
+	cache   *blockdev.Cache
+	catalog *catalog.Catalog
+}
+
+// OpenDisk implements api.DiskOpener.
+func (d disks) OpenDisk(ctx context.Context, img ims.Image) (api.Disk, error) {
+	dev, err := d.device(ctx, img)
+	if err != nil {
+		return nil, err
+	}
+	return disk{dev, ctx}, nil
+}
+
+// device makes a device of an image, whose data is looked up anew when it has gone from
+// where it was.
+func (d disks) device(ctx context.Context, img ims.Image) (*blockdev.Device, error) {
+	return blockdev.Open(ctx, d.store, d.cache, img.ID, func(ctx context.Context) (ims.Data, error) {
+		now, err := d.catalog.Image(ctx, img.ProjectID, img.ID)
+		return now.Data, err
+	})
+}
+
+// disk is a device whose reads end with a request.
+type disk struct {
+	*blockdev.Device
+	ctx context.Context
+}
+
+// ReadAt implements io.ReaderAt.
+func (d disk) ReadAt(p []byte, off int64) (int, error) { return d.ReadAtContext(d.ctx, p, off) }

@@ -1,0 +1,401 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+const (
+	// maxJoin is the longest range that neighbours are joined into, in bytes of the
+	// object and of the disk.
+	maxJoin = 16 << 20
+	// maxGap is how many bytes between two neighbours are read for nothing sooner than
+	// that a second request is made.
+	maxGap = 128 << 10
+	// attempts is how often a fetch is tried that stalled, came short or came damaged.
+	// What the store itself calls passing is not tried again here: see
+	// objectstore.Retry.
+	attempts = 3
+)
+
+// fetch brings blocks of one image into the cache. It runs in a goroutine of its own
+// and ends with the cache, not with a reader.
+type fetch struct {
+	cache  *Cache
+	im     *image
+	blocks []*block // in the order of the object
+	ahead  bool     // nobody waits for it at the beginning
+	ctx    context.Context
+	cancel context.CancelFunc
+	given  atomic.Bool // given up
+	// scratch is how many buffers of which size the blocks pass through.
+	scratch     int
+	scratchSize int64
+}
+
+// decoders bounds how many blocks are decoded at a time, as there is no use in more.
+var decoders = make(chan struct{}, runtime.GOMAXPROCS(0))
+
+// newFetch makes the fetch of blocks that are loading and that nobody else fetches.
+func (c *Cache) newFetch(im *image, blocks []*block, ahead bool) *fetch {
+	f := &fetch{cache: c, im: im, blocks: blocks, ahead: ahead}
+	f.ctx, f.cancel = context.WithCancel(c.ctx)
+	if im.layout.scratch() > 0 {
+		f.scratch = min(len(blocks), runtime.GOMAXPROCS(0)+1)
+		for _, b := range blocks {
+			_, length := im.layout.place(b.unit)
+			f.scratchSize = max(f.scratchSize, length)
+		}
+	}
+	for _, b := range blocks {
+		s := c.shardOf(b.key)
+		s.mu.Lock()
+		b.fetch = f
+		s.mu.Unlock()
+	}
+	return f
+}
+
+// need is the memory that the fetch takes.
+func (f *fetch) need() int64 {
+	n := f.scratchNeed()
+	for _, b := range f.blocks {
+		n += bufferSize(unitBytes(f.im.layout, b.unit))
+	}
+	return n
+}
+
+func (f *fetch) scratchNeed() int64 {
+	if f.scratch == 0 {
+		return 0
+	}
+	return int64(f.scratch) * bufferSize(f.scratchSize)
+}
+
+// wanted tells whether anybody waits for a block of the fetch.
+func (f *fetch) wanted() bool {
+	if f.ahead {
+		return true
+	}
+	for _, b := range f.blocks {
+		s := f.cache.shardOf(b.key)
+		s.mu.Lock()
+		n := len(b.subs)
+		s.mu.Unlock()
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// giveUp ends the fetch early. Who asks for its blocks until it has ended is told to
+// ask again.
+func (f *fetch) giveUp() {
+	f.given.Store(true)
+	f.cancel()
+}
+
+// start runs the fetch. What it needs is granted already if granted is set.
+func (f *fetch) start(granted bool) {
+	c := f.cache
+	c.run.Lock()
+	closed := c.ctx.Err() != nil
+	if !closed {
+		c.work.Add(1)
+	}
+	c.run.Unlock()
+	if closed {
+		if granted {
+			c.mem.release(f.need())
+		}
+		f.fail(f.blocks, errClosed)
+		f.cancel()
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		defer f.cancel()
+		f.work(granted)
+	}()
+}
+
+func (f *fetch) work(granted bool) {
+	c := f.cache
+	if !granted {
+		if err := c.mem.acquire(f.ctx, f.need()); err != nil {
+			f.fail(f.blocks, err)
+			return
+		}
+	}
+	defer func() { c.mem.release(f.scratchNeed()) }()
+	left := f.blocks
+	place := f.im.place.Load()
+	moves := 0
+	for try := 1; ; try++ {
+		var err error
+		if left, err = f.pass(place, left); len(left) == 0 {
+			return
+		}
+		if missing(err) && moves < attempts {
+			next, merr := f.im.moved(f.ctx, place)
+			if merr == nil {
+				moves++
+				place = next
+				continue
+			}
+			if !errors.Is(merr, errSamePlace) {
+				err = fmt.Errorf("%w (after: %v)", merr, err)
+			}
+		}
+		if f.ctx.Err() != nil || try >= attempts || !again(err) {
+			c.release(left, f.im.layout)
+			f.fail(left, err)
+			return
+		}
+	}
+}
+
+// release gives back the memory of blocks that were not filled.
+func (c *Cache) release(blocks []*block, l layout) {
+	n := int64(0)
+	for _, b := range blocks {
+		n += bufferSize(unitBytes(l, b.unit))
+		if b.data != nil {
+			c.mem.put(b.data)
+			b.data = nil
+		}
+	}
+	c.mem.release(n)
+}
+
+// missing tells that an object is not there, or not the one that was asked for.
+func missing(err error) bool {
+	return errors.Is(err, objectstore.ErrNotFound) || errors.Is(err, objectstore.ErrNoBucket) ||
+		errors.Is(err, objectstore.ErrChanged) || errors.Is(err, objectstore.ErrDenied)
+}
+
+// again tells whether a second try may do better.
+func again(err error) bool {
+	return errors.Is(err, errStalled) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, ErrChecksum) || errors.Is(err, diskformat.ErrCorrupt)
+}
+
+// fail settles blocks with an error, or, if the fetch was given up, with that.
+func (f *fetch) fail(blocks []*block, err error) {
+	switch {
+	case f.given.Load():
+		err = errAbandoned
+	case f.cache.ctx.Err() != nil:
+		err = errClosed
+	}
+	for _, b := range blocks {
+		f.cache.settle(b, err)
+	}
+}
+
+// pass reads and fills the blocks, range by range, and returns those that it could not
+// fill with the first reason.
+func (f *fetch) pass(p *place, blocks []*block) (left []*block, err error) {
+	for len(blocks) > 0 {
+		n := joined(f.im.layout, blocks)
+		rest, rerr := f.readRange(p, blocks[:n])
+		left = append(left, rest...)
+		if err == nil {
+			err = rerr
+		}
+		blocks = blocks[n:]
+	}
+	return left, err
+}
+
+// joined is how many of the blocks, from the first on, are read with one range.
+func joined(l layout, blocks []*block) int {
+	first, length := l.place(blocks[0].unit)
+	end := first + length
+	bytes := unitBytes(l, blocks[0].unit)
+	for n := 1; n < len(blocks); n++ {
+		off, length := l.place(blocks[n].unit)
+		bytes += unitBytes(l, blocks[n].unit)
+		if off < end || off-end > maxGap || off+length-first > maxJoin || bytes > maxJoin {
+			return n
+		}
+		end = off + length
+	}
+	return len(blocks)
+}
+
+// errStalled is a fetch that brought nothing for too long.
+var errStalled = fmt.Errorf("%w: nothing came for too long", objectstore.ErrUnavailable)
+
+// readRange reads one range and fills the blocks that lie in it.
+func (f *fetch) readRange(p *place, blocks []*block) (left []*block, err error) {
+	l, c := f.im.layout, f.cache
+	first, _ := l.place(blocks[0].unit)
+	last, length := l.place(blocks[len(blocks)-1].unit)
+	ctx, cancel := context.WithCancelCause(f.ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(c.opts.Stall, func() { cancel(errStalled) })
+	defer watch.Stop()
+	why := func(err error) error {
+		if errors.Is(context.Cause(ctx), errStalled) {
+			return fmt.Errorf("read the data of image %s: %w", f.im.id, errStalled)
+		}
+		return fmt.Errorf("read the data of image %s: %w", f.im.id, err)
+	}
+	c.counts.fetches.Add(1)
+	body, err := p.store.Open(ctx, diskOf(p.data), p.condition(), first, last+length-first)
+	if err != nil {
+		return blocks, why(err)
+	}
+	defer body.Close()
+	r := &ranged{body: body, at: first, progress: func(n int) {
+		c.counts.fetched.Add(int64(n))
+		watch.Reset(c.opts.Stall)
+	}}
+	if l.scratch() == 0 {
+		return f.readRaw(r, blocks, why)
+	}
+	return f.readRecords(r, blocks, why)
+}
+
+// readRaw reads units straight into their blocks.
+func (f *fetch) readRaw(r *ranged, blocks []*block, why func(error) error) (left []*block, err error) {
+	l, c := f.im.layout, f.cache
+	for i, b := range blocks {
+		off, length := l.place(b.unit)
+		if b.data == nil {
+			b.data = c.mem.get(length)
+		}
+		if rerr := r.read(b.data, off); rerr != nil {
+			return append(left, blocks[i:]...), why(rerr)
+		}
+		if ferr := l.fill(b.data, b.data, b.unit); ferr != nil {
+			left = append(left, b)
+			err = firstOf(err, why(ferr))
+			continue
+		}
+		f.done(b)
+	}
+	return left, err
+}
+
+// readRecords reads records and decodes them beside the reading.
+func (f *fetch) readRecords(r *ranged, blocks []*block, why func(error) error) (left []*block, err error) {
+	l, c := f.im.layout, f.cache
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	bufs := make(chan []byte, f.scratch)
+	for range f.scratch {
+		bufs <- nil
+	}
+	for i, b := range blocks {
+		off, length := l.place(b.unit)
+		buf := <-bufs
+		if buf == nil {
+			buf = c.mem.get(f.scratchSize)
+		}
+		if rerr := r.read(buf[:length], off); rerr != nil {
+			bufs <- buf
+			mu.Lock()
+			left = append(left, blocks[i:]...)
+			err = firstOf(err, why(rerr))
+			mu.Unlock()
+			break
+		}
+		if b.data == nil {
+			b.data = c.mem.get(unitBytes(l, b.unit))
+		}
+		decode := func() {
+			decoders <- struct{}{}
+			ferr := l.fill(b.data, buf[:length], b.unit)
+			<-decoders
+			bufs <- buf
+			if ferr == nil {
+				f.done(b)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, b)
+			err = firstOf(err, why(ferr))
+		}
+		if i == len(blocks)-1 {
+			decode()
+		} else {
+			work.Go(decode)
+		}
+	}
+	work.Wait()
+	for range f.scratch {
+		if buf := <-bufs; buf != nil {
+			c.mem.put(buf)
+		}
+	}
+	sortUnits(left)
+	return left, err
+}
+
+// done puts a filled block into the cache.
+func (f *fetch) done(b *block) {
+	if f.ahead {
+		n := int64(len(b.data))
+		f.cache.counts.ahead.Add(n)
+		f.cache.counts.aheadUnread.Add(n)
+		b.ahead.Store(true)
+	}
+	f.cache.settle(b, nil)
+}
+
+// ranged reads a range in pieces, in ascending order.
+type ranged struct {
+	body     io.Reader
+	at       int64 // of the object
+	progress func(n int)
+}
+
+// read fills p from off, which is not before what was read already.
+func (r *ranged) read(p []byte, off int64) error {
+	if skip := off - r.at; skip > 0 {
+		n, err := io.CopyN(io.Discard, r.body, skip)
+		r.at += n
+		r.progress(int(n))
+		if err != nil {
+			return early(err)
+		}
+	}
+	for len(p) > 0 {
+		n, err := r.body.Read(p)
+		p = p[n:]
+		r.at += int64(n)
+		r.progress(n)
+		if err != nil && len(p) > 0 {
+			return early(err)
+		}
+	}
+	return nil
+}
+
+// early is an error of a range that ended before its end.
+func early(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func firstOf(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
+}

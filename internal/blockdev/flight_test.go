@@ -1,0 +1,143 @@
+package blockdev
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+// waiting returns when n reads wait for the block at off, which is loading.
+func (d *Device) waiting(t *testing.T, off int64, n int) {
+	t.Helper()
+	k := d.im.keyOf(off / d.BlockSize())
+	s := d.im.cache.shardOf(k)
+	for t.Context().Err() == nil {
+		s.mu.Lock()
+		got := 0
+		if b := s.blocks[k]; b != nil {
+			got = len(b.subs)
+		}
+		s.mu.Unlock()
+		if got == n {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Fatalf("%d reads never waited at %d", n, off)
+}
+
+// firstData is where the disk's first data is.
+func (d *Device) firstData(t *testing.T) int64 {
+	t.Helper()
+	for e := range d.Extents(0, d.Size()) {
+		if e.Data {
+			return e.Offset
+		}
+	}
+	t.Fatal("the disk has no data")
+	return 0
+}
+
+// openOn opens an image on another store than the fixture's own.
+func openOn(t *testing.T, store *faulty, c *Cache, locate Locate) *Device {
+	t.Helper()
+	d, err := Open(t.Context(), store, c, "image", locate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// A hundred readers of one cold block make one fetch, through all devices of the image,
+// and those that go away fail none of the others.
+func TestOneFetchForManyReaders(t *testing.T) {
+	t.Parallel()
+	disk := testDisk()
+	for _, form := range forms {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			store, c := newFaulty(t, f.store), newCache(t, CacheOptions{})
+			data := f.image(t, form, disk)
+			devices := []*Device{openOn(t, store, c, at(data)), openOn(t, store, c, at(data)), openOn(t, store, c, at(data))}
+			off := devices[0].firstData(t)
+			p, entered, release := hold()
+			store.plan(p)
+			before := f.store.ImageReads().Opens
+
+			const readers, leavers = 100, 30
+			leaving, leave := context.WithCancel(t.Context())
+			defer leave()
+			var all, left sync.WaitGroup
+			for i := range readers {
+				all.Add(1)
+				if i < leavers {
+					left.Add(1)
+				}
+				go func() {
+					defer all.Done()
+					ctx := t.Context()
+					if i < leavers {
+						ctx = leaving
+						defer left.Done()
+					}
+					got := make([]byte, 4096)
+					_, err := devices[i%len(devices)].ReadAtContext(ctx, got, off)
+					switch {
+					case i < leavers && !errors.Is(err, context.Canceled):
+						t.Errorf("a reader that went away has the error %v", err)
+					case i >= leavers && err != nil:
+						t.Errorf("a reader that stayed has the error %v", err)
+					case i >= leavers && !bytes.Equal(got, disk[off:off+4096]):
+						t.Error("a reader has other bytes")
+					}
+				}()
+			}
+			<-entered
+			devices[0].waiting(t, off, readers)
+			leave()
+			left.Wait()
+			release()
+			all.Wait()
+			if n := f.store.ImageReads().Opens - before; n != 1 {
+				t.Errorf("%d readers of one block made %d fetches, want 1", readers, n)
+			}
+		})
+	}
+}
+
+// A fetch whose every reader left is given up, and who asks for the block afterwards
+// gets it all the same.
+func TestFetchIsGivenUp(t *testing.T) {
+	t.Parallel()
+	disk := testDisk()
+	f := newFixture(t)
+	store, c := newFaulty(t, f.store), newCache(t, CacheOptions{})
+	d := openOn(t, store, c, at(f.image(t, "zvhd2", disk)))
+	off := d.firstData(t)
+	entered, ended := make(chan struct{}), make(chan struct{})
+	store.plan(func(ctx context.Context, _ func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {
+		close(entered)
+		<-ctx.Done()
+		close(ended)
+		return nil, ctx.Err()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-entered
+		cancel()
+	}()
+	if _, err := d.ReadAtContext(ctx, make([]byte, 512), off); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the reader that left has the error %v", err)
+	}
+	got := make([]byte, 4096) // maybe while the fetch is still ending
+	if _, err := d.ReadAt(got, off); err != nil || !bytes.Equal(got, disk[off:off+4096]) {
+		t.Fatalf("the block was read anew with error %v, or as other bytes", err)
+	}
+	<-ended
+}

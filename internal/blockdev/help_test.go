@@ -1,0 +1,110 @@
+package blockdev
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/quickims/quickims/internal/diskformat/bitmap"
+	"github.com/quickims/quickims/internal/diskformat/zvhd2"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+type fixture struct {
+	store  *objectstore.Counter
+	images string
+}
+
+func newFixture(t *testing.T) fixture {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"buckets", "images"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store, err := objectstore.OpenDir(filepath.Join(dir, "buckets"), filepath.Join(dir, "images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixture{objectstore.Count(store), filepath.Join(dir, "images")}
+}
+
+func (f fixture) put(t *testing.T, key string, data []byte) objectstore.ObjectInfo {
+	t.Helper()
+	info, err := f.store.Put(t.Context(), objectstore.Location{Key: key}, bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// image stores the disk in one of the forms that images have.
+func (f fixture) image(t *testing.T, form string, disk []byte) ims.Data {
+	t.Helper()
+	ctx := context.Background()
+	key := form + "/1/disk"
+	if form == "zvhd2" {
+		var buf bytes.Buffer
+		if _, err := zvhd2.Convert(ctx, &buf, bytes.NewReader(disk), int64(len(disk)), zvhd2.ConvertOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		info := f.put(t, key, buf.Bytes())
+		return ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: form, VirtualSize: ims.GiB}
+	}
+	info := f.put(t, key, disk)
+	data := ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: "raw", VirtualSize: info.Size}
+	if form == "raw with bitmap" {
+		m, err := bitmap.Build(ctx, bytes.NewReader(disk), int64(len(disk)), bitmap.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var buf bytes.Buffer
+		if _, err := m.WriteTo(&buf); err != nil {
+			t.Fatal(err)
+		}
+		data.BitmapKey = form + "/1/bitmap"
+		info := f.put(t, data.BitmapKey, buf.Bytes())
+		data.BitmapETag, data.BitmapSize = info.ETag, info.Size
+	}
+	return data
+}
+
+var forms = []string{"raw", "raw with bitmap", "zvhd2"}
+
+// at is the Locate of data that stays where it is.
+func at(data ims.Data) Locate {
+	return func(context.Context) (ims.Data, error) { return data, nil }
+}
+
+func newCache(t testing.TB, opts CacheOptions) *Cache {
+	t.Helper()
+	c, err := NewCache(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close the cache: %v", err)
+		}
+	})
+	return c
+}
+
+// open opens an image that is named after its data.
+func (f fixture) open(t testing.TB, c *Cache, data ims.Data) *Device {
+	t.Helper()
+	d, err := Open(t.Context(), f.store, c, data.Key, at(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("close the device: %v", err)
+		}
+	})
+	return d
+}
