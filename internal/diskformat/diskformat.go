@@ -19,6 +19,7 @@
 package diskformat
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -79,9 +80,12 @@ type Image interface {
 	io.ReaderAt
 	// Size is the virtual size in bytes.
 	Size() int64
-	// Extents covers the disk from 0 to Size without gaps, in order, data and
-	// holes in turn. It does no I/O.
-	Extents() iter.Seq[Extent]
+	// Map covers the disk from 0 to Size without gaps, in order, data and holes
+	// in turn. It may read what it needs to know them, such as tables, a piece
+	// at a time. It ends with the first error, which comes with a zero Extent;
+	// ctx's end is one. Formats that know their extents once they are open have
+	// an Extents of their own besides, which does no I/O.
+	Map(ctx context.Context) iter.Seq2[Extent, error]
 }
 
 // ReadFull fills p from off. A source that ends earlier is an error that wraps

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
 	"github.com/quickims/quickims/internal/diskformat/qcow2"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/vdi"
@@ -138,13 +139,13 @@ func (d *Disk) open(depth int) (err error) {
 	case diskformat.Raw:
 		d.Image = raw{src}
 	case diskformat.ZVHD2:
-		f, err := zvhd2.Open(src, src.Size)
+		f, err := zvhd2.Open(src.ReaderAt, src.Size)
 		if err != nil {
 			return err
 		}
 		d.Image, d.OrigSize = f, f.OrigSize()
 	case diskformat.ZVHD:
-		f, err := zvhd.Open(src, src.Size)
+		f, err := zvhd.Open(src.ReaderAt, src.Size)
 		if err != nil {
 			return err
 		}
@@ -152,13 +153,13 @@ func (d *Disk) open(depth int) (err error) {
 	case diskformat.QCOW2:
 		return d.openQCOW2(depth)
 	case diskformat.VMDK:
-		d.Image, err = given(vmdk.Open(src, src.Size, src.extents()))
+		d.Image, err = given(vmdk.Open(src.ReaderAt, src.Size, src.extents()))
 	case diskformat.VHD:
-		d.Image, err = given(vhd.Open(src, src.Size))
+		d.Image, err = given(vhd.Open(src.ReaderAt, src.Size))
 	case diskformat.VHDX:
-		d.Image, err = given(vhdx.Open(src, src.Size))
+		d.Image, err = given(vhdx.Open(src.ReaderAt, src.Size))
 	case diskformat.VDI:
-		d.Image, err = given(vdi.Open(src, src.Size))
+		d.Image, err = given(vdi.Open(src.ReaderAt, src.Size))
 	default:
 		return diskformat.Errorf(d.Format, diskformat.ErrUnsupported, "", "this format is told from others but not read")
 	}
@@ -205,7 +206,7 @@ func (d *Disk) openQCOW2(depth int) error {
 		}
 		opts.Data, opts.DataSize = f.ReaderAt, f.Size
 	}
-	d.Image, err = given(qcow2.Open(src, src.Size, opts))
+	d.Image, err = given(qcow2.Open(src.ReaderAt, src.Size, opts))
 	if err != nil && src.Beside == nil && (info.BackingFile != "" || info.DataFile) {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -239,27 +240,6 @@ func (s Source) backing(name, format string, depth int) (*Disk, error) {
 	return below, nil
 }
 
-// mapper is a reader whose extents cost reads, which may fail.
-type mapper interface {
-	Map(ctx context.Context) iter.Seq2[diskformat.Extent, error]
-}
-
-// Map yields the extents of the virtual disk as Extents does. It may read
-// tables or ask the file system; it ends with the first error, which comes with
-// a zero Extent.
-func (d *Disk) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
-	if m, ok := d.Image.(mapper); ok {
-		return m.Map(ctx)
-	}
-	return func(yield func(diskformat.Extent, error) bool) {
-		for e := range d.Extents() {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
 // Data yields the ranges that may be other than zero, in order, within
 // OrigSize.
 func (d *Disk) Data(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
@@ -286,49 +266,8 @@ func (r raw) Size() int64                             { return r.src.Size }
 
 // Map asks the file system for the holes.
 func (r raw) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
-	return func(yield func(diskformat.Extent, error) bool) {
-		at := int64(0)
-		hole := func(to int64) bool {
-			return to <= at || yield(diskformat.Extent{Offset: at, Length: to - at}, nil)
-		}
-		var run diskformat.Extent // of data, not yet told
-		flush := func() bool { return run.Length == 0 || yield(run, nil) }
-		for e, err := range sparse.Data(r.src.ReaderAt, r.src.Size) {
-			if err == nil {
-				err = ctx.Err()
-			}
-			switch {
-			case err != nil:
-				yield(diskformat.Extent{}, err)
-				return
-			case run.Length > 0 && run.End() == e.Offset:
-				run.Length += e.Length
-				at = run.End()
-				continue
-			case !flush() || !hole(e.Offset):
-				return
-			}
-			run, at = e, e.End()
-		}
-		if flush() {
-			hole(r.src.Size)
-		}
-	}
-}
-
-// Extents is Map; what the file system can't tell counts as data.
-func (r raw) Extents() iter.Seq[diskformat.Extent] {
-	return func(yield func(diskformat.Extent) bool) {
-		at := int64(0)
-		for e, err := range r.Map(context.Background()) {
-			if err != nil {
-				yield(diskformat.Extent{Offset: at, Length: r.src.Size - at, Data: true})
-				return
-			}
-			if !yield(e) {
-				return
-			}
-			at = e.End()
-		}
-	}
+	return extents.Merge(func(add extents.Add) error {
+		_, err := sparse.NewHoles(ctx, r.src.ReaderAt, r.Size()).Range(0, r.Size(), add)
+		return err
+	})
 }

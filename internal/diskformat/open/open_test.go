@@ -216,8 +216,9 @@ func TestMapOfRaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, last := int64(0), diskformat.Extent{}
+	at, last, n := int64(0), diskformat.Extent{}, 0
 	for e, err := range d.Map(t.Context()) {
+		n++
 		if err != nil || e.Offset != at || e.Length <= 0 || at > 0 && e.Data == last.Data {
 			t.Errorf("%+v after %+v: %v", e, last, err)
 		}
@@ -225,12 +226,6 @@ func TestMapOfRaw(t *testing.T) {
 	}
 	if at != size {
 		t.Errorf("it ends at %d", at)
-	}
-	n := 0
-	for e := range d.Extents() {
-		if n++; e.Length <= 0 {
-			t.Errorf("%+v", e)
-		}
 	}
 	if n != 5 && n != 1 { // 1: a file system that can't tell
 		t.Errorf("%d extents", n)

@@ -47,9 +47,9 @@ func (f *File) lookup(off, most int64) (run, error) {
 	span := f.h.l1Span()
 	i := off / span
 	// Within the file, as checkL1 saw.
-	b, err := f.tables.at(f.r, f.size, f.h.l1+8*i)
+	b, err := f.tables.At(0, f.r, f.size, f.h.l1+8*i)
 	if err != nil {
-		return run{}, err
+		return run{}, fmt.Errorf("reading a table: %w", err)
 	}
 	b = b[:min(int64(len(b)), 8*(f.h.l1Entries-i))&^7]
 	table, err := f.l2Table(b, i)
@@ -92,9 +92,9 @@ func (f *File) lookupL2(table, i, off, most int64) (run, error) {
 	clusterSize, entrySize := f.h.clusterSize(), f.h.entrySize()
 	entries := clusterSize / entrySize
 	j := off / clusterSize % entries
-	b, err := f.tables.at(f.r, f.size, table+j*entrySize)
+	b, err := f.tables.At(0, f.r, f.size, table+j*entrySize)
 	if err != nil {
-		return run{}, err
+		return run{}, fmt.Errorf("reading a table: %w", err)
 	}
 	b = b[:min(int64(len(b)), (entries-j)*entrySize)]
 

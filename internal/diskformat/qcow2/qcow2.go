@@ -14,8 +14,7 @@
 //
 // [Open] reads the header alone. Tables are read when they are needed, 64 KiB
 // at a time, and the last few MiB of them are kept, whatever a header says of
-// their size. So the extents of a disk cost reads: [File.Map] returns their
-// errors, [File.Extents] counts as data what it could not look up.
+// their size. So the extents of a disk cost reads.
 //
 // Only the active layer is read: internal snapshots, bitmaps and refcounts are
 // not looked at. Nothing that a header names is ever opened; the caller may
@@ -27,6 +26,7 @@ import (
 	"io"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/recent"
 )
 
 // Bounds of what is read.
@@ -51,6 +51,11 @@ const (
 	maxFileSize = 1 << 56
 
 	sectorSize = 512
+
+	// What is kept between calls: pages of tables, each of which holds the whole L2
+	// table of a file with QEMU's default cluster size, and decoded clusters.
+	tableMemory   = 4 << 20
+	clusterMemory = 4 << 20
 )
 
 // Options are what the caller adds to a file that is not whole by itself.
@@ -79,8 +84,8 @@ type File struct {
 	dataSize int64
 	backing  diskformat.Image
 
-	tables   pages
-	clusters clusters
+	tables   recent.Pages
+	clusters *recent.Cache[int64] // decoded, by the place of their compressed bytes
 }
 
 var _ diskformat.Image = (*File)(nil)
@@ -111,7 +116,8 @@ func open(r io.ReaderAt, size int64, opts Options) (*File, error) {
 	if err := h.refuse(&info); err != nil {
 		return nil, err
 	}
-	f := &File{info: info, h: *h, r: r, size: size, data: r, dataSize: size, backing: opts.Backing}
+	f := &File{info: info, h: *h, r: r, size: size, data: r, dataSize: size, backing: opts.Backing,
+		tables: recent.NewPages(tableMemory), clusters: recent.New[int64](clusterMemory)}
 	switch {
 	case info.BackingFile != "" && opts.Backing == nil:
 		return nil, unsupported("header.backing_file_offset",
@@ -128,7 +134,6 @@ func open(r io.ReaderAt, size int64, opts Options) (*File, error) {
 	case info.DataFile:
 		f.data, f.dataSize = opts.Data, opts.DataSize
 	}
-	f.clusters.most = max(1, int(clusterBudget>>h.clusterBits))
 	return f, nil
 }
 

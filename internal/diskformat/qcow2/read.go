@@ -76,13 +76,13 @@ func (f *File) readCompressed(p []byte, skip int64, r run) error {
 	if int64(len(p)) == f.h.clusterSize() {
 		return f.decode(p, r)
 	}
-	plain := f.clusters.get(r.host)
+	plain := f.clusters.Get(r.host)
 	if plain == nil {
 		plain = make([]byte, f.h.clusterSize())
 		if err := f.decode(plain, r); err != nil {
 			return err
 		}
-		f.clusters.put(r.host, plain, f.clusters.most)
+		f.clusters.Put(r.host, plain)
 	}
 	copy(p, plain[skip:])
 	return nil

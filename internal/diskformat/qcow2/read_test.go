@@ -66,8 +66,8 @@ func TestReadEveryKindOfCluster(t *testing.T) {
 				{Offset: 7 * size, Length: 2 * size, Data: true}, {Offset: 9 * size, Length: 2 * size},
 				{Offset: 11 * size, Length: size, Data: true},
 			}
-			if got := slices.Collect(f.Extents()); !slices.Equal(got, want) {
-				t.Errorf("%d cluster bits: %+v", bits, got)
+			if got, err := disktest.Extents(f.Map(t.Context())); err != nil || !slices.Equal(got, want) {
+				t.Errorf("%d cluster bits: %+v, %v", bits, got, err)
 			}
 		}
 	}
@@ -156,8 +156,8 @@ func TestEmptyDisk(t *testing.T) {
 	if n, err := f.ReadAt(make([]byte, 1), 0); n != 0 || err != io.EOF {
 		t.Error(n, err)
 	}
-	for e := range f.Extents() {
-		t.Errorf("%+v", e)
+	for e, err := range f.Map(t.Context()) {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
 
@@ -199,9 +199,9 @@ func TestInfo(t *testing.T) {
 // memory is a disk in memory.
 type memory struct{ *bytes.Reader }
 
-func (m memory) Extents() iter.Seq[diskformat.Extent] {
-	return func(yield func(diskformat.Extent) bool) {
-		yield(diskformat.Extent{Length: m.Size(), Data: true})
+func (m memory) Map(context.Context) iter.Seq2[diskformat.Extent, error] {
+	return func(yield func(diskformat.Extent, error) bool) {
+		yield(diskformat.Extent{Length: m.Size(), Data: true}, nil)
 	}
 }
 
@@ -233,10 +233,10 @@ func TestBacking(t *testing.T) {
 	if got, err := readAll(f, 2048); err != nil || !bytes.Equal(got, want) {
 		t.Error(err)
 	}
-	if got := slices.Collect(f.Extents()); !slices.Equal(got, []diskformat.Extent{
+	if got, err := disktest.Extents(f.Map(t.Context())); err != nil || !slices.Equal(got, []diskformat.Extent{
 		{Offset: 0, Length: 512}, {Offset: 512, Length: 188, Data: true}, {Offset: 700, Length: 1348},
 	}) {
-		t.Errorf("%+v", got)
+		t.Errorf("%+v, %v", got, err)
 	}
 
 	broken := newMade(9, 4)
@@ -248,20 +248,14 @@ func TestBacking(t *testing.T) {
 	}
 	_, err = f.ReadAt(make([]byte, 10), 600)
 	wantKind(t, err, errCorrupt, "L1 table")
-	var last error
-	for _, err := range f.Map(t.Context()) {
-		last = err
-	}
-	wantKind(t, last, errCorrupt, "L1 table")
-	if got := slices.Collect(f.Extents()); !slices.Equal(got, []diskformat.Extent{
-		{Offset: 0, Length: 512}, {Offset: 512, Length: 1536, Data: true},
-	}) {
+	got, err := disktest.Extents(f.Map(t.Context()))
+	wantKind(t, err, errCorrupt, "L1 table")
+	if !slices.Equal(got, []diskformat.Extent{{Offset: 0, Length: 512}}) {
 		t.Errorf("%+v", got)
 	}
 }
 
-// A source that fails is an error of its own kind; extents that could not be
-// looked up count as data.
+// A source that fails is an error of its own kind, and no extent.
 func TestFailingSource(t *testing.T) {
 	t.Parallel()
 	m, _ := sample(t, 16, compressionZlib)
@@ -284,14 +278,8 @@ func TestFailingSource(t *testing.T) {
 		if name[0] != 'L' {
 			continue
 		}
-		n := 0
-		for e, err := range f.Map(t.Context()) {
-			if n++; !errors.Is(err, dead) || e != (diskformat.Extent{}) {
-				t.Errorf("%s: %+v, %v", name, e, err)
-			}
-		}
-		if got := slices.Collect(f.Extents()); n != 1 || !slices.Equal(got, []diskformat.Extent{{Length: f.Size(), Data: true}}) {
-			t.Errorf("%s: %+v", name, got)
+		if got, err := disktest.Extents(f.Map(t.Context())); !errors.Is(err, dead) || len(got) > 0 {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }
@@ -305,9 +293,6 @@ func TestMapEnds(t *testing.T) {
 		if n++; n == 2 {
 			break
 		}
-	}
-	for range f.Extents() {
-		break
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -2,6 +2,7 @@ package qemutest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
@@ -32,7 +34,7 @@ func Check(img diskformat.Image, raw string, seed uint64, reads int) error {
 	if img.Size() != st.Size() {
 		return fmt.Errorf("the disk has %d bytes, QEMU says %d", img.Size(), st.Size())
 	}
-	if err := CheckExtents(img.Extents(), f, st.Size()); err != nil {
+	if err := CheckExtents(img.Map(context.Background()), f, st.Size()); err != nil {
 		return err
 	}
 	if err := checkAll(img, f, st.Size()); err != nil {
@@ -149,11 +151,13 @@ func checkEnd(img diskformat.Image, size int64) error {
 // CheckExtents checks that extents cover a disk of size bytes from its
 // beginning to its end without gaps, data and holes in turn, and that raw, the
 // same disk as QEMU read it, is zero in every hole.
-func CheckExtents(extents iter.Seq[diskformat.Extent], raw *os.File, size int64) error {
+func CheckExtents(extents iter.Seq2[diskformat.Extent, error], raw *os.File, size int64) error {
 	var holes []diskformat.Extent
 	at, first, last := int64(0), true, false
-	for e := range extents {
+	for e, err := range extents {
 		switch {
+		case err != nil:
+			return err
 		case e.Offset != at || e.Length <= 0:
 			return fmt.Errorf("the extent %+v follows what ends at %d", e, at)
 		case !first && e.Data == last:
@@ -218,27 +222,10 @@ func OpenRaw(t TB, path string) *RawDisk {
 // Size is the size of the file.
 func (d *RawDisk) Size() int64 { return d.size }
 
-// Extents is what the file system tells of holes.
-func (d *RawDisk) Extents() iter.Seq[diskformat.Extent] {
-	return func(yield func(diskformat.Extent) bool) {
-		at := int64(0)
-		for e, err := range sparse.Data(d.File, d.size) {
-			if err != nil {
-				e = diskformat.Extent{Offset: at, Length: d.size - at, Data: true}
-			}
-			if e.Offset > at && !yield(diskformat.Extent{Offset: at, Length: e.Offset - at}) {
-				return
-			}
-			if e.Data = true; !yield(e) {
-				return
-			}
-			at = e.End()
-			if err != nil {
-				return
-			}
-		}
-		if at < d.size {
-			yield(diskformat.Extent{Offset: at, Length: d.size - at})
-		}
-	}
+// Map is what the file system tells of holes.
+func (d *RawDisk) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
+	return extents.Merge(func(add extents.Add) error {
+		_, err := sparse.NewHoles(ctx, d.File, d.size).Range(0, d.size, add)
+		return err
+	})
 }

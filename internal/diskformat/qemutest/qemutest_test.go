@@ -1,6 +1,7 @@
 package qemutest_test
 
 import (
+	"context"
 	"iter"
 	"strings"
 	"testing"
@@ -31,12 +32,12 @@ func (d wrong) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (d wrong) Extents() iter.Seq[diskformat.Extent] {
+func (d wrong) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
 	if !d.allHole {
-		return d.RawDisk.Extents()
+		return d.RawDisk.Map(ctx)
 	}
-	return func(yield func(diskformat.Extent) bool) {
-		yield(diskformat.Extent{Length: d.Size()})
+	return func(yield func(diskformat.Extent, error) bool) {
+		yield(diskformat.Extent{Length: d.Size()}, nil)
 	}
 }
 

@@ -31,19 +31,6 @@ func IsZero(p []byte) bool {
 	return bytes.Equal(p, zeros[:len(p)])
 }
 
-// Data yields the ranges of r, which has size bytes, that may be other than
-// zero, in order and without overlap. Of an [*os.File] on a file system that
-// tells (SEEK_DATA) these are what is allocated; of anything else the whole.
-// Looking moves an os.File's own position. If the file changes meanwhile, what
-// was a hole when it was looked at counts as one.
-func Data(r io.ReaderAt, size int64) iter.Seq2[diskformat.Extent, error] {
-	return func(yield func(diskformat.Extent, error) bool) {
-		if size > 0 {
-			data(r, size, yield)
-		}
-	}
-}
-
 // Blocks yields the numbers of the blocks of blockSize bytes that ranges touch,
 // each once, ascending. Ranges out of order or beyond size are an error.
 func Blocks(ranges iter.Seq2[diskformat.Extent, error], size, blockSize int64) iter.Seq2[int64, error] {

@@ -17,6 +17,7 @@
 package vdi
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ import (
 	"math/bits"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
 // Bounds of what is read.
@@ -304,6 +307,30 @@ func (f *File) run(off, most int64) (n int64, stored bool, pos int64) {
 		pos = f.at(first) + off%size
 	}
 	return min(n, most), stored, pos
+}
+
+// Map yields what Extents does, and asks the file system, if the file is an
+// [*os.File], for the holes of stored blocks: static disks have many.
+func (f *File) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
+	return extents.Merge(func(add extents.Add) error {
+		holes := sparse.NewHoles(ctx, f.r, f.fileSize)
+		for off := int64(0); off < f.Size(); {
+			n, stored, pos := f.run(off, f.Size()-off)
+			more, err := true, ctx.Err()
+			switch {
+			case err != nil:
+			case stored:
+				more, err = holes.Range(pos, n, add)
+			default:
+				more = add(n, false)
+			}
+			if err != nil || !more {
+				return err
+			}
+			off += n
+		}
+		return nil
+	})
 }
 
 // Extents yields the extents of the disk; see [diskformat.Image]. It does no

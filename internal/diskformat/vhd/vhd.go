@@ -28,11 +28,14 @@
 package vhd
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"iter"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
 // Bounds of what is read.
@@ -170,6 +173,33 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		return len(p), io.EOF
 	}
 	return len(p), nil
+}
+
+// Map yields what Extents does, and asks the file system, if the file is an
+// [*os.File], for the holes of what is stored: fixed disks have many.
+func (f *File) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
+	return extents.Merge(func(add extents.Add) error {
+		holes := sparse.NewHoles(ctx, f.r, f.end)
+		if !f.info.Dynamic {
+			_, err := holes.Range(0, f.Size(), add)
+			return err
+		}
+		for i, x := range f.table {
+			n := min(f.info.BlockSize, f.Size()-int64(i)*f.info.BlockSize)
+			more, err := true, ctx.Err()
+			switch {
+			case err != nil:
+			case x != unused:
+				more, err = holes.Range(int64(x)*sectorSize+f.bitmapLen, n, add)
+			default:
+				more = add(n, false)
+			}
+			if err != nil || !more {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Extents yields the extents of the disk; see [diskformat.Image]. A fixed disk

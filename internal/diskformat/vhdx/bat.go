@@ -60,7 +60,7 @@ func (t table) entry(block int64) int64 { return block + block/t.chunk }
 // how many it did, which are those in a page.
 func (f *File) places(at []int64, block int64) (int, error) {
 	first := f.bat.entry(block)
-	b, err := f.pages.at(f.r, f.size, f.bat.off+first*entrySize)
+	b, err := f.pages.At(0, f.r, f.size, f.bat.off+first*entrySize)
 	if err != nil {
 		return 0, fmt.Errorf("reading the block allocation table: %w", err)
 	}

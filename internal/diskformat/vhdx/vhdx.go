@@ -19,7 +19,11 @@ import (
 	"io"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/recent"
 )
+
+// tableMemory bounds what is kept of the block allocation table, in bytes.
+const tableMemory = 2 << 20
 
 // File is an open disk. It may be used by many goroutines at once. It holds no
 // resources besides memory, at most 2 MiB and what the log changes, and need
@@ -30,7 +34,7 @@ type File struct {
 	meta    metadata
 	regions *regions
 	bat     table
-	pages   pages
+	pages   recent.Pages // of the block allocation table, each of 8192 blocks
 	applied int
 }
 
@@ -71,7 +75,7 @@ func open(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{r: r, size: size}
+	f := &File{r: r, size: size, pages: recent.NewPages(tableMemory)}
 	if h.log != (guid{}) {
 		l, err := readLog(r, size, h)
 		if err != nil {

@@ -196,9 +196,9 @@ func TestNoOpener(t *testing.T) {
 	if err != nil || f.Size() != sixteen {
 		t.Fatal(err)
 	}
-	for e := range f.Extents() {
-		if e != (diskformat.Extent{Length: sixteen}) {
-			t.Errorf("%+v", e)
+	for e, err := range f.Map(t.Context()) {
+		if err != nil || e != (diskformat.Extent{Length: sixteen}) {
+			t.Errorf("%+v, %v", e, err)
 		}
 	}
 	// What the opener says is passed on.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/fuzztest"
@@ -21,7 +22,13 @@ func checkDisk(t *testing.T, f *File) {
 		t.Fatalf("the disk has %d bytes", f.Size())
 	}
 	at, was, budget := int64(0), false, int64(1<<20)
-	for e := range f.Extents() {
+	for e, err := range f.Map(t.Context()) {
+		if err != nil {
+			if e != (diskformat.Extent{}) {
+				t.Fatalf("with the error comes %+v", e)
+			}
+			return
+		}
 		if e.Offset != at || e.Length <= 0 || at > 0 && e.Data == was {
 			t.Fatalf("the extent %+v follows what ends at %d", e, at)
 		}
@@ -54,11 +61,6 @@ func checkDisk(t *testing.T, f *File) {
 	}
 	if at != f.Size() {
 		t.Fatalf("the extents end at %d of %d", at, f.Size())
-	}
-	for _, err := range f.Map(t.Context()) {
-		if err != nil {
-			return
-		}
 	}
 }
 

@@ -63,14 +63,14 @@ func (x *sparseExtent) readCompressed(p []byte, at []int64, grain, within int64)
 
 // readPart fills p from within a grain, which it keeps.
 func (x *sparseExtent) readPart(f *inflater, p []byte, at []int64, grain, within int64) error {
-	k := key{x.id, grain}
-	b, ok := x.plain.get(k)
-	if !ok {
+	k := grainKey{x.id, grain}
+	b := x.plain.Get(k)
+	if b == nil {
 		b = make([]byte, x.h.grain)
 		if err := x.inflate(f, b, at, grain); err != nil {
 			return err
 		}
-		x.plain.put(k, b)
+		x.plain.Put(k, b)
 	}
 	copy(p, b[within:])
 	return nil

@@ -7,13 +7,15 @@ import (
 	"io"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/internal/recent"
+	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
 const (
-	// pageSize is the unit in which directories and tables are read and kept:
-	// 16 grain tables, which tell of 512 MiB of disk where grains have 64 KiB.
-	pageSize = 32 << 10
-	// tableMemory and grainMemory bound what all extents of a disk keep.
+	// tableMemory and grainMemory bound what all extents of a disk keep: pages of
+	// directories and tables, each of which holds 32 grain tables, which tell of
+	// 1 GiB of disk where grains have 64 KiB; and grains that were compressed.
 	tableMemory = 2 << 20
 	grainMemory = 4 << 20
 )
@@ -24,9 +26,15 @@ type sparseExtent struct {
 	r      io.ReaderAt
 	size   int64 // of the file
 	h      *header
-	id     int    // in the caches
-	tables *cache // pages of the file
-	plain  *cache // grains that were compressed
+	id     int // in the caches
+	tables recent.Pages
+	plain  *recent.Cache[grainKey] // grains that were compressed
+}
+
+// grainKey is a grain of an extent.
+type grainKey struct {
+	extent int
+	number int64
 }
 
 // openSparse reads the header of a hosted sparse extent and, where it says so,
@@ -105,17 +113,11 @@ func checkEmbedded(d *descriptor, h *header) error {
 // caller has checked that they lie within the file.
 func (x *sparseExtent) meta(p []byte, off int64) error {
 	for len(p) > 0 {
-		k := key{x.id, off / pageSize}
-		page, ok := x.tables.get(k)
-		if !ok {
-			at := k.number * pageSize
-			page = make([]byte, min(pageSize, x.size-at))
-			if err := diskformat.ReadFull(x.r, page, at); err != nil {
-				return err
-			}
-			x.tables.put(k, page)
+		page, err := x.tables.At(x.id, x.r, x.size, off)
+		if err != nil {
+			return err
 		}
-		n := copy(p, page[off%pageSize:])
+		n := copy(p, page)
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
@@ -222,11 +224,12 @@ func (x *sparseExtent) readPlain(p []byte, at []int64, within int64) error {
 	return nil
 }
 
-// mapped tells emit the lengths of data and holes from the extent's beginning
-// to its end. It ends early if emit says false.
-func (x *sparseExtent) mapped(ctx context.Context, emit func(n int64, data bool) bool) error {
+// mapped tells add the lengths of data and holes from the extent's beginning
+// to its end. It ends early if add says false.
+func (x *sparseExtent) mapped(ctx context.Context, add extents.Add) error {
 	var room [tableLen]int64
 	span := x.h.grain * tableLen
+	holes := sparse.NewHoles(ctx, x.r, x.size)
 	for t := int64(0); t < x.h.tables(); t++ {
 		if t%256 == 0 {
 			if err := ctx.Err(); err != nil {
@@ -239,14 +242,20 @@ func (x *sparseExtent) mapped(ctx context.Context, emit func(n int64, data bool)
 			return err
 		}
 		if none {
-			if !emit(min(span, x.h.size-t*span), false) {
+			if !add(min(span, x.h.size-t*span), false) {
 				return nil
 			}
 			continue
 		}
 		for i, off := range at {
-			if !emit(x.length(t*tableLen+int64(i)), off != 0) {
-				return nil
+			more, n := true, x.length(t*tableLen+int64(i))
+			if off != 0 && !x.h.compressed {
+				more, err = holes.Range(off, n, add)
+			} else {
+				more = add(n, off != 0)
+			}
+			if err != nil || !more {
+				return err
 			}
 		}
 	}

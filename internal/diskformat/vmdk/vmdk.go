@@ -34,6 +34,8 @@ import (
 	"sort"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/internal/recent"
 )
 
 // Opener opens a file that a descriptor names and tells its size in bytes. It
@@ -69,9 +71,9 @@ type part struct {
 type extent interface {
 	// readAt fills p from off within the extent.
 	readAt(p []byte, off int64) error
-	// mapped tells emit the lengths of data and holes in turn, from the
-	// extent's beginning to its end, until emit says false.
-	mapped(ctx context.Context, emit func(n int64, data bool) bool) error
+	// mapped tells add the lengths of data and holes in turn, from the
+	// extent's beginning to its end, until add says false.
+	mapped(ctx context.Context, add extents.Add) error
 }
 
 // Open reads the header or the descriptor of the file r of size bytes and
@@ -196,7 +198,7 @@ func (f *File) add(x extent, size int64) {
 
 // share gives the sparse extents the caches that they have together.
 func (f *File) share() {
-	tables, plain := &cache{max: tableMemory}, &cache{max: grainMemory}
+	tables, plain := recent.NewPages(tableMemory), recent.New[grainKey](grainMemory)
 	for i, p := range f.parts {
 		if x, ok := p.extent.(*sparseExtent); ok {
 			x.id, x.tables, x.plain = i, tables, plain

@@ -1,6 +1,7 @@
 package zvhd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 )
 
@@ -242,6 +244,11 @@ func (f *File) decodeNext() ([]byte, error) {
 	f.window = append(f.window[:0], b.plain[BlockSize-windowSize:]...)
 	f.next = k + 1
 	return b.plain, nil
+}
+
+// Map is [File.Extents] as [diskformat.Image] wants it.
+func (f *File) Map(context.Context) iter.Seq2[diskformat.Extent, error] {
+	return extents.Known(f.Extents())
 }
 
 // Extents covers the virtual disk: stored blocks are data, all else is a hole.

@@ -1,6 +1,7 @@
 package zvhd2
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"iter"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/extents"
 )
 
 // File is an open ZVHD2 file. It may be used by many goroutines at once. It
@@ -183,6 +185,11 @@ func (f *File) readPart(p []byte, block uint32, within int64) error {
 		f.blocks.Put(old)
 	}
 	return nil
+}
+
+// Map is [File.Extents] as [diskformat.Image] wants it.
+func (f *File) Map(context.Context) iter.Seq2[diskformat.Extent, error] {
+	return extents.Known(f.Extents())
 }
 
 // Extents covers the virtual disk. Stored blocks are data, all else is a hole;

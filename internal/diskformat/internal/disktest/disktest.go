@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"testing"
+
+	"github.com/quickims/quickims/internal/diskformat"
 )
 
 // Fixture returns an unpacked file of testdata/fixtures. They were made by the
@@ -57,6 +60,17 @@ func Fill(p []byte, seed uint64) {
 		}
 		p = p[n:]
 	}
+}
+
+// Extents collects what an image's Map yields, up to its error.
+func Extents(all iter.Seq2[diskformat.Extent, error]) (found []diskformat.Extent, err error) {
+	for e, err := range all {
+		if err != nil {
+			return found, err
+		}
+		found = append(found, e)
+	}
+	return found, nil
 }
 
 // Read is one call of ReadAt.
