@@ -3,119 +3,153 @@ package nbd
 import (
 	"context"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
 )
 
-// reserve is what a connection may hold in bytes beyond the server's budget.
+// reserve is what a connection may hold in bytes beyond the pool.
 const reserve = 64 << 10
 
-// budget bounds the requests under way of one connection in number and in bytes, and
-// takes the bytes from the server's budget too. One goroutine takes, any gives back.
+// pool bounds the bytes that all connections hold. A connection may hold as much of it
+// as is left free, so that clients that do not take their answers leave room for others:
+// one of them can hold a half, two of them two thirds, and so on.
+type pool struct {
+	mu      sync.Mutex
+	free    int64
+	waiting []*budget
+}
+
+// take takes n bytes for a connection that holds some; if there is no room the
+// connection's budget is woken when there may be.
+func (p *pool) take(b *budget, held, n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n > p.free || held > 0 && held+n > p.free {
+		p.waiting = append(p.waiting, b)
+		return false
+	}
+	p.free -= n
+	return true
+}
+
+func (p *pool) give(n int64) {
+	if n == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free += n
+	for i, b := range p.waiting {
+		b.signal()
+		p.waiting[i] = nil
+	}
+	p.waiting = p.waiting[:0]
+}
+
+// leave forgets a connection that waits.
+func (p *pool) leave(b *budget) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kept := p.waiting[:0]
+	for _, w := range p.waiting {
+		if w != b {
+			kept = append(kept, w)
+		}
+	}
+	clear(p.waiting[len(kept):])
+	p.waiting = kept
+}
+
+// budget bounds the requests under way of one connection in number and in bytes. One
+// goroutine takes, any gives back.
 type budget struct {
-	server    *semaphore.Weighted
+	pool      *pool
 	maxNumber int
 	maxBytes  int64
 
 	mu       sync.Mutex
 	number   int
-	bytes    int64
-	reserved bool
-	waiting  bool
-	whenNone []chan struct{}
-	wake     chan struct{} // of capacity 1
+	own      int64 // held of the reserve
+	shared   int64 // held of the pool
+	idle     []chan struct{}
+	mayRetry chan struct{} // of capacity 1
 }
 
-// grant is what one request holds.
+// grant is what one request holds, in bytes.
 type grant struct {
-	bytes    int64
-	reserved bool
+	own, shared int64
 }
 
-func newBudget(server *semaphore.Weighted, number int, bytes int64) *budget {
-	return &budget{server: server, maxNumber: number, maxBytes: bytes, wake: make(chan struct{}, 1)}
+func newBudget(p *pool, number int, bytes int64) *budget {
+	return &budget{pool: p, maxNumber: number, maxBytes: bytes, mayRetry: make(chan struct{}, 1)}
+}
+
+// tryTake begins a request of n bytes if there is room.
+func (b *budget) tryTake(n int64) (grant, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	held := b.own + b.shared
+	if b.number >= b.maxNumber || held > 0 && held+n > b.maxBytes {
+		return grant{}, false
+	}
+	g := grant{shared: n}
+	if b.own == 0 && n <= reserve {
+		g = grant{own: n}
+	}
+	if g.shared > 0 && !b.pool.take(b, b.shared, g.shared) {
+		return grant{}, false
+	}
+	b.number++
+	b.own += g.own
+	b.shared += g.shared
+	return g, true
 }
 
 // take waits until one more request of n bytes may begin.
 func (b *budget) take(ctx context.Context, n int64) (grant, error) {
 	for {
-		if g, ok := b.takeOwn(n); ok {
-			if g.reserved || n == 0 {
-				return g, nil
-			}
-			if err := b.server.Acquire(ctx, n); err != nil {
-				b.back(n, false)
-				return grant{}, err
-			}
+		if g, ok := b.tryTake(n); ok {
 			return g, nil
 		}
 		select {
-		case <-b.wake:
+		case <-b.mayRetry:
 		case <-ctx.Done():
+			b.pool.leave(b)
 			return grant{}, ctx.Err()
 		}
 	}
 }
 
-// tryTake takes without waiting.
-func (b *budget) tryTake(n int64) (grant, bool) {
-	g, ok := b.takeOwn(n)
-	if ok && !g.reserved && n > 0 && !b.server.TryAcquire(n) {
-		b.back(n, false)
-		return grant{}, false
-	}
-	return g, ok
-}
-
-// takeOwn takes from the connection's part of the budget.
-func (b *budget) takeOwn(n int64) (grant, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.number >= b.maxNumber || b.bytes > 0 && b.bytes+n > b.maxBytes {
-		b.waiting = true
-		return grant{}, false
-	}
-	g := grant{bytes: n, reserved: n > 0 && n <= reserve && !b.reserved}
-	b.number++
-	b.bytes += n
-	b.reserved = b.reserved || g.reserved
-	return g, true
-}
-
 // shrink gives back what of the grant exceeds n bytes.
 func (b *budget) shrink(g *grant, n int64) {
-	if n >= g.bytes {
+	back := grant{own: max(0, g.own-n), shared: max(0, g.shared-n)}
+	if back == (grant{}) {
 		return
 	}
-	back := g.bytes - n
-	g.bytes = n
-	if !g.reserved {
-		b.server.Release(back)
-	}
-	b.mu.Lock()
-	b.bytes -= back
-	b.signal()
-	b.mu.Unlock()
+	g.own -= back.own
+	g.shared -= back.shared
+	b.back(back, 0)
 }
 
 // give ends the request that holds the grant.
-func (b *budget) give(g grant) {
-	if !g.reserved && g.bytes > 0 {
-		b.server.Release(g.bytes)
-	}
-	b.back(g.bytes, g.reserved)
+func (b *budget) give(g grant) { b.back(g, 1) }
+
+func (b *budget) back(g grant, number int) {
+	b.mu.Lock()
+	b.number -= number
+	b.own -= g.own
+	b.shared -= g.shared
+	b.tellIdle()
+	b.mu.Unlock()
+	b.pool.give(g.shared)
+	b.signal()
 }
 
-func (b *budget) back(n int64, reserved bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.number--
-	b.bytes -= n
-	if reserved {
-		b.reserved = false
+// signal wakes the goroutine that waits in take, if one does; else the next take tries
+// once more than it needed to.
+func (b *budget) signal() {
+	select {
+	case b.mayRetry <- struct{}{}:
+	default:
 	}
-	b.none()
-	b.signal()
 }
 
 // whenIdle is closed once no request is under way.
@@ -123,29 +157,17 @@ func (b *budget) whenIdle() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := make(chan struct{})
-	b.whenNone = append(b.whenNone, c)
-	b.none()
+	b.idle = append(b.idle, c)
+	b.tellIdle()
 	return c
 }
 
-// none tells those who wait for it that no request is under way.
-func (b *budget) none() {
+func (b *budget) tellIdle() {
 	if b.number > 0 {
 		return
 	}
-	for _, c := range b.whenNone {
+	for _, c := range b.idle {
 		close(c)
 	}
-	b.whenNone = nil
-}
-
-// signal wakes the goroutine that waits in take, if one does.
-func (b *budget) signal() {
-	if b.waiting {
-		b.waiting = false
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
-	}
+	b.idle = nil
 }

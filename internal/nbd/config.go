@@ -36,8 +36,8 @@ type Options struct {
 	// MaxConnectionBytes bounds the data in bytes that replies of one connection hold [64 MiB].
 	MaxConnectionBytes int64
 	// MaxBytes bounds the data in bytes that replies of all connections hold [512 MiB].
-	// Beyond it each connection may have one reply of up to 64 KiB, so that
-	// small reads go on while others wait.
+	// A connection may hold as much of it as is left free; beyond it each may have one
+	// reply of up to 64 KiB. So reads go on beside clients that do not take their answers.
 	MaxBytes int64
 
 	// HandshakeTimeout is the time that a client has to begin the transmission [20 s].

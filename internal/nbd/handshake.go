@@ -16,7 +16,7 @@ import (
 // What a stranger can send before it named an export.
 const (
 	maxOptions     = 128      // in one handshake
-	maxOptionData  = 32 << 10 // held in memory
+	maxOptionData  = 16 << 10 // held in memory
 	maxOptionSkip  = 1 << 20  // read and thrown away with an answer; beyond it the connection is cut
 	maxQueries     = 128      // of metadata contexts in one option
 	maxInfoRequest = 64       // kinds of information in one option

@@ -7,15 +7,13 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // Server serves exports. It may serve several listeners at once; its limits hold for
 // all of them together.
 type Server struct {
-	opts  Options
-	bytes *semaphore.Weighted
+	opts Options
+	pool *pool
 
 	mu         sync.Mutex
 	number     int
@@ -36,7 +34,7 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{opts: opts, bytes: semaphore.NewWeighted(opts.MaxBytes), perAddress: map[string]int{}}, nil
+	return &Server{opts: opts, pool: &pool{free: opts.MaxBytes}, perAddress: map[string]int{}}, nil
 }
 
 // Serve accepts clients until ctx ends, then closes l, lets requests under way finish

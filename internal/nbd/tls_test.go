@@ -172,12 +172,8 @@ func TestBrokenTLS(t *testing.T) {
 		if _, err := c.Option(wire.OptStartTLS, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(c.Stream(), garbage); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Stream().(*net.TCPConn).CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		_, _ = io.WriteString(c.Stream(), garbage)
+		_ = c.Stream().(*net.TCPConn).CloseWrite() // fails when the server was quicker
 		if _, err := io.Copy(io.Discard, c.Stream()); err != nil && !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset") {
 			t.Errorf("after %q: %v", garbage, err)
 		}

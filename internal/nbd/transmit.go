@@ -44,7 +44,7 @@ func (c *conn) transmit(ctx context.Context, cancel context.CancelFunc) error {
 	_ = c.raw.SetWriteDeadline(never)
 	opts := &c.s.opts
 	t := &transmission{conn: c, ctx: ctx, requests: make(chan job),
-		budget: newBudget(c.s.bytes, opts.MaxRequests, opts.MaxConnectionBytes)}
+		budget: newBudget(c.s.pool, opts.MaxRequests, opts.MaxConnectionBytes)}
 	t.out = newWriter(c, t.budget)
 	t.warm, _ = c.export.Export.(Warmed)
 	err := t.read()

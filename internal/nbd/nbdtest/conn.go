@@ -233,10 +233,11 @@ func (c *Conn) info(option wire.Option, export string) error {
 	if err != nil {
 		return err
 	}
-	return c.parseInfo(replies)
+	return c.ParseInfo(replies)
 }
 
-func (c *Conn) parseInfo(replies []OptionReply) error {
+// ParseInfo takes what the server says of an export into c.Export.
+func (c *Conn) ParseInfo(replies []OptionReply) error {
 	c.Export = ExportInfo{}
 	found := false
 	for _, r := range replies {
@@ -291,10 +292,24 @@ func (c *Conn) GoByName(export string) error {
 	if err := c.write(wire.AppendOption(nil, wire.OptExportName, []byte(export))); err != nil {
 		return err
 	}
+	return c.ExportNameReply(false)
+}
+
+// ExportNameReply reads the answer to NBD_OPT_EXPORT_NAME; with zeroes they follow it.
+func (c *Conn) ExportNameReply(zeroes bool) error {
 	var b [wire.ExportNameReplySize]byte
 	if _, err := io.ReadFull(c.in, b[:]); err != nil {
-		return fmt.Errorf("read the answer to the export's name: %w", err)
+		return fmt.Errorf("read the answer to the name of the export: %w", err)
 	}
 	c.Export = ExportInfo{Size: binary.BigEndian.Uint64(b[:]), Flags: binary.BigEndian.Uint16(b[8:])}
+	if zeroes {
+		var z [wire.ExportNameZeroes]byte
+		if _, err := io.ReadFull(c.in, z[:]); err != nil {
+			return fmt.Errorf("read the zeroes: %w", err)
+		}
+		if z != [wire.ExportNameZeroes]byte{} {
+			return errors.New("the zeroes are not zero")
+		}
+	}
 	return c.checkFlags()
 }
