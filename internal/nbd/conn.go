@@ -59,6 +59,7 @@ func (s *Server) serve(ctx, work context.Context, raw net.Conn, refusal string) 
 
 	err := c.handshake(work, refusal)
 	if err == nil {
+		defer c.cutWhenEnded()()
 		err = c.transmit(work, cancel)
 	}
 	switch {
