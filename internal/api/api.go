@@ -30,7 +30,7 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error)
 }
 
-// DiskOpener opens the data of an active image.
+// DiskOpener opens the data of an image that can be read.
 type DiskOpener interface {
 	// OpenDisk gives the disk as a machine sees it. The caller closes it; its reads
 	// end when ctx does.

@@ -34,8 +34,8 @@ func (s *server) imageFile(c *call) error {
 	if err != nil {
 		return err
 	}
-	if img.Status != ims.ImageActive {
-		return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one has data to read", img.Status)
+	if !img.Status.Readable() {
+		return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active or a saving one has data to read", img.Status)
 	}
 	select {
 	case s.streams <- struct{}{}:
@@ -81,8 +81,18 @@ func (s *server) diskFault(c *call, img ims.Image, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), s.Timeout)
 	defer cancel()
-	if _, gone := s.Catalog.Image(ctx, c.project(), img.ID); errors.Is(gone, catalog.ErrNotFound) {
+	now, gone := s.Catalog.Image(ctx, c.project(), img.ID)
+	switch {
+	case errors.Is(gone, catalog.ErrNotFound):
 		return unknownImage().Cause(fmt.Errorf("the image was deleted meanwhile: %w", err))
+	case gone == nil && !now.Status.Readable():
+		return ims.Faultf(ims.CodeImageNotActive, "the image became %s, it has no data to read", now.Status).Cause(err)
+	case gone == nil && now.Status == ims.ImageSaving && s.Damaged != nil && s.Damaged(err):
+		// Its job will say the same, in its own words.
+		return (&ims.Error{
+			Code: ims.CodeInternal, HTTPStatus: http.StatusInternalServerError,
+			Detail: "the file that the image is being made of was changed or removed; the import will fail, import it again",
+		}).Cause(err)
 	}
 	if s.Damaged != nil && s.Damaged(err) {
 		return (&ims.Error{
@@ -140,9 +150,11 @@ func position(s string) (int64, bool) {
 	return n, true
 }
 
-// diskETag names the bytes: an image's data never changes once it is active.
+// diskETag names the bytes. An image has one disk in all its life: all attempts at
+// making it read one pinned source, and publication moves its bytes without changing
+// them. So a download that was begun while it was saving can be gone on with.
 func diskETag(img ims.Image) string {
-	sum := sha256.Sum256([]byte(img.ID + "\x00" + img.Data.Key + "\x00" + img.Data.ETag))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", img.ID, img.Data.VirtualSize))
 	return `"` + hex.EncodeToString(sum[:16]) + `"`
 }
 

@@ -306,3 +306,45 @@ func TestReaderHangsUp(t *testing.T) {
 		t.Errorf("%d disks were left open", n)
 	}
 }
+
+// TestFileOfASavingImage is read from its source. A download that was begun then is gone
+// on with after the publication.
+func TestFileOfASavingImage(t *testing.T) {
+	t.Parallel()
+	c := shared.newProject(t)
+	_, queued := c.accepted(t, systemDisk(nil))
+	c.refused(t, http.StatusBadRequest, "IMG.0046", "GET", "/v2/images/"+queued+"/file", "")
+	job, image := c.saving(t, systemDisk(nil))
+	data := bytes.Repeat([]byte("0123456789abcdef"), 256)
+	c.disks.put(image, data, -1, nil)
+	path := "/v2/images/" + image + "/file"
+	first := c.send(t, "GET", path, "", "Range", "bytes=0-99")
+	if first.status != http.StatusPartialContent || !bytes.Equal(first.body, data[:100]) {
+		t.Fatalf("while it is saving: %d, %d bytes", first.status, len(first.body))
+	}
+	if err := c.catalog.Publish(t.Context(), job, ims.Data{Key: image + "/1/disk", ETag: "e", Format: "zvhd2", Size: 2048, VirtualSize: 4096}); err != nil {
+		t.Fatal(err)
+	}
+	rest := c.send(t, "GET", path, "", "Range", "bytes=100-", "If-Range", first.header.Get("ETag"))
+	if rest.status != http.StatusPartialContent || !bytes.Equal(rest.body, data[100:]) {
+		t.Errorf("the rest of it after the publication: %d, %d bytes", rest.status, len(rest.body))
+	}
+}
+
+// TestSourceOfASavingImageChanges: the answer says so, and what became of the image.
+func TestSourceOfASavingImageChanges(t *testing.T) {
+	t.Parallel()
+	changed := errors.New("changed")
+	w := newWorld(t, func(c *api.Config) { c.Damaged = func(err error) bool { return errors.Is(err, changed) } })
+	c := w.newProject(t)
+	job, image := c.saving(t, systemDisk(nil))
+	c.disks.put(image, make([]byte, 4096), 0, changed)
+	path := "/v2/images/" + image + "/file"
+	if details := c.refused(t, http.StatusInternalServerError, "IMG.0061", "GET", path, ""); !strings.Contains(details, "import it again") {
+		t.Errorf("details %q", details)
+	}
+	if err := c.catalog.Fail(t.Context(), job, ims.CodeFile, "the source changed"); err != nil {
+		t.Fatal(err)
+	}
+	c.refused(t, http.StatusBadRequest, "IMG.0046", "GET", path, "")
+}

@@ -40,7 +40,7 @@ const (
 	reconcileEvery = 2 * time.Second
 	// lockTimeout is how long a request waits for a database that somebody else holds.
 	lockTimeout = 5 * time.Second
-	// purgeEvery is how often expired tokens are removed.
+	// purgeEvery is how often expired tokens and attachments are removed.
 	purgeEvery = 10 * time.Minute
 )
 
@@ -58,8 +58,10 @@ type Service struct {
 	importer *importer.Importer
 	queue    *queue.Queue
 	handler  http.Handler
-	// api and s3 are the bound listeners; s3 is nil without --s3-listen.
-	api, s3 net.Listener
+	exports  *exports
+	// api, s3 and nbd are the bound listeners; s3 is nil without --s3-listen, nbd
+	// without --nbd-listen.
+	api, s3, nbd net.Listener
 }
 
 // New opens everything that the service needs and binds its listeners. The data
@@ -240,7 +242,7 @@ func (s *Service) listen() (err error) {
 			return fmt.Errorf("s3_listen: %w", err)
 		}
 	}
-	return nil
+	return s.listenNBD()
 }
 
 func (s *Service) wire() error {
@@ -261,12 +263,19 @@ func (s *Service) wire() error {
 	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{Memory: int64(s.cfg.Cache.Memory), Logger: s.log}); err != nil {
 		return fmt.Errorf("set up the cache: %w", err)
 	}
+	served := disks{s.store, s.cache, s.catalog}
+	s.exports = newExports(served, s.log)
+	uri := s.nbdURI
+	if s.nbdURI("") == "" {
+		uri = nil
+	}
 	registry := prometheus.NewRegistry()
 	registerMetrics(registry, s.store)
+	registerExportMetrics(registry, s.exports)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
-		Disks:    disks{s.store, s.cache, s.catalog}, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
+		Disks:    served, NBDURI: uri, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Damaged:     blockdev.Damaged,
 		Ready:       s.ready, Registry: registry, Logger: s.log,
@@ -361,12 +370,19 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
 	} else {
 		close(s3Ready)
 	}
+	if s.nbd != nil {
+		group.Go(func() error { return s.serveNBD(work) })
+	}
 	group.Go(func() error { return s.importer.RunSweeper(work) })
 	group.Go(func() error {
 		s.every(work, reconcileEvery, "look for jobs that nobody holds", s.reconcile)
 		return nil
 	})
 	group.Go(func() error { s.every(work, purgeEvery, "remove expired tokens", s.identity.PurgeTokens); return nil })
+	group.Go(func() error {
+		s.every(work, purgeEvery, "remove attachments that have ended", s.catalog.PurgeAttachments)
+		return nil
+	})
 	group.Go(func() error {
 		<-work.Done()
 		s.log.Info("stopping")
@@ -410,15 +426,20 @@ func (s *Service) announce(stdout io.Writer) error {
 	if err := s.seed.write(s.cfg.Data, s.APIURL(), s.s3URL()); err != nil {
 		return err
 	}
+	served := ""
+	if s.nbd != nil {
+		served = s.nbdURI("")
+	}
 	line, err := json.Marshal(struct {
 		Msg string `json:"msg"`
 		API string `json:"api"`
 		S3  string `json:"s3,omitempty"`
-	}{"ready", s.APIURL(), s.s3URL()})
+		NBD string `json:"nbd,omitempty"`
+	}{"ready", s.APIURL(), s.s3URL(), served})
 	if err != nil {
 		return err
 	}
-	s.log.Info("ready", "api", s.APIURL(), "s3", s.s3URL(), "data", s.cfg.Data)
+	s.log.Info("ready", "api", s.APIURL(), "s3", s.s3URL(), "nbd", served, "data", s.cfg.Data)
 	_, err = fmt.Fprintf(stdout, "%s\n", line)
 	return err
 }
@@ -426,7 +447,7 @@ func (s *Service) announce(stdout io.Writer) error {
 // Close releases what New opened. It may be called more than once.
 func (s *Service) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{s.api, s.s3} {
+	for _, l := range []net.Listener{s.api, s.s3, s.nbd} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)

@@ -33,6 +33,15 @@ type Config struct {
 	TLSKey  string `yaml:"tls_key"`
 	// S3Listen, if set, serves the directory store's buckets over S3.
 	S3Listen string `yaml:"s3_listen"`
+	// NBDListen, if set, serves attachments over NBD: host:port, or unix:PATH.
+	NBDListen string `yaml:"nbd_listen"`
+	// NBDPublic is the host:port that URIs of attachments name, where that differs from
+	// the listener's: behind NAT, or when another process with the same database serves
+	// them.
+	NBDPublic string `yaml:"nbd_public"`
+	// NBDRequireTLS refuses clients in clear. Unset: on addresses that other machines
+	// can reach.
+	NBDRequireTLS *bool `yaml:"nbd_require_tls"`
 	// Database is a postgres:// URL; empty means SQLite in Data.
 	Database Secret `yaml:"database"`
 	// PublicURL is the API's root as clients see it, where that differs from what
@@ -122,6 +131,9 @@ func (c *Config) Validate() error {
 		if _, _, err := net.SplitHostPort(addr); (addr != "" || name == "listen") && err != nil {
 			return fmt.Errorf("%s: %q is not host:port: %w", name, addr, err)
 		}
+	}
+	if err := c.validateNBD(); err != nil {
+		return err
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("tls_cert and tls_key belong together, set both or neither")

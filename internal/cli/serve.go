@@ -10,14 +10,16 @@ import (
 
 // ServeCmd is `quickims serve`.
 type ServeCmd struct {
-	Data     string `placeholder:"DIR" help:"Folder that holds all state: database, buckets, images, credentials.env."`
-	Listen   string `placeholder:"ADDR" help:"Address of the API, host:port; port 0 picks a free one. Default 127.0.0.1:9292."`
-	TLSCert  string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) of both listeners."`
-	TLSKey   string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
-	S3Listen string `name:"s3-listen" placeholder:"ADDR" help:"Serve the directory store's buckets over S3 at this address."`
-	Database string `placeholder:"URL" help:"postgres:// URL. Default: SQLite in DIR. QUICKIMS_DATABASE keeps it out of the process list." env:"QUICKIMS_DATABASE"`
-	Config   string `placeholder:"FILE" help:"YAML configuration; flags override it."`
-	LogLevel string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What goes to stderr: debug, info, warn or error."`
+	Data      string `placeholder:"DIR" help:"Folder that holds all state: database, buckets, images, credentials.env."`
+	Listen    string `placeholder:"ADDR" help:"Address of the API, host:port; port 0 picks a free one. Default 127.0.0.1:9292."`
+	TLSCert   string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) of all listeners."`
+	TLSKey    string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
+	S3Listen  string `name:"s3-listen" placeholder:"ADDR" help:"Serve the directory store's buckets over S3 at this address."`
+	NBDListen string `name:"nbd-listen" placeholder:"ADDR" help:"Serve attachments over NBD at this address, host:port or unix:PATH. On an address that other machines reach it takes --tls-cert."`
+	NBDPublic string `name:"nbd-public" placeholder:"ADDR" help:"host:port that the URIs of attachments name. Default: the listener's."`
+	Database  string `placeholder:"URL" help:"postgres:// URL. Default: SQLite in DIR. QUICKIMS_DATABASE keeps it out of the process list." env:"QUICKIMS_DATABASE"`
+	Config    string `placeholder:"FILE" help:"YAML configuration; flags override it."`
+	LogLevel  string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What goes to stderr: debug, info, warn or error."`
 }
 
 // Help is what --help adds.
@@ -26,7 +28,7 @@ func (*ServeCmd) Help() string {
 The first start writes the keys it made to DIR/credentials.env.
 
 Example:
-  quickims serve --data /var/lib/quickims --listen 127.0.0.1:9292 --s3-listen 127.0.0.1:9000`
+  quickims serve --data /var/lib/quickims --listen 127.0.0.1:9292 --s3-listen 127.0.0.1:9000 --nbd-listen 127.0.0.1:10809`
 }
 
 // Run serves until the context ends.
@@ -40,6 +42,7 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 	}
 	for _, o := range []struct{ flag, value *string }{
 		{&c.Data, &cfg.Data}, {&c.Listen, &cfg.Listen}, {&c.TLSCert, &cfg.TLSCert}, {&c.TLSKey, &cfg.TLSKey}, {&c.S3Listen, &cfg.S3Listen},
+		{&c.NBDListen, &cfg.NBDListen}, {&c.NBDPublic, &cfg.NBDPublic},
 	} {
 		if *o.flag != "" {
 			*o.value = *o.flag

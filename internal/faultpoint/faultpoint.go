@@ -7,6 +7,7 @@
 //	kill   end this process at once with SIGKILL, as a power cut would
 //	stop   end this process with SIGSTOP, to be continued or killed
 //	error  return an error
+//	hold   wait while the file that QUICKIMS_FAULTPOINT_HOLD names is there
 //
 // An action takes place the first time its point is reached; name@N=action waits
 // for the Nth time.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 type plan struct {
@@ -43,6 +44,15 @@ func parse(text string) map[string]plan {
 	return out
 }
 
+// holdLook is the time between two looks at the file of a hold.
+const holdLook = 5 * time.Millisecond
+
+// held reports whether the file that holds is there.
+func held() bool {
+	_, err := os.Stat(os.Getenv("QUICKIMS_FAULTPOINT_HOLD"))
+	return err == nil
+}
+
 // Hit marks that the point name was reached and acts as planned.
 func Hit(name string) error {
 	mu.Lock()
@@ -62,6 +72,10 @@ func Hit(name string) error {
 		runtime.LockOSThread()
 		syscall.Tgkill(os.Getpid(), syscall.Gettid(), syscall.SIGSTOP)
 		runtime.UnlockOSThread()
+	case "hold":
+		for held() {
+			time.Sleep(holdLook)
+		}
 	case "error":
 		return fmt.Errorf("planned fault at %s", name)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,6 +42,8 @@ const patience = 60 * time.Second
 type Options struct {
 	Dir      string   // data folder; "" makes one
 	S3       bool     // serve the buckets over S3
+	NBD      bool     // serve attachments over NBD
+	NBDUnix  bool     // serve them at a unix socket in the data folder
 	Database string   // postgres:// URL; "" means SQLite
 	Config   string   // YAML for --config
 	Faults   string   // QUICKIMS_FAULTPOINT
@@ -51,12 +54,15 @@ type Options struct {
 // Server is a running quickims.
 type Server struct {
 	API, S3URL string
-	Dir        string
-	opts       Options
-	cmd        *exec.Cmd
-	done       chan struct{} // closed when the process has ended
-	log        *lockedBuffer
-	token      string
+	// NBD is the root of the URIs of attachments, such as nbd://127.0.0.1:10809.
+	NBD     string
+	Dir     string
+	opts    Options
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when the process has ended
+	log     *lockedBuffer
+	token   string
+	nbdAddr string // of the first start, for the later ones
 }
 
 var (
@@ -125,6 +131,15 @@ func (s *Server) start(tb testing.TB) {
 	if s.opts.S3 {
 		args = append(args, "--s3-listen", "127.0.0.1:0")
 	}
+	switch {
+	case s.opts.NBDUnix:
+		args = append(args, "--nbd-listen", "unix:"+filepath.Join(s.opts.Dir, "nbd.sock"))
+	case s.nbdAddr != "":
+		// Clients that reconnect come back to where they were.
+		args = append(args, "--nbd-listen", s.nbdAddr)
+	case s.opts.NBD:
+		args = append(args, "--nbd-listen", "127.0.0.1:0")
+	}
 	if s.opts.Database != "" {
 		args = append(args, "--database", s.opts.Database)
 	}
@@ -168,11 +183,14 @@ func (s *Server) start(tb testing.TB) {
 	}()
 	select {
 	case line := <-ready:
-		var msg struct{ Msg, API, S3 string }
+		var msg struct{ Msg, API, S3, NBD string }
 		if err := json.Unmarshal([]byte(line), &msg); err != nil || msg.Msg != "ready" {
 			tb.Fatalf("the first line is %q, want the ready line", line)
 		}
-		s.API, s.S3URL = msg.API, msg.S3
+		s.API, s.S3URL, s.NBD = msg.API, msg.S3, msg.NBD
+		if u, err := url.Parse(msg.NBD); err == nil {
+			s.nbdAddr = u.Host
+		}
 	case <-done:
 		tb.Fatalf("the server ended before it was ready:\n%s", s.Log())
 	case <-time.After(patience):
@@ -181,7 +199,8 @@ func (s *Server) start(tb testing.TB) {
 	}
 }
 
-// Restart starts the server again on the same folder, with other fault points.
+// Restart starts the server again on the same folder, with other fault points. Its NBD
+// listener has the port it had before.
 func (s *Server) Restart(tb testing.TB, faults string) {
 	tb.Helper()
 	s.opts.Faults = faults

@@ -1,0 +1,143 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quickims/quickims/internal/blockdev"
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/nbd"
+)
+
+// watchEvery is how often it is asked which of the attachments in use have ended.
+const watchEvery = time.Second
+
+// exports are the disks that NBD clients name: the name is an attachment's token.
+type exports struct {
+	disks   disks
+	catalog *catalog.Catalog
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	open map[*export]struct{}
+
+	opened, bytes atomic.Int64
+}
+
+func newExports(d disks, log *slog.Logger) *exports {
+	return &exports{disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}}
+}
+
+// Open finds the disk of a token. Whatever is wrong with a token, the way to the answer
+// is the same: its hash is looked up in the database.
+func (e *exports) Open(ctx context.Context, name string) (nbd.Export, error) {
+	a, img, err := e.catalog.AttachmentByToken(ctx, ims.HashAttachToken(name))
+	if errors.Is(err, catalog.ErrNotFound) {
+		return nil, nbd.ErrUnknownExport
+	}
+	if err != nil {
+		return nil, err
+	}
+	dev, err := e.disks.device(ctx, img)
+	if err != nil {
+		return nil, err
+	}
+	x := &export{Device: dev, of: e, id: a.ID, expires: a.ExpiresAt, ended: make(chan struct{})}
+	e.mu.Lock()
+	e.open[x] = struct{}{}
+	e.mu.Unlock()
+	e.opened.Add(1)
+	e.log.Info("disk opened over NBD", "attachment_id", a.ID, "project_id", a.ProjectID, "image_id", a.ImageID)
+	return x, nil
+}
+
+// inUse is how many exports are open, one for each connection.
+func (e *exports) inUse() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.open)
+}
+
+// endExpired ends the exports whose attachments have ended: expired, detached, or gone
+// with their image, whichever process was told so. While the database does not answer,
+// those whose time is over end all the same.
+func (e *exports) endExpired(ctx context.Context) error {
+	ids := map[string]bool{}
+	e.mu.Lock()
+	for x := range e.open {
+		ids[x.id] = true
+	}
+	e.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	asked := make([]string, 0, len(ids))
+	for id := range ids {
+		asked = append(asked, id)
+	}
+	living, err := e.catalog.Living(ctx, asked)
+	now := time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for x := range e.open {
+		// One that was opened since the question is looked at the next time.
+		if err == nil && ids[x.id] && !living[x.id] || !x.expires.After(now) {
+			x.end()
+		}
+	}
+	return err
+}
+
+// export is a disk that one connection reads.
+type export struct {
+	*blockdev.Device
+	of      *exports
+	id      string // the attachment's
+	expires time.Time
+	once    sync.Once
+	ended   chan struct{}
+}
+
+// Ended implements nbd.Ender.
+func (x *export) Ended() <-chan struct{} { return x.ended }
+
+func (x *export) end() { x.once.Do(func() { close(x.ended) }) }
+
+// ReadAtContext implements nbd.Export.
+func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {
+	n, err := x.Device.ReadAtContext(ctx, p, off)
+	x.of.bytes.Add(int64(n))
+	switch {
+	case n == len(p):
+		return nil
+	case err == nil || errors.Is(err, io.EOF):
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Extents implements nbd.Export.
+func (x *export) Extents(off, n int64) iter.Seq[nbd.Extent] {
+	return func(yield func(nbd.Extent) bool) {
+		for e := range x.Device.Extents(off, n) {
+			if !yield(nbd.Extent{Offset: e.Offset, Length: e.Length, Hole: !e.Data}) {
+				return
+			}
+		}
+	}
+}
+
+// Close implements nbd.Export.
+func (x *export) Close() error {
+	x.of.mu.Lock()
+	delete(x.of.open, x)
+	x.of.mu.Unlock()
+	return x.Device.Close()
+}
