@@ -105,7 +105,20 @@ func TestHandshakeHasATime(t *testing.T) {
 			}
 		})
 	}
-	// Sending options for ever does not help.
+	// Nor does it help to start TLS and say nothing more.
+	server, _, _ := authority(t)
+	inBubble(t, newMemory(1, 1<<20), Options{HandshakeTimeout: 7 * time.Second, TLS: server}, func(t *testing.T, p *pipes, _ func()) {
+		c := p.dial()
+		defer c.Close()
+		go func() {
+			_, _ = c.Write(cat(flags, option(wire.OptStartTLS)))
+			_, _ = c.Write([]byte{0x16, 3, 1}) // is not taken before the option was answered
+		}()
+		if d := cutAfter(t, c); d != 7*time.Second {
+			t.Errorf("in the start of TLS the connection was cut after %v", d)
+		}
+	})
+	// Or to send options for ever.
 	inBubble(t, newMemory(1, 1<<20), Options{HandshakeTimeout: 7 * time.Second}, func(t *testing.T, p *pipes, _ func()) {
 		c := p.dial()
 		defer c.Close()

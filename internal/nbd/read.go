@@ -64,17 +64,10 @@ func (t *transmission) readInto(j *job, read source) (a *answer, at int64, err e
 		t.addSuccess(a, *j)
 		return a, off, nil
 	}
-	parts := a.parts[:0]
-	data := int64(0)
-	for x := range t.export.extents(off, n) {
-		parts = append(parts, x)
-		if !x.Hole {
-			data += x.Length
-		}
-	}
-	a.parts = parts
+	a.splitter.split(t.export, off, n, a)
+	data := a.dataBytes
 	switch {
-	case len(parts) == 1 && !parts[0].Hole, t.structured && j.Flags&wire.CmdFlagDF != 0 && data > 0:
+	case len(a.parts) == 1 && data > 0, t.structured && j.Flags&wire.CmdFlagDF != 0 && data > 0:
 		// With DF zeros stand in the one chunk, as the export reads them.
 		at, err = off, t.readPlain(a, j, read)
 	case t.structured:

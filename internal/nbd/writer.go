@@ -13,8 +13,20 @@ type answer struct {
 	grant  grant
 	data   *buffer
 	pieces [][]byte
-	parts  []Extent  // of a read
 	small  [128]byte // for headers
+
+	// Of a read.
+	parts     []Extent
+	dataBytes int64 // of the parts that are no holes
+	splitter  splitter
+}
+
+func (a *answer) part(x Extent) bool {
+	a.parts = append(a.parts, x)
+	if !x.Hole {
+		a.dataBytes += x.Length
+	}
+	return true
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}
@@ -32,7 +44,7 @@ func (a *answer) drop() {
 	if cap(a.pieces) > 64 || cap(a.parts) > 64 {
 		a.pieces, a.parts = nil, nil
 	}
-	a.grant = grant{}
+	a.grant, a.dataBytes = grant{}, 0
 	answers.Put(a)
 }
 
@@ -53,7 +65,8 @@ type writer struct {
 
 	// Of the one who is busy.
 	until   time.Time
-	vectors net.Buffers
+	vectors net.Buffers // whose memory is used again
+	rest    net.Buffers // what is not written yet
 }
 
 func newWriter(c *conn, b *budget) *writer { return &writer{c: c, budget: b} }
@@ -148,6 +161,7 @@ func (w *writer) write(batch []*answer) error {
 }
 
 func (w *writer) push(v net.Buffers) error {
+	defer clear(v) // the buffers are used again for others
 	timeout := w.c.s.opts.WriteTimeout
 	// Setting a deadline costs, so it is done when half of it has passed.
 	if now := time.Now(); w.until.Sub(now) < timeout/2 {
@@ -158,7 +172,8 @@ func (w *writer) push(v net.Buffers) error {
 		_, err := w.c.stream.Write(v[0])
 		return err
 	}
-	_, err := v.WriteTo(w.c.stream)
+	w.rest = v
+	_, err := w.rest.WriteTo(w.c.stream)
 	return err
 }
 
