@@ -18,6 +18,10 @@ const (
 	// MinMemory is the least that a cache can do with: some blocks of the usual 2 MiB
 	// with what is on its way. Images of larger blocks ask for more.
 	MinMemory = 16 << 20
+	// DefaultDir is how much of a cache folder is used when nothing is said.
+	DefaultDir = 10 << 30
+	// MinDir is the least that a cache folder can do with.
+	MinDir = 64 << 20
 )
 
 // CacheOptions say what a cache may use. The zero value is fine.
@@ -25,11 +29,19 @@ type CacheOptions struct {
 	// Memory bounds the blocks held, the buffers of fetches under way and what is
 	// known of the images, in bytes; 0 is DefaultMemory, the least is MinMemory.
 	Memory int64
+	// Dir is a folder for what the memory does not hold; "" is none. It is made if it is
+	// not there, and is refused if it holds other files than the cache's own. What is in
+	// it ends with the process.
+	Dir string
+	// DirSize bounds what lies in Dir, in bytes; 0 is DefaultDir, the least is MinDir.
+	DirSize int64
 	// Stall is how long a fetch may bring nothing before it is tried again, and at
 	// the third time fails; 0 is 15 seconds.
 	Stall time.Duration
 	// Logger is told what goes wrong without a reader noticing; nil is silence.
 	Logger *slog.Logger
+
+	wrapFile func(diskFile) diskFile // tests: to plan faults
 }
 
 // Cache holds blocks of disks: decoded, checked, and bounded in bytes. All devices
@@ -47,6 +59,7 @@ type Cache struct {
 	run  sync.Mutex     // guards the start of a fetch against Close
 
 	images images
+	disk   *diskCache // nil: none
 }
 
 // shardCount is how many locks the blocks are spread over; a power of two.
@@ -91,7 +104,7 @@ type block struct {
 	unit   int64
 	refs   atomic.Int32 // of those who read data: it stays while there are any
 	recent atomic.Bool  // read since the hand passed
-	ahead  atomic.Bool  // fetched ahead and not read yet
+	ahead  atomic.Bool  // asked for ahead of a reader, and not read yet
 
 	data []byte // filled by the fetch; read by others once held
 
@@ -101,6 +114,8 @@ type block struct {
 	subs  []*reception // who waits for it
 	fetch *fetch
 	slot  int // in the ring
+
+	fromDisk bool // the fetch found it in the disk cache
 }
 
 // NewCache makes a cache. Close it when its devices are closed.
@@ -124,6 +139,12 @@ func NewCache(opts CacheOptions) (*Cache, error) {
 	}
 	c.images.init(c)
 	c.ctx, c.stop = context.WithCancel(context.Background())
+	if opts.Dir != "" {
+		if err := c.openDisk(); err != nil {
+			c.stop()
+			return nil, fmt.Errorf("make a cache: %w", err)
+		}
+	}
 	return c, nil
 }
 
@@ -136,6 +157,9 @@ func (c *Cache) Close() error {
 	c.stop()
 	c.run.Unlock()
 	c.work.Wait()
+	if c.disk != nil {
+		return c.disk.close()
+	}
 	return nil
 }
 
@@ -162,9 +186,12 @@ func (c *Cache) touch(b *block) {
 	}
 	if b.ahead.Load() && b.ahead.CompareAndSwap(true, false) {
 		c.counts.aheadUsed.Add(int64(len(b.data)))
-		c.counts.aheadUnread.Add(-int64(len(b.data)))
+		c.counts.aheadUnread.Add(-b.size())
 	}
 }
+
+// size is that of a whole unit.
+func (b *block) size() int64 { return 1 << (b.key.pos & 63) }
 
 // leave ends the reading of a block.
 func (c *Cache) leave(b *block) {
@@ -204,16 +231,9 @@ func (c *Cache) wantAhead(k key, unit int64) *block {
 		return nil
 	}
 	b := &block{key: k, unit: unit}
+	b.ahead.Store(true)
 	s.blocks[k] = b
 	return b
-}
-
-// has tells whether a block is there or on its way.
-func (c *Cache) has(k key) bool {
-	s := c.shardOf(k)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.blocks[k] != nil
 }
 
 // settle ends a block's fetch: with its data, which stays granted, or with an error.
@@ -226,12 +246,18 @@ func (c *Cache) settle(b *block, err error) {
 	if err != nil {
 		b.state, b.err = gone, err
 		delete(s.blocks, b.key)
+		if b.ahead.CompareAndSwap(true, false) {
+			c.counts.aheadUnread.Add(-b.size())
+		}
 	} else {
 		b.state = held
 		b.refs.Add(int32(len(subs)))
 		b.recent.Store(true)
 		b.slot = len(s.ring)
 		s.ring = append(s.ring, b)
+		if c.disk != nil && !b.fromDisk {
+			c.disk.offer(b)
+		}
 	}
 	for _, r := range subs {
 		r.ready <- b // has room for every block that is waited for
@@ -250,7 +276,7 @@ func (c *Cache) evict() bool {
 		if b := s.evict(); b != nil {
 			if b.ahead.Load() {
 				c.counts.aheadWasted.Add(int64(len(b.data)))
-				c.counts.aheadUnread.Add(-int64(len(b.data)))
+				c.counts.aheadUnread.Add(-b.size())
 			}
 			c.counts.evictions.Add(1)
 			size := int64(cap(b.data))

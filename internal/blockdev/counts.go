@@ -7,7 +7,8 @@ type counts struct {
 	misses, fetches, fetched                 atomic.Int64
 	missBytes, holeBytes                     atomic.Int64
 	ahead, aheadUsed, aheadWasted, evictions atomic.Int64
-	aheadUnread                              atomic.Int64
+	aheadUnread                              atomic.Int64 // on its way, or there and not read
+	diskHits, diskWritten, diskErrors        atomic.Int64
 }
 
 // Stats is what a cache has done since it was made. Bytes unless it says otherwise.
@@ -21,6 +22,10 @@ type Stats struct {
 	AheadUsed  int64 // of those, read later
 	AheadWaste int64 // of those, given up unread
 	Evictions  int64 // units given up for others
+	DiskHits   int64 // units found in the cache folder
+	DiskWrites int64 // written to the cache folder
+	DiskErrors int64 // reads and writes of the cache folder that failed or did not pass their check
+	Disk       int64 // in the cache folder now
 	Memory     int64 // in use now: blocks, fetches under way, what is known of images, free buffers
 	MemoryPeak int64 // the most that was in use
 }
@@ -33,6 +38,7 @@ func (c *Cache) Stats() Stats {
 		Delivered: n.missBytes.Load() + n.holeBytes.Load(),
 		Ahead:     n.ahead.Load(), AheadUsed: n.aheadUsed.Load(), AheadWaste: n.aheadWasted.Load(),
 		Evictions: n.evictions.Load(),
+		DiskHits:  n.diskHits.Load(), DiskWrites: n.diskWritten.Load(), DiskErrors: n.diskErrors.Load(),
 	}
 	for i := range c.shards {
 		sh := &c.shards[i]
@@ -44,5 +50,10 @@ func (c *Cache) Stats() Stats {
 	c.mem.mu.Lock()
 	s.Memory, s.MemoryPeak = c.mem.live+c.mem.fixed+c.mem.idle, c.mem.peak
 	c.mem.mu.Unlock()
+	if c.disk != nil {
+		c.disk.mu.Lock()
+		s.Disk = c.disk.held
+		c.disk.mu.Unlock()
+	}
 	return s
 }

@@ -43,7 +43,10 @@ type Locate func(ctx context.Context) (ims.Data, error)
 type Device struct {
 	im     *image
 	window int64 // how much of the disk one read asks for at a time, in bytes
+	most   int64 // how much is fetched ahead of a reader, in bytes; 0: nothing
 	closed atomic.Bool
+
+	streams streams
 }
 
 // Open makes a device of the image's data, which is where locate says. Devices of the
@@ -57,7 +60,7 @@ func Open(ctx context.Context, store objectstore.Store, cache *Cache, imageID st
 	}
 	most := cache.mem.limit / 4
 	unit := im.layout.unit()
-	return &Device{im: im, window: max(unit, min(maxJoin, most)/unit*unit)}, nil
+	return &Device{im: im, window: max(unit, min(maxJoin, most)/unit*unit), most: min(maxAhead, most/2) / unit * unit}, nil
 }
 
 // Close ends the use of the device. Reads under way may fail.
@@ -117,6 +120,9 @@ func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	var atEnd error
 	if rest := d.Size() - off; int64(len(p)) > rest {
 		p, atEnd = p[:rest], io.EOF
+	}
+	if d.most > 0 {
+		d.ahead(off, int64(len(p)))
 	}
 	for n := 0; n < len(p); {
 		at := off + int64(n)

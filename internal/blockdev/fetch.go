@@ -138,7 +138,10 @@ func (f *fetch) work(granted bool) {
 		}
 	}
 	defer func() { c.mem.release(f.scratchNeed()) }()
-	left := f.blocks
+	left := f.fromDisk(f.blocks)
+	if len(left) == 0 {
+		return
+	}
 	place := f.im.place.Load()
 	moves := 0
 	for try := 1; ; try++ {
@@ -258,10 +261,8 @@ func (f *fetch) readRange(p *place, blocks []*block) (left []*block, err error) 
 		return blocks, why(err)
 	}
 	defer body.Close()
-	r := &ranged{body: body, at: first, progress: func(n int) {
-		c.counts.fetched.Add(int64(n))
-		watch.Reset(c.opts.Stall)
-	}}
+	watch.Stop()
+	r := &ranged{body: body, at: first, watch: watch, stall: c.opts.Stall, fetched: &c.counts.fetched}
 	if l.scratch() == 0 {
 		return f.readRaw(r, blocks, why)
 	}
@@ -348,36 +349,40 @@ func (f *fetch) readRecords(r *ranged, blocks []*block, why func(error) error) (
 // done puts a filled block into the cache.
 func (f *fetch) done(b *block) {
 	if f.ahead {
-		n := int64(len(b.data))
-		f.cache.counts.ahead.Add(n)
-		f.cache.counts.aheadUnread.Add(n)
-		b.ahead.Store(true)
+		f.cache.counts.ahead.Add(int64(len(b.data)))
 	}
 	f.cache.settle(b, nil)
 }
 
-// ranged reads a range in pieces, in ascending order.
+// ranged reads a range in pieces, in ascending order. Its watch runs while it waits for
+// the store, and not while what came is decoded.
 type ranged struct {
-	body     io.Reader
-	at       int64 // of the object
-	progress func(n int)
+	body    io.Reader
+	at      int64 // of the object
+	watch   *time.Timer
+	stall   time.Duration
+	fetched *atomic.Int64
 }
 
 // read fills p from off, which is not before what was read already.
 func (r *ranged) read(p []byte, off int64) error {
-	if skip := off - r.at; skip > 0 {
-		n, err := io.CopyN(io.Discard, r.body, skip)
-		r.at += n
-		r.progress(int(n))
-		if err != nil {
-			return early(err)
+	defer r.watch.Stop()
+	for skip := off - r.at; skip > 0; skip = off - r.at {
+		if err := r.some(p[:min(skip, int64(len(p)))]); err != nil { // to be written over
+			return err
 		}
 	}
+	return r.some(p)
+}
+
+// some fills p with what comes next.
+func (r *ranged) some(p []byte) error {
 	for len(p) > 0 {
+		r.watch.Reset(r.stall)
 		n, err := r.body.Read(p)
 		p = p[n:]
 		r.at += int64(n)
-		r.progress(n)
+		r.fetched.Add(int64(n))
 		if err != nil && len(p) > 0 {
 			return early(err)
 		}

@@ -14,11 +14,12 @@ import (
 )
 
 type fixture struct {
-	store  *objectstore.Counter
-	images string
+	store   *objectstore.Counter
+	images  string // folders of the directory store
+	buckets string
 }
 
-func newFixture(t *testing.T) fixture {
+func newFixture(t testing.TB) fixture {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"buckets", "images"} {
@@ -30,10 +31,10 @@ func newFixture(t *testing.T) fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fixture{objectstore.Count(store), filepath.Join(dir, "images")}
+	return fixture{objectstore.Count(store), filepath.Join(dir, "images"), filepath.Join(dir, "buckets")}
 }
 
-func (f fixture) put(t *testing.T, key string, data []byte) objectstore.ObjectInfo {
+func (f fixture) put(t testing.TB, key string, data []byte) objectstore.ObjectInfo {
 	t.Helper()
 	info, err := f.store.Put(t.Context(), objectstore.Location{Key: key}, bytes.NewReader(data), int64(len(data)))
 	if err != nil {
@@ -43,7 +44,7 @@ func (f fixture) put(t *testing.T, key string, data []byte) objectstore.ObjectIn
 }
 
 // image stores the disk in one of the forms that images have.
-func (f fixture) image(t *testing.T, form string, disk []byte) ims.Data {
+func (f fixture) image(t testing.TB, form string, disk []byte) ims.Data {
 	t.Helper()
 	ctx := context.Background()
 	key := form + "/1/disk"
@@ -107,4 +108,54 @@ func (f fixture) open(t testing.TB, c *Cache, data ims.Data) *Device {
 		}
 	})
 	return d
+}
+
+// source puts an image's objects into a bucket, as they lie before they are adopted.
+func (f fixture) source(t testing.TB, data ims.Data) ims.Data {
+	t.Helper()
+	data.Bucket = "source"
+	for _, name := range []struct{ key, etag *string }{{&data.Key, &data.ETag}, {&data.BitmapKey, &data.BitmapETag}} {
+		if *name.key == "" {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(f.images, *name.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(f.buckets, data.Bucket, *name.key)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.store.Stat(t.Context(), objectstore.Location{Bucket: data.Bucket, Key: *name.key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		*name.etag = info.ETag
+	}
+	return data
+}
+
+func (f fixture) removeSource(t testing.TB, data ims.Data) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(f.buckets, data.Bucket, data.Key)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeSource changes bytes of a source in place.
+func (f fixture) writeSource(t testing.TB, data ims.Data) {
+	t.Helper()
+	file, err := os.OpenFile(filepath.Join(f.buckets, data.Bucket, data.Key), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt([]byte("other bytes"), 8192); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

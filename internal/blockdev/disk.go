@@ -1,0 +1,308 @@
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files of a cache folder.
+const (
+	diskLock   = "quickims-cache.lock"
+	diskBlocks = "quickims-cache.blocks"
+)
+
+// diskPause is how long nothing is written after a write failed, as on a full disk.
+const diskPause = 10 * time.Second
+
+// diskFile is the file of blocks.
+type diskFile interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+}
+
+// diskCache keeps blocks in a file that is written around and around: what is written
+// takes the place of what was written longest ago. Where each block lies, and the
+// checksum of what was written, is in memory, so that nothing that anybody does to the
+// file can pass for a block, and nothing of it means anything to the next process.
+type diskCache struct {
+	c     *Cache
+	dir   string
+	lock  *os.File
+	file  diskFile
+	size  int64
+	queue chan diskWrite
+	bytes atomic.Int64 // in the queue
+	ended chan struct{}
+
+	mu      sync.Mutex
+	entries map[key]diskEntry
+	order   []diskEntry // as written, the oldest first
+	head    int64       // where the next one goes
+	held    int64
+
+	paused time.Time // the writer's
+}
+
+type diskEntry struct {
+	key    key
+	off    int64
+	length int64
+	sum    uint32
+}
+
+type diskWrite struct {
+	b    *block
+	done chan struct{} // closed when all before it was written; b is nil then
+}
+
+// openDisk makes or takes over the cache folder. A folder that can't be used because of
+// what it is or holds is an error; one that does not work now is done without.
+func (c *Cache) openDisk() error {
+	if c.opts.DirSize == 0 {
+		c.opts.DirSize = DefaultDir
+	}
+	if c.opts.DirSize < MinDir {
+		return fmt.Errorf("its folder may take %d bytes, at least %d are needed", c.opts.DirSize, int64(MinDir))
+	}
+	d := &diskCache{c: c, dir: c.opts.Dir, size: c.opts.DirSize, entries: map[key]diskEntry{},
+		queue: make(chan diskWrite, 1024), ended: make(chan struct{})}
+	err := d.prepare()
+	var refused *refusedError
+	switch {
+	case errors.As(err, &refused):
+		return err
+	case err != nil:
+		c.counts.diskErrors.Add(1)
+		c.opts.Logger.Warn("the cache folder does not work, images are served without it", "dir", d.dir, "error", err)
+		return nil
+	}
+	if c.opts.wrapFile != nil {
+		d.file = c.opts.wrapFile(d.file)
+	}
+	c.disk = d
+	go d.write()
+	return nil
+}
+
+// refusedError says that a folder is not for the cache.
+type refusedError struct{ text string }
+
+func (e *refusedError) Error() string { return e.text }
+
+func (d *diskCache) prepare() error {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		if errors.Is(err, unix.ENOTDIR) {
+			return &refusedError{fmt.Sprintf("%s is no folder", d.dir)}
+		}
+		return err
+	}
+	list, err := os.ReadDir(d.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if (e.Name() != diskLock && e.Name() != diskBlocks) || !e.Type().IsRegular() {
+			return &refusedError{fmt.Sprintf("the folder %s holds %q, which is not the cache's; name an empty folder or one that does not exist", d.dir, e.Name())}
+		}
+	}
+	if err := os.Chmod(d.dir, 0o700); err != nil {
+		return err
+	}
+	if d.lock, err = os.OpenFile(filepath.Join(d.dir, diskLock), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.lock.Close()
+		return &refusedError{fmt.Sprintf("another process uses the cache folder %s", d.dir)}
+	}
+	path := filepath.Join(d.dir, diskBlocks)
+	err = os.Remove(path) // an earlier process's
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		d.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if err != nil {
+		d.lock.Close()
+	}
+	return err
+}
+
+// close ends the writer and removes the files.
+func (d *diskCache) close() error {
+	<-d.ended
+	err := d.file.Close()
+	for _, name := range []string{diskBlocks, diskLock} {
+		if rerr := os.Remove(filepath.Join(d.dir, name)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			d.c.counts.diskErrors.Add(1) // what stays is removed by the next process
+		}
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+// offer hands a block to the writer if that has time for it. The caller holds the lock
+// of the block's shard.
+func (d *diskCache) offer(b *block) {
+	n := int64(len(b.data))
+	if d.bytes.Add(n) > d.c.mem.limit/8 {
+		d.bytes.Add(-n)
+		return
+	}
+	b.refs.Add(1)
+	select {
+	case d.queue <- diskWrite{b: b}:
+	default:
+		b.refs.Add(-1)
+		d.bytes.Add(-n)
+	}
+}
+
+// write is the writer.
+func (d *diskCache) write() {
+	defer close(d.ended)
+	for {
+		select {
+		case w := <-d.queue:
+			if w.b == nil {
+				close(w.done)
+				continue
+			}
+			d.put(w.b)
+			d.bytes.Add(-int64(len(w.b.data)))
+			d.c.leave(w.b)
+		case <-d.c.ctx.Done():
+			return
+		}
+	}
+}
+
+// put writes a block in place of the oldest ones.
+func (d *diskCache) put(b *block) {
+	n := int64(len(b.data))
+	if n > d.size/2 || time.Now().Before(d.paused) {
+		return
+	}
+	e := diskEntry{key: b.key, length: n, sum: crc32.Checksum(b.data, castagnoli)}
+	d.mu.Lock()
+	if _, there := d.entries[b.key]; there {
+		d.mu.Unlock()
+		return
+	}
+	if d.head+n > d.size { // around: what lies behind the head goes too
+		d.dropWhile(func(old diskEntry) bool { return old.off >= d.head })
+		d.head = 0
+	}
+	e.off = d.head
+	d.dropWhile(func(old diskEntry) bool { return old.off >= e.off && old.off < e.off+n })
+	d.head += n
+	d.mu.Unlock()
+	if _, err := d.file.WriteAt(b.data, e.off); err != nil {
+		d.paused = time.Now().Add(diskPause)
+		d.failed("write to", err)
+		return
+	}
+	d.c.counts.diskWritten.Add(n)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries[b.key] = e
+	d.order = append(d.order, e)
+	d.held += n
+}
+
+// dropWhile forgets the oldest entries while they are in the way.
+func (d *diskCache) dropWhile(inTheWay func(diskEntry) bool) {
+	for len(d.order) > 0 && inTheWay(d.order[0]) {
+		d.forget(d.order[0])
+		d.order = d.order[1:]
+	}
+}
+
+func (d *diskCache) forget(e diskEntry) {
+	if d.entries[e.key] == e {
+		delete(d.entries, e.key)
+		d.held -= e.length
+	}
+}
+
+func (d *diskCache) failed(what string, err error) {
+	d.c.counts.diskErrors.Add(1)
+	d.c.opts.Logger.Warn("could not "+what+" the cache folder; images are served without it", "dir", d.dir, "error", err)
+}
+
+// has tells whether a block may be in the folder.
+func (d *diskCache) has(k key) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.entries[k]
+	return ok
+}
+
+// errDiskSum says that the folder gave back other bytes than were written.
+var errDiskSum = errors.New("the bytes are not those that were written")
+
+// get reads a block from the folder; false if it is not there or not what was written.
+func (d *diskCache) get(k key, p []byte) bool {
+	d.mu.Lock()
+	e, ok := d.entries[k]
+	d.mu.Unlock()
+	if !ok || e.length != int64(len(p)) {
+		return false
+	}
+	_, err := d.file.ReadAt(p, e.off)
+	if err == nil && crc32.Checksum(p, castagnoli) != e.sum {
+		err = errDiskSum
+	}
+	d.mu.Lock()
+	still := d.entries[k] == e
+	if still && err != nil {
+		d.forget(e)
+	}
+	d.mu.Unlock()
+	if err != nil && still { // else it was being overwritten
+		d.failed("read from", err)
+	}
+	return still && err == nil
+}
+
+// flush returns when all that was offered so far was written or not.
+func (d *diskCache) flush() {
+	done := make(chan struct{})
+	select {
+	case d.queue <- diskWrite{done: done}:
+		<-done
+	case <-d.ended:
+	}
+}
+
+// fromDisk fills what the cache folder has, and returns the rest.
+func (f *fetch) fromDisk(blocks []*block) (left []*block) {
+	d := f.cache.disk
+	if d == nil {
+		return blocks
+	}
+	for i, b := range blocks {
+		if f.ctx.Err() != nil {
+			return append(left, blocks[i:]...)
+		}
+		if d.has(b.key) {
+			b.data = f.cache.mem.get(unitBytes(f.im.layout, b.unit))
+			if d.get(b.key, b.data) {
+				b.fromDisk = true
+				f.cache.counts.diskHits.Add(1)
+				f.done(b)
+				continue
+			}
+		}
+		left = append(left, b)
+	}
+	return left
+}
