@@ -260,7 +260,9 @@ func (s *Service) wire() error {
 	if err != nil {
 		return fmt.Errorf("set up the queue: %w", err)
 	}
-	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{Memory: int64(s.cfg.Cache.Memory), Logger: s.log}); err != nil {
+	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{
+		Memory: int64(s.cfg.Cache.Memory), Dir: s.cfg.Cache.Dir, DirSize: int64(s.cfg.Cache.DirSize), Logger: s.log,
+	}); err != nil {
 		return fmt.Errorf("set up the cache: %w", err)
 	}
 	served := disks{s.store, s.cache, s.catalog}
@@ -271,6 +273,7 @@ func (s *Service) wire() error {
 	}
 	registry := prometheus.NewRegistry()
 	registerMetrics(registry, s.store)
+	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,

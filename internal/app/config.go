@@ -70,6 +70,20 @@ type LimitsConfig struct {
 type CacheConfig struct {
 	// Memory is for blocks, fetches under way and what is known of the images.
 	Memory Size `yaml:"memory"`
+	// Dir is a folder for what the memory does not hold, DirSize how much may lie in
+	// it. Empty: memory alone.
+	Dir     string `yaml:"dir"`
+	DirSize Size   `yaml:"dir_size"`
+}
+
+func (c *CacheConfig) validate() error {
+	if c.Memory < blockdev.MinMemory {
+		return fmt.Errorf("cache.memory is %s, it must be at least %s", c.Memory, Size(blockdev.MinMemory))
+	}
+	if c.DirSize < blockdev.MinDir {
+		return fmt.Errorf("cache.dir_size is %s, it must be at least %s", c.DirSize, Size(blockdev.MinDir))
+	}
+	return absolute(&c.Dir)
 }
 
 // S3Config names an S3-compatible store in place of the directory store.
@@ -98,7 +112,7 @@ type S3Bucket struct {
 func DefaultConfig() Config {
 	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
-		Cache:  CacheConfig{Memory: blockdev.DefaultMemory}}
+		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: blockdev.DefaultDir}}
 }
 
 // LoadConfig reads a YAML file over the defaults. Keys that are not known are errors
@@ -144,8 +158,8 @@ func (c *Config) Validate() error {
 	if c.Limits.Images < 1 || c.Limits.Imports < 1 || c.Limits.Attachments < 1 {
 		return errors.New("limits: images, imports and attachments must be at least 1")
 	}
-	if c.Cache.Memory < blockdev.MinMemory {
-		return fmt.Errorf("cache.memory is %s, it must be at least %s", c.Cache.Memory, Size(blockdev.MinMemory))
+	if err := c.Cache.validate(); err != nil {
+		return err
 	}
 	if db := string(c.Database); db != "" && !strings.HasPrefix(db, "postgres://") && !strings.HasPrefix(db, "postgresql://") {
 		return errors.New("database: it must be a postgres:// URL; leave it out for SQLite in the data folder")

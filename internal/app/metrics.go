@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
@@ -21,6 +22,36 @@ func registerMetrics(r *prometheus.Registry, store *objectstore.Counter) {
 	counter("quickims_source_read_bytes_total", "Bytes read of callers' objects.", func() int64 { return store.SourceReads().Bytes })
 	counter("quickims_image_reads_total", "Ranged reads of images' data.", func() int64 { return store.ImageReads().Opens })
 	counter("quickims_image_read_bytes_total", "Bytes read of images' data.", func() int64 { return store.ImageReads().Bytes })
+}
+
+// registerCacheMetrics adds what the cache of images' blocks counts.
+func registerCacheMetrics(r *prometheus.Registry, cache *blockdev.Cache) {
+	for _, m := range []struct {
+		name, help string
+		value      func(blockdev.Stats) int64
+	}{
+		{"hits_total", "Blocks that a read found in memory.", func(s blockdev.Stats) int64 { return s.Hits }},
+		{"misses_total", "Blocks that a read had to wait for.", func(s blockdev.Stats) int64 { return s.Misses }},
+		{"fetches_total", "Ranges asked of the store.", func(s blockdev.Stats) int64 { return s.Fetches }},
+		{"fetched_bytes_total", "Bytes read from the store.", func(s blockdev.Stats) int64 { return s.Fetched }},
+		{"delivered_bytes_total", "Bytes of disks given to readers, holes included.", func(s blockdev.Stats) int64 { return s.Delivered }},
+		{"ahead_bytes_total", "Bytes of disks fetched ahead of a reader.", func(s blockdev.Stats) int64 { return s.Ahead }},
+		{"ahead_used_bytes_total", "Of those, bytes that were read.", func(s blockdev.Stats) int64 { return s.AheadUsed }},
+		{"ahead_wasted_bytes_total", "Of those, bytes that were given up unread.", func(s blockdev.Stats) int64 { return s.AheadWaste }},
+		{"evictions_total", "Blocks given up for others.", func(s blockdev.Stats) int64 { return s.Evictions }},
+		{"disk_hits_total", "Blocks read from the cache folder.", func(s blockdev.Stats) int64 { return s.DiskHits }},
+		{"disk_written_bytes_total", "Bytes written to the cache folder.", func(s blockdev.Stats) int64 { return s.DiskWrites }},
+		{"disk_errors_total", "Reads and writes of the cache folder that failed or gave other bytes.", func(s blockdev.Stats) int64 { return s.DiskErrors }},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quickims_cache_" + m.name, Help: m.help},
+			func() float64 { return float64(m.value(cache.Stats())) }))
+	}
+	gauge := func(name, help string, value func(blockdev.Stats) int64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quickims_cache_" + name, Help: help},
+			func() float64 { return float64(value(cache.Stats())) }))
+	}
+	gauge("memory_bytes", "Memory in use for images that are read.", func(s blockdev.Stats) int64 { return s.Memory })
+	gauge("disk_bytes", "Bytes held in the cache folder.", func(s blockdev.Stats) int64 { return s.Disk })
 }
 
 // countTime bounds the look at the database for a gauge.

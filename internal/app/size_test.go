@@ -28,3 +28,22 @@ func TestSizes(t *testing.T) {
 		}
 	}
 }
+
+func TestCacheFolderConfig(t *testing.T) {
+	t.Parallel()
+	for text, good := range map[string]bool{
+		"{dir: cache, dir_size: 1GiB}": true, "{dir: /var/cache/quickims}": true, "{dir_size: 63MiB}": false, "{folder: x}": false,
+	} {
+		file := filepath.Join(t.TempDir(), "quickims.yaml")
+		if err := os.WriteFile(file, []byte("data: "+t.TempDir()+"\ncache: "+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := LoadConfig(file)
+		if err == nil {
+			err = c.Validate()
+		}
+		if (err == nil) != good || good && !filepath.IsAbs(c.Cache.Dir) {
+			t.Errorf("cache: %s: dir %q, error %v", text, c.Cache.Dir, err)
+		}
+	}
+}

@@ -68,8 +68,8 @@ func TestMemoryBound(t *testing.T) {
 	}
 }
 
-// An image whose blocks the memory can't hold is refused at the opening.
-func TestBlocksTooLarge(t *testing.T) {
+// Buffers waste at most a quarter.
+func TestBufferSizes(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int64{0, 1, 4096, 4097, 1 << 20, 2 << 20, 2<<20 + 4096, 32 << 20} {
 		if got := bufferSize(n); got < n || n > 4096 && got > n+n/4 {
