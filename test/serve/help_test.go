@@ -77,3 +77,14 @@ func put(t *testing.T, s *harness.Server, key string, disk []byte) {
 	}
 	s.PutFile(t, "disks", key, data)
 }
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
