@@ -62,9 +62,15 @@ func BenchmarkRead(b *testing.B) {
 			return s.network, s.address, secret, 0
 		}},
 	}
+	config, client, _ := authority(b)
+	servers = append(servers, servers[0])
+	servers[2].name, servers[2].start = "quickims-tls", func(b *testing.B) (string, string, string, int) {
+		s := start(b, "tcp", warmed{memory: m}, Options{TLS: config, RequireTLS: true})
+		return s.network, s.address, secret, 0
+	}
 	if _, err := exec.LookPath("nbdkit"); err == nil {
 		servers = append(servers, servers[0])
-		servers[2].name, servers[2].start = "nbdkit", func(b *testing.B) (string, string, string, int) { return startNbdkit(b, m.data) }
+		servers[3].name, servers[3].start = "nbdkit", func(b *testing.B) (string, string, string, int) { return startNbdkit(b, m.data) }
 	}
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		for _, depth := range []int{1, 16} {
@@ -76,7 +82,11 @@ func BenchmarkRead(b *testing.B) {
 						b.Fatal(err)
 					}
 					defer stream.Close()
-					c, _, err := nbdtest.Negotiate(b.Context(), stream, nbdtest.Config{Export: export})
+					cfg := nbdtest.Config{Export: export}
+					if strings.HasSuffix(s.name, "-tls") {
+						cfg.TLS = client
+					}
+					c, _, err := nbdtest.Negotiate(b.Context(), stream, cfg)
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -72,6 +72,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()
 		o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)
+		o.TLS.DynamicRecordSizingDisabled = true // it is for web pages
 	}
 	orDefault(&o.MaxConnections, 1024)
 	orDefault(&o.MaxConnectionsPerAddress, 256)

@@ -16,6 +16,7 @@ type conn struct {
 	s      *Server
 	raw    net.Conn // as it was accepted
 	stream net.Conn // raw, or TLS over it
+	under  *batched // between raw and TLS
 	in     *bufio.Reader
 	log    *slog.Logger
 	ending context.Context // ends when the server stops

@@ -158,7 +158,8 @@ func (c *conn) startTLS(ctx context.Context, data []byte) error {
 	if err := c.reply(wire.OptStartTLS, wire.RepAck, nil); err != nil {
 		return err
 	}
-	over := tls.Server(c.raw, c.s.opts.TLS)
+	c.under = &batched{Conn: c.raw}
+	over := tls.Server(c.under, c.s.opts.TLS)
 	if err := over.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -167,6 +168,15 @@ func (w *writer) push(v net.Buffers) error {
 	if now := time.Now(); w.until.Sub(now) < timeout/2 {
 		w.until = now.Add(timeout)
 		_ = w.c.raw.SetWriteDeadline(w.until)
+	}
+	if w.c.under != nil {
+		w.c.under.hold()
+		for _, p := range v {
+			if _, err := w.c.stream.Write(p); err != nil {
+				return errors.Join(err, w.c.under.flush())
+			}
+		}
+		return w.c.under.flush()
 	}
 	if len(v) == 1 {
 		_, err := w.c.stream.Write(v[0])
