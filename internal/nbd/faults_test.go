@@ -248,6 +248,44 @@ func TestAnsweredOutOfOrder(t *testing.T) {
 	}
 }
 
+// prefetching is an export that can be told what will be read.
+type prefetching struct {
+	*memory
+	asked chan Extent
+}
+
+func (p prefetching) Prefetch(_ context.Context, off, n int64) error {
+	p.asked <- Extent{Offset: off, Length: n}
+	if off > 0 {
+		return errors.New("inner secret")
+	}
+	return nil
+}
+
+// An export that can prefetch is told so, and clients are told that it can.
+func TestPrefetch(t *testing.T) {
+	t.Parallel()
+	p := prefetching{newMemory(46, 1<<20), make(chan Extent, 2)}
+	for _, form := range forms {
+		s := start(t, "tcp", p, Options{})
+		c := s.client(t, form.cfg)
+		if c.Export.Flags&wire.FlagSendCache == 0 {
+			t.Errorf("%s: the flags are %#x", form.name, c.Export.Flags)
+		}
+		if _, err := c.Do(wire.Request{Command: wire.CmdCache, Length: 1 << 20}, nil); err != nil || <-p.asked != (Extent{Length: 1 << 20}) {
+			t.Errorf("%s: %v", form.name, err)
+		}
+		var e *nbdtest.Error
+		if _, err := c.Do(wire.Request{Command: wire.CmdCache, Offset: 5, Length: 6}, nil); !errors.As(err, &e) || e.Errno != wire.EIO || strings.Contains(e.Text, "secret") {
+			t.Errorf("%s: a prefetch that fails: %v", form.name, err)
+		}
+		<-p.asked
+		if _, err := c.Do(wire.Request{Command: wire.CmdCache, Flags: wire.CmdFlagDF, Length: 6}, nil); !errors.As(err, &e) || e.Errno != wire.EINVAL {
+			t.Errorf("%s: a prefetch with a flag: %v", form.name, err)
+		}
+	}
+}
+
 // A hundred clients read at once, each its own way.
 func TestHundredConnections(t *testing.T) {
 	t.Parallel()

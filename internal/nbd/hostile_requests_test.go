@@ -67,6 +67,8 @@ var requests = []struct {
 	{"status beyond the end", "ce", wire.Request{Command: wire.CmdBlockStatus, Offset: hostileSize - 1, Length: 2}, nil, wire.EINVAL, false},
 	{"status whose end overflows", "ce", wire.Request{Command: wire.CmdBlockStatus, Offset: math.MaxUint64, Length: math.MaxUint32}, nil, wire.EINVAL, false},
 	{"status of 2^64-1", "e", wire.Request{Command: wire.CmdBlockStatus, Length: math.MaxUint64}, nil, wire.EINVAL, false},
+	{"status whose end wraps to 0", "e", wire.Request{Command: wire.CmdBlockStatus, Offset: 512, Length: math.MaxUint64 - 511}, nil, wire.EINVAL, false},
+	{"read whose end wraps to 0", "e", wire.Request{Command: wire.CmdRead, Offset: 512, Length: math.MaxUint64 - 511}, nil, wire.EINVAL, false},
 	{"status, unfragmented", "ce", wire.Request{Command: wire.CmdBlockStatus, Flags: wire.CmdFlagDF, Length: 4096}, nil, wire.EINVAL, false},
 	{"status with a payload that was not offered", "e", wire.Request{Command: wire.CmdBlockStatus, Flags: wire.CmdFlagPayloadLength, Length: 12}, make([]byte, 12), wire.EINVAL, false},
 
