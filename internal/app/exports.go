@@ -123,6 +123,17 @@ func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
+var _ nbd.Warmed = (*export)(nil)
+
+// ReadWarm implements nbd.Warmed.
+func (x *export) ReadWarm(p []byte, off int64) bool {
+	if !x.Device.ReadWarm(p, off) {
+		return false
+	}
+	x.of.bytes.Add(int64(len(p)))
+	return true
+}
+
 // Extents implements nbd.Export.
 func (x *export) Extents(off, n int64) iter.Seq[nbd.Extent] {
 	return func(yield func(nbd.Extent) bool) {
