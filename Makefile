@@ -54,6 +54,11 @@ bench-tools: build ## the image tools beside qemu-img, zstd and cat: a table and
 	scripts/install-packages test
 	go run ./test/toolbench -quickims bin/quickims -json bin/bench-tools.json
 
+.PHONY: bench-serve
+bench-serve: build ## disks over NBD beside nbdkit on the same store: a table and bench-serve.json
+	scripts/install-packages bench
+	go run ./test/servebench -quickims bin/quickims -json bin/bench-serve.json
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin
