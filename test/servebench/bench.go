@@ -44,17 +44,17 @@ func (b *bench) start() {
 		nbdkit("nbdkit file", inFolder, "file", file).shown(),
 	}
 	b.memory = system{name: "nbdkit memory", store: inMemory, peer: true, start: func(tb *measure.Console) *target {
-		t := startNBDKit(tb, "memory", "size="+strconv.FormatInt(diskSize, 10))
+		t := startNBDKit(tb, "memory", "size="+strconv.FormatInt(d.size, 10))
 		fill(tb, t, file)
 		return t
 	}}
 	b.verified = map[string]bool{}
-	b.rep.DiskMiB = diskSize / measure.MiB
+	b.rep.DiskMiB = d.size / measure.MiB
 	for _, e := range d.extents {
 		b.rep.DataMiB += e.n
 	}
 	b.rep.DataMiB /= measure.MiB
-	b.rep.ZVHD2MiB = d.size(diskZVHD2) / measure.MiB
+	b.rep.ZVHD2MiB = d.sizeOf(diskZVHD2) / measure.MiB
 }
 
 // row is one kind of reading.
@@ -68,10 +68,10 @@ type row struct {
 }
 
 const (
-	coldReads  = 2000
+	coldReads  = 1000
 	warmReads  = 10000
 	warmSet    = 128 * measure.MiB
-	sequential = 512 * measure.MiB
+	sequential = 384 * measure.MiB
 	stride     = 256 << 10
 )
 
@@ -84,10 +84,10 @@ func (b *bench) rows() []row {
 		}
 	}
 	e := b.disks.extents
-	all := int64(diskSize)
+	all := b.disks.size
 	cold, warm, seq := spread(e, coldReads, 1, all), spread(e, warmReads, 2, warmSet), inOrder(e, stride, sequential)
 	copies := func(connections int) func(t *target) sample {
-		return func(t *target) sample { return nbdcopy(b.tb, t.uri, connections) }
+		return func(t *target) sample { return nbdcopy(b.tb, t.uri, connections, b.disks.size) }
 	}
 	few := (b.runs + 1) / 2 // nbdcopy takes its time
 	return []row{
@@ -130,7 +130,7 @@ func (b *bench) turn(r row, s system) sample {
 	t := s.start(b.tb)
 	defer t.stop()
 	if key := s.store + s.name; !b.verified[key] {
-		verify(b.tb, t, filepath.Join(b.disks.dir, diskRaw), spread(b.disks.extents, 50, 3, diskSize))
+		verify(b.tb, t, filepath.Join(b.disks.dir, diskRaw), spread(b.disks.extents, 50, 3, b.disks.size))
 		b.verified[key] = true
 		t.stop()
 		t = s.start(b.tb)

@@ -121,13 +121,13 @@ func connect(tb *measure.Console, uri string) *nbdtest.Client {
 }
 
 // nbdcopy copies the whole disk to nowhere.
-func nbdcopy(tb *measure.Console, uri string, connections int) sample {
+func nbdcopy(tb *measure.Console, uri string, connections int, size int64) sample {
 	cmd := exec.Command("nbdcopy", "--connections="+strconv.Itoa(connections), uri, "null:")
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("nbdcopy %s: %v: %s", uri, err, out)
 	}
-	return sample{seconds: time.Since(began).Seconds(), bytes: diskSize}
+	return sample{seconds: time.Since(began).Seconds(), bytes: size}
 }
 
 // fill writes the disk into a server that can be written to.

@@ -24,8 +24,9 @@ import (
 func main() {
 	storetest.MaybeGateway() // the S3 server is this program again
 	binary := flag.String("quickims", "bin/quickims", "the binary to measure")
-	dir := flag.String("dir", "", "folder for the disks, about 6 GiB, on the temporary folder's file system; disks in it are used again (default: a temporary one)")
+	dir := flag.String("dir", "", "folder for the disks on the temporary folder's file system; disks in it are used again, whatever their size (default: a temporary one)")
 	from := flag.String("from", "/usr", "where the disk's files come from")
+	size := flag.Int64("disk", 2048, "MiB of the disk, half of them data")
 	runs := flag.Int("runs", 5, "turns of each system")
 	only := flag.String("rows", "", "measure only rows whose name holds this")
 	out := flag.String("json", "", "file for the figures as JSON")
@@ -56,7 +57,7 @@ func main() {
 		tb.Fatal(err)
 	}
 	tb.Logf("making the disks …")
-	d, err := makeDisks(*dir, *from)
+	d, err := makeDisks(*dir, *from, *size*measure.MiB)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -30,14 +30,10 @@ const (
 	tibZVHD2  = "tib.zvhd2"
 )
 
-const (
-	diskSize = 2 * measure.GiB
-	diskData = 1024 * measure.MiB
-)
-
 // disks are the files that are served, in a folder of their own.
 type disks struct {
-	dir string
+	dir  string
+	size int64 // of the system disk, in bytes
 	// extents is where the disk has data, in its order.
 	extents []extent
 }
@@ -46,12 +42,12 @@ type extent struct{ off, n int64 }
 
 // makeDisks makes what is not there yet: a system disk of the files of from, a
 // sparse TiB, and the bitmap and the ZVHD2 form of each.
-func makeDisks(dir, from string) (*disks, error) {
+func makeDisks(dir, from string, size int64) (*disks, error) {
 	d := &disks{dir: dir}
 	raw := filepath.Join(dir, diskRaw)
 	if _, err := os.Stat(raw); errors.Is(err, os.ErrNotExist) {
 		aside := raw + ".part"
-		if err := measure.MakeDisk(aside, from, diskSize, diskData); err != nil {
+		if err := measure.MakeDisk(aside, from, size, size/2); err != nil {
 			return nil, err
 		}
 		if err := os.Rename(aside, raw); err != nil {
@@ -69,6 +65,7 @@ func makeDisks(dir, from string) (*disks, error) {
 			return nil, err
 		}
 	}
+	d.size = d.sizeOf(diskRaw)
 	f, err := os.Open(raw)
 	if err != nil {
 		return nil, err
@@ -138,8 +135,8 @@ func (d *disks) derive(rawName, mfName, zvhd2Name string) error {
 	return os.Rename(aside, filepath.Join(d.dir, zvhd2Name))
 }
 
-// size is the size of a file in bytes.
-func (d *disks) size(name string) int64 {
+// sizeOf is the size of a file in bytes.
+func (d *disks) sizeOf(name string) int64 {
 	info, err := os.Stat(filepath.Join(d.dir, name))
 	if err != nil {
 		return 0

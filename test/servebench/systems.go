@@ -126,9 +126,23 @@ s3:
 	return q
 }
 
+// importPatience is how long an import may take: the S3 server copies the disk.
+const importPatience = 10 * time.Minute
+
 func (q *quickims) importAll(tb *measure.Console, keys ...string) {
 	for _, key := range keys {
-		q.ids[key] = q.Import(tb, request(key))
+		id := q.Accept(tb, request(key))
+		for began := time.Now(); ; time.Sleep(time.Millisecond) {
+			var job harness.Job
+			q.Get(tb, "/v1/"+harness.ProjectID+"/jobs/"+id, &job)
+			if job.Status == "SUCCESS" {
+				q.ids[key] = job.Entities.ImageID
+				break
+			}
+			if job.Status == "FAIL" || time.Since(began) > importPatience {
+				tb.Fatalf("import %s: %s", key, job.Status)
+			}
+		}
 	}
 }
 
