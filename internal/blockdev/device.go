@@ -86,6 +86,10 @@ func (d *Device) Extents(off, n int64) iter.Seq[diskformat.Extent] {
 			return
 		}
 		end := off + min(n, d.Size()-off)
+		if n <= 8*d.BlockSize() {
+			d.near(off, end, yield)
+			return
+		}
 		for e := range d.im.layout.extents(off) {
 			if e.Offset >= end {
 				return
@@ -94,6 +98,22 @@ func (d *Device) Extents(off, n int64) iter.Seq[diskformat.Extent] {
 			if !yield(e) || e.End() == end {
 				return
 			}
+		}
+	}
+}
+
+// near tells the extents of a short range by its units: how far an extent goes beyond
+// the range may take longer to find out than the reading takes.
+func (d *Device) near(off, end int64, yield func(diskformat.Extent) bool) {
+	l := d.im.layout
+	unit := l.unit()
+	for at := off; at < end; {
+		e := diskformat.Extent{Offset: at, Data: !l.hole(at / unit)}
+		for at = min((at/unit+1)*unit, end); at < end && !l.hole(at/unit) == e.Data; at = min(at+unit, end) {
+		}
+		e.Length = at - e.Offset
+		if !yield(e) {
+			return
 		}
 	}
 }

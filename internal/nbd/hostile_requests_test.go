@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
 	"math"
@@ -129,27 +130,40 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// A context that was chosen for one export is none of another's.
+// A context that was chosen for one export is none of another's, and one that was taken
+// back is gone.
 func TestContextOfAnotherExport(t *testing.T) {
 	t.Parallel()
-	s := start(t, "tcp", newMemory(32, 1<<20), Options{})
-	c := s.conn(t)
-	if err := c.AskStructured(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Contexts(true, secret, wire.BaseAllocation); err != nil {
-		t.Fatal(err)
-	}
-	_, err := c.Contexts(true, "guess", wire.BaseAllocation)
-	if o := refused(t, err); o.Reply != wire.RepErrUnknown {
-		t.Errorf("contexts of an unknown export: %v", err)
-	}
-	if err := c.Go(secret); err != nil {
-		t.Fatal(err)
-	}
-	r, err := c.Do(wire.Request{Command: wire.CmdBlockStatus, Length: 512}, nil)
-	if err != nil || r.Errno != wire.EINVAL {
-		t.Errorf("a context that was taken back: %+v, %v", r, err)
+	s := start(t, "tcp", nil, Options{Open: func(_ context.Context, name string) (Export, error) {
+		if name == "guess" {
+			return nil, ErrUnknownExport
+		}
+		return newMemory(32, 1<<20), nil
+	}})
+	for _, last := range []string{"other", "guess"} {
+		c := s.conn(t)
+		if err := c.AskStructured(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Contexts(true, secret, wire.BaseAllocation); err != nil {
+			t.Fatal(err)
+		}
+		enter := secret
+		if last == "guess" {
+			_, err := c.Contexts(true, last, wire.BaseAllocation)
+			if o := refused(t, err); o.Reply != wire.RepErrUnknown {
+				t.Errorf("contexts of an unknown export: %v", err)
+			}
+		} else {
+			enter = last
+		}
+		if err := c.Go(enter); err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Do(wire.Request{Command: wire.CmdBlockStatus, Length: 512}, nil)
+		if err != nil || r.Errno != wire.EINVAL {
+			t.Errorf("a status of %q after contexts of %q: %+v, %v", enter, secret, r, err)
+		}
 	}
 }
 
