@@ -15,7 +15,7 @@ import (
 type Options struct {
 	// Open opens the export of that name, at most 4096 bytes of UTF-8, or fails with
 	// ErrUnknownExport. It is called once for a connection and name, and only over TLS
-	// where TLS is required. Required.
+	// where TLS is required. ctx is that of the opening alone. Required.
 	Open func(ctx context.Context, name string) (Export, error)
 	// TLS lets clients start TLS, at least 1.2. Nil: there is none.
 	TLS *tls.Config
@@ -45,7 +45,8 @@ type Options struct {
 	// RequestTimeout is the time in which a request that has begun to arrive must have
 	// arrived; of a payload each MiB [30 s]. Between requests a client may be silent.
 	RequestTimeout time.Duration
-	// WriteTimeout is the time in which a client must have taken each MiB of the replies [30 s].
+	// WriteTimeout is the time that a client has at least to take each MiB of the replies;
+	// after half as much again it is cut [30 s].
 	WriteTimeout time.Duration
 	// DrainTimeout is how long requests under way may go on after Serve's context ended [10 s].
 	DrainTimeout time.Duration

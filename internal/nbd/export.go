@@ -23,7 +23,7 @@ type Export interface {
 	// of two between 512 and the largest request is not told to clients.
 	BlockSize() int64
 	// ReadAtContext fills p with the bytes from off on, or fails. The range lies within
-	// the disk. p is not kept.
+	// the disk. It returns soon when ctx ends, and keeps p no longer.
 	ReadAtContext(ctx context.Context, p []byte, off int64) error
 	// Extents says what the range consists of, in order, without I/O. What it leaves
 	// out counts as data.

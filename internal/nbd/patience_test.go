@@ -206,52 +206,63 @@ func TestSlowReaders(t *testing.T) {
 // for ever.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
-	began := make(chan struct{}, 8)
-	m := newMemory(3, 1<<20)
-	m.wait = func(ctx context.Context, _ int64) error {
-		began <- struct{}{}
-		select {
-		case <-release:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	s := start(t, "tcp", m, Options{DrainTimeout: time.Minute})
-	idle, haggling, busy := s.conn(t), s.conn(t), s.conn(t)
-	for _, c := range []*nbdtest.Conn{idle, busy} {
-		if err := errors.Join(c.AskStructured(), c.Go(secret)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := make([]byte, 4096)
-	if err := busy.Send(wire.Request{Command: wire.CmdRead, Cookie: 1, Length: 4096}, b); err != nil {
-		t.Fatal(err)
-	}
-	<-began
-	stopped := make(chan struct{})
-	go func() { s.stop(); close(stopped) }()
-	// The end of the idle ones shows that the server has begun to stop.
-	expectCut(t, idle.Stream())
-	expectCut(t, haggling.Stream())
-	if c, err := net.Dial(s.network, s.address); err == nil {
-		expectCut(t, c)
-		c.Close()
-	}
-	r, err := busy.Do(wire.Request{Command: wire.CmdRead, Cookie: 2, Length: 4096}, make([]byte, 4096))
-	if err != nil || r.Errno != wire.ESHUTDOWN {
-		t.Fatalf("a new read: %+v, %v", r, err)
-	}
-	close(release)
-	r, err = busy.Receive()
-	if err != nil || r.Err() != nil || r.Request.Cookie != 1 || !bytes.Equal(b, m.data[:4096]) {
-		t.Fatalf("the read under way: %+v, %v", r, err)
-	}
-	expectCut(t, busy.Stream())
-	<-stopped
-	if m.closed != 2 {
-		t.Errorf("the export was closed %d times", m.closed)
+	server, client, _ := authority(t)
+	for name, secure := range map[string]bool{"clear": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{})
+			began := make(chan struct{}, 8)
+			m := newMemory(3, 1<<20)
+			m.wait = func(ctx context.Context, _ int64) error {
+				began <- struct{}{}
+				select {
+				case <-release:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			s := start(t, "tcp", m, Options{DrainTimeout: time.Minute, TLS: server})
+			idle, haggling, busy := s.conn(t), s.conn(t), s.conn(t)
+			for _, c := range []*nbdtest.Conn{idle, busy} {
+				if secure {
+					if err := c.StartTLS(t.Context(), client); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := errors.Join(c.AskStructured(), c.Go(secret)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b := make([]byte, 4096)
+			if err := busy.Send(wire.Request{Command: wire.CmdRead, Cookie: 1, Length: 4096}, b); err != nil {
+				t.Fatal(err)
+			}
+			<-began
+			stopped := make(chan struct{})
+			go func() { s.stop(); close(stopped) }()
+			// The end of the idle ones shows that the server has begun to stop.
+			expectCut(t, idle.Stream())
+			expectCut(t, haggling.Stream())
+			if c, err := net.Dial(s.network, s.address); err == nil {
+				expectCut(t, c)
+				c.Close()
+			}
+			r, err := busy.Do(wire.Request{Command: wire.CmdRead, Cookie: 2, Length: 4096}, make([]byte, 4096))
+			if err != nil || r.Errno != wire.ESHUTDOWN {
+				t.Fatalf("a new read: %+v, %v", r, err)
+			}
+			close(release)
+			r, err = busy.Receive()
+			if err != nil || r.Err() != nil || r.Request.Cookie != 1 || !bytes.Equal(b, m.data[:4096]) {
+				t.Fatalf("the read under way: %+v, %v", r, err)
+			}
+			expectCut(t, busy.Stream())
+			<-stopped
+			if m.closed != 2 {
+				t.Errorf("the export was closed %d times", m.closed)
+			}
+		})
 	}
 }
 

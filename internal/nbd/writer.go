@@ -58,11 +58,12 @@ type writer struct {
 	c      *conn
 	budget *budget
 
-	mu    sync.Mutex
-	queue []*answer
-	spare []*answer
-	busy  bool
-	err   error
+	mu     sync.Mutex
+	queue  []*answer
+	queued int64 // bytes of what add queued
+	spare  []*answer
+	busy   bool
+	err    error
 
 	// Of the one who is busy.
 	until   time.Time
@@ -72,10 +73,18 @@ type writer struct {
 
 func newWriter(c *conn, b *budget) *writer { return &writer{c: c, budget: b} }
 
-// add queues an answer; it leaves with the next one that is sent, or with flush.
+// maxQueued is how many bytes of data wait at most for others to leave with.
+const maxQueued = 256 << 10
+
+// add queues an answer; it leaves with the next one that is sent, with flush, or when
+// there is much.
 func (w *writer) add(a *answer) {
 	w.mu.Lock()
 	w.queue = append(w.queue, a)
+	if w.queued += a.dataBytes; w.queued >= maxQueued {
+		w.work()
+		return
+	}
 	w.mu.Unlock()
 }
 
@@ -101,7 +110,7 @@ func (w *writer) work() {
 	w.busy = true
 	for len(w.queue) > 0 {
 		batch := w.queue
-		w.queue = w.spare[:0]
+		w.queue, w.queued = w.spare[:0], 0
 		err := w.err
 		w.mu.Unlock()
 		if err == nil {
@@ -164,9 +173,9 @@ func (w *writer) write(batch []*answer) error {
 func (w *writer) push(v net.Buffers) error {
 	defer clear(v) // the buffers are used again for others
 	timeout := w.c.s.opts.WriteTimeout
-	// Setting a deadline costs, so it is done when half of it has passed.
-	if now := time.Now(); w.until.Sub(now) < timeout/2 {
-		w.until = now.Add(timeout)
+	// Setting a deadline costs, so there is half as much to spare and not every piece sets one.
+	if now := time.Now(); w.until.Sub(now) < timeout {
+		w.until = now.Add(timeout + timeout/2)
 		_ = w.c.raw.SetWriteDeadline(w.until)
 	}
 	if w.c.under != nil {
