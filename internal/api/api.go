@@ -44,6 +44,9 @@ type Disk interface {
 	io.Closer
 	// Size is in bytes.
 	Size() int64
+	// Hole is how many bytes from off on are zeros that are not stored, 0 if the byte at
+	// off is. It does no I/O.
+	Hole(off int64) int64
 }
 
 // Config is what the edge stands on. Fields without a default are required.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quickims/quickims/internal/api"
@@ -62,6 +63,9 @@ type diskContent struct {
 	failAt  int64
 	fault   error
 	reading func()
+	// hole is a range of zeros; holeReads counts the reads of nothing else.
+	hole      [2]int64
+	holeReads *atomic.Int32
 }
 
 func (d *disks) put(image string, data []byte, failAt int64, fault error) {
@@ -76,6 +80,15 @@ func (d *disks) hold(image string, f func()) {
 	defer d.mu.Unlock()
 	c := d.content[image]
 	c.reading = f
+	d.content[image] = c
+}
+
+// punch makes a range of the image's disk a hole.
+func (d *disks) punch(image string, hole [2]int64, reads *atomic.Int32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.content[image]
+	c.hole, c.holeReads = hole, reads
 	d.content[image] = c
 }
 
@@ -114,7 +127,22 @@ func (d *openDisk) ReadAt(p []byte, off int64) (int, error) {
 	if d.failAt >= 0 && off+int64(len(p)) > d.failAt {
 		return copy(p, d.data[min(off, d.failAt):d.failAt]), d.fault
 	}
-	return bytes.NewReader(d.data).ReadAt(p, off)
+	n, err := bytes.NewReader(d.data).ReadAt(p, off)
+	if from, to := max(d.hole[0], off)-off, min(d.hole[1], off+int64(n))-off; from < to {
+		clear(p[from:to])
+		if from == 0 && to == int64(n) {
+			d.holeReads.Add(1)
+		}
+	}
+	return n, err
+}
+
+// Hole implements api.Disk.
+func (d *openDisk) Hole(off int64) int64 {
+	if off < d.hole[0] || off >= d.hole[1] {
+		return 0
+	}
+	return d.hole[1] - off
 }
 
 func (d *openDisk) Close() error {

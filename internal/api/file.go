@@ -65,8 +65,8 @@ func (s *server) imageFile(c *call) error {
 	h.Set("Cache-Control", "private, no-cache")
 	w := &streamWriter{ResponseWriter: c.w, deadline: func() { rc.SetWriteDeadline(time.Now().Add(chunkTimeout)) }}
 	w.deadline() // for reading the first chunk
-	source := &wholeReader{disk: disk}
-	http.ServeContent(w, c.Request, "", img.ActiveAt, io.NewSectionReader(source, 0, disk.Size()))
+	source := &wholeReader{disk: disk, size: disk.Size()}
+	http.ServeContent(w, c.Request, "", img.ActiveAt, source)
 	if source.fault != nil {
 		source.fault = s.diskFault(c, img, source.fault)
 	}
@@ -158,28 +158,62 @@ func diskETag(img ims.Image) string {
 	return `"` + hex.EncodeToString(sum[:16]) + `"`
 }
 
-// wholeReader keeps the first read that failed. An end before the disk's size is a
-// failure too.
+// wholeReader reads a disk from where it was sought to, and keeps the first read that
+// failed. An end before the disk's size is a failure too.
 type wholeReader struct {
-	disk  Disk
-	fault error
+	disk     Disk
+	at, size int64
+	fault    error
 }
 
-// ReadAt is called by one goroutine at a time.
-func (r *wholeReader) ReadAt(p []byte, off int64) (int, error) {
+// Seek implements io.Seeker.
+func (r *wholeReader) Seek(off int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		off += r.at
+	case io.SeekEnd:
+		off += r.size
+	}
+	if off < 0 {
+		return 0, fmt.Errorf("seek to %d of a disk", off)
+	}
+	r.at = off
+	return off, nil
+}
+
+// Read fills p as far as the disk goes.
+func (r *wholeReader) Read(p []byte) (int, error) {
 	if r.fault != nil {
 		return 0, r.fault
 	}
-	n, err := r.disk.ReadAt(p, off)
+	if r.at >= r.size {
+		return 0, io.EOF
+	}
+	p = p[:min(int64(len(p)), r.size-r.at)]
+	n, err := r.disk.ReadAt(p, r.at)
 	if n == len(p) {
+		r.at += int64(n)
 		return n, nil
 	}
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	r.fault = fmt.Errorf("read %d bytes at %d of the disk: %w", len(p), off, err)
-	return n, r.fault
+	r.fault = fmt.Errorf("read %d bytes at %d of the disk: %w", len(p), r.at, err)
+	return 0, r.fault
 }
+
+// next gives up to most bytes of the disk, in buf or, where it has a hole, in zeros that
+// nobody had to make.
+func (r *wholeReader) next(buf []byte, most int64) ([]byte, error) {
+	if n := min(r.disk.Hole(r.at), most, streamChunk); n > 0 && r.fault == nil {
+		r.at += n
+		return zeros[:n], nil
+	}
+	n, err := r.Read(buf[:min(int64(len(buf)), most)])
+	return buf[:n], err
+}
+
+var zeros = make([]byte, streamChunk)
 
 // streamWriter holds the header back until the first byte of the disk is there, so
 // that a disk that can't be read at all is an error and not a broken answer.
@@ -223,27 +257,32 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// ReadFrom copies in chunks that suit a disk.
+// ReadFrom copies a part of a disk, as http.ServeContent limits it, in chunks that suit
+// one.
 func (w *streamWriter) ReadFrom(src io.Reader) (total int64, err error) {
+	part, ok := src.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{w}, src)
+	}
+	disk, ok := part.R.(*wholeReader)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{w}, src)
+	}
 	buf := chunks.Get().(*[]byte)
 	defer chunks.Put(buf)
-	for {
-		n, err := io.ReadFull(src, *buf)
-		end := err == io.EOF || err == io.ErrUnexpectedEOF // ReadFull's own words
-		if err != nil && !end {
+	for part.N > 0 {
+		p, err := disk.next(*buf, part.N)
+		if err != nil {
 			return total, err
 		}
-		if n > 0 {
-			m, err := w.Write((*buf)[:n])
-			total += int64(m)
-			if err != nil {
-				return total, err
-			}
-		}
-		if end {
-			return total, nil
+		n, err := w.Write(p)
+		total += int64(n)
+		part.N -= int64(n)
+		if err != nil {
+			return total, err
 		}
 	}
+	return total, nil
 }
 
 // finish ends the answer: with the header when nothing else went out, with an error

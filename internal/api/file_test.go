@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,6 +110,49 @@ func TestFile(t *testing.T) {
 	}
 	if n := w.disks.opened(); n != 0 {
 		t.Errorf("%d disks were left open", n)
+	}
+}
+
+// Holes are sent without a read, wherever a range begins and ends.
+func TestFileHoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	c := w.newProject(t)
+	const size, from, to = 7<<20 + 100, 2<<20 - 3, 5<<20 + 1000
+	data := diskBytes(size)
+	path, id := c.withDisk(t, data, -1, nil)
+	data = bytes.Clone(data)
+	clear(data[from:to])
+	var reads atomic.Int32
+	w.disks.punch(id, [2]int64{from, to}, &reads)
+	for _, r := range [][2]int{{0, size}, {from, to}, {from + 1, to - 1}, {from - 1, to + 1}, {from, from + 1}, {to - 1, size}, {0, from}, {to, size}} {
+		a := c.send(t, "GET", path, "", "Range", fmt.Sprintf("bytes=%d-%d", r[0], r[1]-1))
+		if a.status != http.StatusPartialContent || !bytes.Equal(a.body, data[r[0]:r[1]]) {
+			t.Errorf("bytes %d to %d: status %d, %d bytes", r[0], r[1], a.status, len(a.body))
+		}
+	}
+	if n := reads.Load(); n != 0 {
+		t.Errorf("a hole was read %d times", n)
+	}
+}
+
+// A download that was cut goes on where it ended, with the bytes of the same disk.
+func TestFileResumes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	c := w.newProject(t)
+	const size, end = 5 << 20, 3<<20 + 7
+	data := diskBytes(size)
+	path, id := c.withDisk(t, data, end, errors.New("the store went away"))
+	etag := c.send(t, "HEAD", path, "").header.Get("ETag")
+	got, _, err := c.readAll(t, path, "")
+	if err == nil || len(got) == 0 || len(got) >= size {
+		t.Fatalf("%d bytes came of a disk that can't be read behind %d", len(got), end)
+	}
+	w.disks.put(id, data, -1, nil)
+	a := c.send(t, "GET", path, "", "Range", fmt.Sprintf("bytes=%d-", len(got)), "If-Range", etag)
+	if a.status != http.StatusPartialContent || !bytes.Equal(append(got, a.body...), data) {
+		t.Errorf("the rest: status %d, %d bytes after %d", a.status, len(a.body), len(got))
 	}
 }
 

@@ -43,3 +43,14 @@ type disk struct {
 
 // ReadAt implements io.ReaderAt.
 func (d disk) ReadAt(p []byte, off int64) (int, error) { return d.ReadAtContext(d.ctx, p, off) }
+
+// Hole implements api.Disk.
+func (d disk) Hole(off int64) int64 {
+	for e := range d.Extents(off, d.Size()) {
+		if !e.Data {
+			return e.Length
+		}
+		break
+	}
+	return 0
+}
