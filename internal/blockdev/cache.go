@@ -157,6 +157,7 @@ func (c *Cache) Close() error {
 	c.stop()
 	c.run.Unlock()
 	c.work.Wait()
+	c.images.letGo()
 	if c.disk != nil {
 		return c.disk.close()
 	}

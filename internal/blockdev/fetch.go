@@ -144,10 +144,13 @@ func (f *fetch) work(granted bool) {
 	}
 	place := f.im.place.Load()
 	moves := 0
-	for try := 1; ; try++ {
+	for try := 0; ; {
 		var err error
 		if left, err = f.pass(place, left); len(left) == 0 {
 			return
+		}
+		if errors.Is(err, errLetGo) && f.ctx.Err() == nil {
+			continue // what was held is so no more
 		}
 		if missing(err) && moves < attempts {
 			next, merr := f.im.moved(f.ctx, place)
@@ -160,7 +163,7 @@ func (f *fetch) work(granted bool) {
 				err = fmt.Errorf("%w (after: %v)", merr, err)
 			}
 		}
-		if f.ctx.Err() != nil || try >= attempts || !again(err) {
+		if try++; f.ctx.Err() != nil || try >= attempts || !again(err) {
 			c.release(left, f.im.layout)
 			f.fail(left, err)
 			return
@@ -256,7 +259,7 @@ func (f *fetch) readRange(p *place, blocks []*block) (left []*block, err error) 
 		return fmt.Errorf("read the data of image %s: %w", f.im.id, err)
 	}
 	c.counts.fetches.Add(1)
-	body, err := p.store.Open(ctx, diskOf(p.data), p.condition(), first, last+length-first)
+	body, err := f.open(ctx, p, first, last+length-first)
 	if err != nil {
 		return blocks, why(err)
 	}
@@ -268,6 +271,40 @@ func (f *fetch) readRange(p *place, blocks []*block) (left []*block, err error) 
 	}
 	return f.readRecords(r, blocks, why)
 }
+
+// open opens a range of the object: of the one that is held open, if there is.
+func (f *fetch) open(ctx context.Context, p *place, off, n int64) (io.ReadCloser, error) {
+	if h := p.hold(ctx); h != nil {
+		return &heldBody{ctx: ctx, p: p, h: h, at: off}, nil
+	}
+	return p.store.Open(ctx, diskOf(p.data), p.condition(), off, n)
+}
+
+// heldBody reads an object that is held open. It is let go when a read fails, and the
+// next try opens it: that says what is wrong with it.
+type heldBody struct {
+	ctx context.Context
+	p   *place
+	h   objectstore.Held
+	at  int64
+}
+
+// errLetGo says that the read is to be tried by other means.
+var errLetGo = errors.New("the open object can't be read any more")
+
+func (b *heldBody) Read(p []byte) (int, error) {
+	if err := b.h.ReadAt(b.ctx, p, b.at); err != nil {
+		if b.ctx.Err() == nil {
+			b.p.letGo()
+			err = fmt.Errorf("%w: %w", errLetGo, err)
+		}
+		return 0, err
+	}
+	b.at += int64(len(p))
+	return len(p), nil
+}
+
+func (b *heldBody) Close() error { return nil }
 
 // readRaw reads units straight into their blocks.
 func (f *fetch) readRaw(r *ranged, blocks []*block, why func(error) error) (left []*block, err error) {

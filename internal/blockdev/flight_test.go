@@ -60,7 +60,6 @@ func TestOneFetchForManyReaders(t *testing.T) {
 	disk := testDisk()
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
-			t.Parallel()
 			f := newFixture(t)
 			store, c := newFaulty(t, f.store), newCache(t, CacheOptions{})
 			data := f.image(t, form, disk)

@@ -44,6 +44,46 @@ type place struct {
 	store  objectstore.Store
 	data   ims.Data
 	locate Locate
+
+	mu     sync.Mutex
+	held   objectstore.Held // the open object, where the store can hold it
+	tried  bool             // to hold it, since somebody uses the image
+	unused bool
+}
+
+// hold returns the object held open, nil if the store does not offer that.
+func (p *place) hold(ctx context.Context) objectstore.Held {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.tried && !p.unused {
+		h, err := objectstore.Hold(ctx, p.store, diskOf(p.data), p.condition())
+		p.tried = ctx.Err() == nil
+		if err == nil { // else a read by other means says what is wrong
+			p.held = h
+		}
+	}
+	return p.held
+}
+
+// letGo ends the holding, for good or until it is used anew.
+func (p *place) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held != nil {
+		_ = p.held.Close() // it was read from; reads say what is wrong
+		p.held = nil
+	}
+}
+
+// use tells whether somebody uses the image: an object that nobody reads is not held,
+// for it would keep its space when it is deleted.
+func (p *place) use(used bool) {
+	p.mu.Lock()
+	p.unused, p.tried = !used, false
+	p.mu.Unlock()
+	if !used {
+		p.letGo()
+	}
 }
 
 func (p *place) condition() objectstore.Condition {
@@ -80,6 +120,7 @@ func (im *image) moved(ctx context.Context, before *place) (*place, error) {
 	}
 	next := &place{store: now.store, data: data, locate: now.locate}
 	im.place.Store(next)
+	now.use(false)
 	return next, nil
 }
 
@@ -94,6 +135,15 @@ type images struct {
 	clock uint64
 	// memory is what the layouts take, in bytes.
 	memory int64
+}
+
+// letGo lets go of all objects that are held open.
+func (s *images) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, im := range s.all {
+		im.place.Load().use(false)
+	}
 }
 
 // maxIdle is how many images that nobody uses are remembered.
@@ -138,7 +188,14 @@ func (s *images) claim(id string, p *place) (im *image, wait <-chan struct{}, mi
 	case im != nil && sameDisk(im.place.Load().data, p.data):
 		im.uses++
 		im.seen = s.clock
-		im.place.Store(p)
+		if now := im.place.Load(); now.data == p.data && now.store == p.store {
+			if im.uses == 1 {
+				now.use(true)
+			}
+		} else {
+			im.place.Store(p)
+			now.use(false)
+		}
 		return im, nil, false
 	}
 	im = &image{cache: s.cache, id: id, key: keyOf(id, p.data), opening: make(chan struct{}), uses: 1, seen: s.clock}
@@ -262,6 +319,7 @@ func (s *images) close(im *image) {
 	if im.uses > 0 {
 		return
 	}
+	im.place.Load().use(false)
 	if s.all[im.id] != im { // another disk took its place
 		s.drop(im)
 		return

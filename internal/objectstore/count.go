@@ -39,12 +39,39 @@ func (c *Counter) Open(ctx context.Context, loc Location, cond Condition, off, n
 	if err != nil {
 		return nil, err
 	}
-	t := &c.source
-	if loc.Bucket == ImageArea {
-		t = &c.images
-	}
+	t := c.tally(loc)
 	t.opens.Add(1)
 	return &countedBody{body, t}, nil
+}
+
+func (c *Counter) tally(loc Location) *tally {
+	if loc.Bucket == ImageArea {
+		return &c.images
+	}
+	return &c.source
+}
+
+// Hold implements Holder. Each read counts as one.
+func (c *Counter) Hold(ctx context.Context, loc Location, cond Condition) (Held, error) {
+	h, err := Hold(ctx, c.Store, loc, cond)
+	if h == nil || err != nil {
+		return nil, err
+	}
+	return &countedHeld{h, c.tally(loc)}, nil
+}
+
+type countedHeld struct {
+	Held
+	t *tally
+}
+
+func (h *countedHeld) ReadAt(ctx context.Context, p []byte, off int64) error {
+	err := h.Held.ReadAt(ctx, p, off)
+	if err == nil {
+		h.t.opens.Add(1)
+		h.t.bytes.Add(int64(len(p)))
+	}
+	return err
 }
 
 type countedBody struct {

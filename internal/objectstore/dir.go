@@ -297,21 +297,28 @@ func (b *dirBody) unchanged() error {
 	if err != nil {
 		return classify(err)
 	}
-	if now.ctime == b.seen.ctime && now.sameBytes(b.seen) {
-		return nil
+	b.seen, err = b.d.still(b.f, b.loc, b.seen, now)
+	return err
+}
+
+// still returns what is to be compared with the next time when the file's state now is
+// another than the one seen before, but its bytes are the same; else ErrChanged.
+func (d *Dir) still(f *os.File, loc Location, seen, now fileState) (fileState, error) {
+	if now.ctime == seen.ctime && now.sameBytes(seen) {
+		return seen, nil
 	}
-	if b.loc.Bucket == ImageArea {
-		if now, err = b.d.checkPin(b.f); err != nil {
-			return err
+	if loc.Bucket == ImageArea {
+		var err error
+		if now, err = d.checkPin(f); err != nil {
+			return seen, err
 		}
-	} else if !now.explains(b.seen) {
-		return fmt.Errorf("%w while it was read", ErrChanged)
+	} else if !now.explains(seen) {
+		return seen, fmt.Errorf("%w while it was read", ErrChanged)
 	}
-	if !now.sameBytes(b.seen) {
-		return fmt.Errorf("%w while it was read", ErrChanged)
+	if !now.sameBytes(seen) {
+		return seen, fmt.Errorf("%w while it was read", ErrChanged)
 	}
-	b.seen = now
-	return nil
+	return now, nil
 }
 
 func (b *dirBody) Close() error { return b.f.Close() }

@@ -188,12 +188,21 @@ func TestLinkedImageAndItsSource(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLinkedImage(t)
+			held := hold(t, l, l.loc, l.info)
 			c.do(t, l)
 			for range 2 { // what is found is remembered
+				p := make([]byte, len(l.content))
+				err := held.ReadAt(t.Context(), p, 0)
 				if c.sound {
 					wantRead(t, l, l.loc, l.info, l.content)
+					if err != nil || !bytes.Equal(p, l.content) {
+						t.Errorf("what was held open reads with error %v, or as other bytes", err)
+					}
 				} else {
 					wantChanged(t, l, l.loc, l.info)
+					if !errors.Is(err, objectstore.ErrChanged) && !errors.Is(err, io.ErrUnexpectedEOF) {
+						t.Errorf("what was held open reads with error %v", err)
+					}
 				}
 			}
 			_, err := l.Stat(t.Context(), l.loc)

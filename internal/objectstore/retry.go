@@ -154,6 +154,11 @@ func (r *retrying) Open(ctx context.Context, loc Location, cond Condition, off, 
 	return &resumingBody{ctx: ctx, policy: r.policy, open: open, body: body, off: off, left: n}, nil
 }
 
+// Hold implements Holder. Reads of what is held are not repeated: who holds can open.
+func (r *retrying) Hold(ctx context.Context, loc Location, cond Condition) (Held, error) {
+	return Hold(ctx, r.Store, loc, cond)
+}
+
 // resumingBody opens the object again, under the same condition, where a reader
 // was cut off. Progress gives it its attempts back.
 type resumingBody struct {
