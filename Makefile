@@ -52,7 +52,7 @@ bench: build ## time and memory of quick imports, 1 GiB to 1 TiB: a table and be
 .PHONY: bench-tools
 bench-tools: build ## the image tools beside qemu-img, zstd and cat: a table and bench-tools.json
 	scripts/install-packages test
-	go run ./test/toolbench -quickims bin/quickims -json bin/bench-tools.json
+	go run ./test/toolbench -quickims bin/quickims $(BENCH_TOOLS) -json bin/bench-tools.json
 
 .PHONY: bench-serve
 bench-serve: build ## disks over NBD beside nbdkit on the same store: a table and bench-serve.json

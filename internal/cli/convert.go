@@ -252,9 +252,7 @@ func (c *ConvertCmd) finish(ctx context.Context, s *session, target diskformat.F
 		return err
 	}
 	defer out.cancel()
-	stop := flushAlong(out.File)
 	doc, err := convert(sink{file: out.File})
-	stop()
 	if err != nil {
 		return wrap(err)
 	}

@@ -4,8 +4,9 @@
 // and the same as JSON.
 //
 // The disk is an ext4 file system of the machine's own files. What is compared takes
-// turns, and each figure is a median. quickims leaves its output on the disk (fsync);
-// the others are measured as they are, and again with a sync behind them.
+// turns, each figure is a median, and each ratio the median of the ratios within a
+// turn. quickims leaves its output on the disk (fsync); the others are measured as
+// they are, and again with a sync behind them.
 package main
 
 import (
@@ -17,20 +18,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
-	"time"
 
 	"github.com/quickims/quickims/test/measure"
 )
-
-// tool is one command that is measured.
-type tool struct {
-	name string
-	args []string
-	out  string // what it writes; "": nothing
-	sync bool   // sync out behind it
-}
 
 // figure is what a tool took, medians over the runs.
 type figure struct {
@@ -63,26 +54,29 @@ type report struct {
 }
 
 type bench struct {
-	quickims, dir string
-	runs          int
-	data          int64
-	rep           report
+	quickims, libzstd, dir string
+
+	runs int
+	data int64
+	rep  report
 }
 
 func main() {
 	binary := flag.String("quickims", "bin/quickims", "the binary to measure")
+	libzstd := flag.String("libzstd", "", "a binary built with the tag libzstd, to measure beside it")
+	levels := flag.Bool("levels", false, "convert at the other levels too")
 	dir := flag.String("dir", "", "folder for the files, about 16 GiB; the disk in it is used again (default: a temporary one)")
 	from := flag.String("from", "/usr", "where the disk's files come from")
 	runs := flag.Int("runs", 5, "runs of each tool")
 	out := flag.String("json", "", "file for the figures as JSON")
 	flag.Parse()
-	if err := run(*binary, *dir, *from, *out, *runs); err != nil {
+	if err := run(*binary, *libzstd, *dir, *from, *out, *runs, *levels); err != nil {
 		fmt.Fprintln(os.Stderr, "toolbench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(binary, dir, from, out string, runs int) error {
+func run(binary, libzstd, dir, from, out string, runs int, levels bool) error {
 	for _, name := range []string{"qemu-img", "zstd", "mke2fs"} {
 		if _, err := exec.LookPath(name); err != nil {
 			return fmt.Errorf("%w; install qemu-utils, zstd and e2fsprogs", err)
@@ -98,11 +92,20 @@ func run(binary, dir, from, out string, runs int) error {
 		}
 		defer os.RemoveAll(dir)
 	}
-	b := &bench{quickims: binary, dir: dir, runs: runs}
+	if libzstd != "" {
+		if libzstd, err = filepath.Abs(libzstd); err != nil {
+			return err
+		}
+	}
+	b := &bench{quickims: binary, libzstd: libzstd, dir: dir, runs: runs}
 	if err := b.prepare(from); err != nil {
 		return err
 	}
-	for _, part := range []func() error{b.toZVHD2, b.levels, b.toRaw, b.mf, b.mfSparse} {
+	parts := []func() error{b.toZVHD2, b.toRaw, b.mf, b.mfSparse}
+	if levels {
+		parts = append(parts, b.levels)
+	}
+	for _, part := range parts {
 		if err := part(); err != nil {
 			return err
 		}
@@ -166,65 +169,45 @@ func squeeze(to, from string) (n int64, err error) {
 }
 
 // compare runs the tools in turn and notes the medians.
-func (b *bench) compare(task string, data int64, tools ...tool) (map[string]figure, error) {
-	type sample struct{ wall, cpu, peak float64 }
-	samples := make([][]sample, len(tools))
-	sizes := make([]float64, len(tools))
+func (b *bench) compare(task string, data int64, tools ...tool) (map[string]measured, error) {
+	found := make(map[string]measured)
+	for _, t := range tools {
+		found[t.name] = measured{figure: figure{Task: task, Tool: t.name}}
+	}
 	for run := range b.runs + 1 { // the first fills the page cache
-		for i, t := range tools {
+		for _, t := range tools {
 			fmt.Fprintf(os.Stderr, "%s: %s, run %d …\n", task, t.name, run)
-			if t.out != "" {
-				if err := os.Remove(t.out); err != nil && !errors.Is(err, os.ErrNotExist) {
-					return nil, err
-				}
+			s, err := t.run()
+			if err != nil {
+				return nil, err
 			}
-			cmd := exec.Command(t.args[0], t.args[1:]...)
-			var stderr strings.Builder
-			cmd.Stderr = &stderr
-			began := time.Now()
-			if err := cmd.Run(); err != nil {
-				return nil, fmt.Errorf("%s: %w: %s", strings.Join(t.args, " "), err, stderr.String())
+			m := found[t.name]
+			if run > 0 {
+				m.runs = append(m.runs, s)
 			}
-			if t.sync {
-				if err := syncFile(t.out); err != nil {
-					return nil, err
-				}
-			}
-			wall := time.Since(began).Seconds()
-			if run == 0 {
-				continue
-			}
-			usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-			samples[i] = append(samples[i], sample{wall, (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), float64(usage.Maxrss) / 1024})
 			if t.out != "" {
 				info, err := os.Stat(t.out)
 				if err != nil {
 					return nil, err
 				}
-				sizes[i] = float64(info.Size()) / float64(measure.MiB)
+				m.OutMiB = float64(info.Size()) / float64(measure.MiB)
 			}
+			if t.once {
+				os.Remove(t.out)
+			}
+			found[t.name] = m
 		}
 	}
-	found := map[string]figure{}
-	for i, t := range tools {
-		f := figure{Task: task, Tool: t.name, OutMiB: sizes[i],
-			Seconds: measure.MedianBy(samples[i], func(s sample) float64 { return s.wall }),
-			CPU:     measure.MedianBy(samples[i], func(s sample) float64 { return s.cpu }),
-			PeakMiB: measure.MedianBy(samples[i], func(s sample) float64 { return s.peak })}
-		f.MiBs = float64(data) / float64(measure.MiB) / f.Seconds
-		found[t.name] = f
-		b.rep.Figures = append(b.rep.Figures, f)
+	for _, t := range tools {
+		m := found[t.name]
+		m.Seconds = measure.MedianBy(m.runs, func(s sample) float64 { return s.wall })
+		m.CPU = measure.MedianBy(m.runs, func(s sample) float64 { return s.cpu })
+		m.PeakMiB = measure.MedianBy(m.runs, func(s sample) float64 { return s.peak })
+		m.MiBs = float64(data) / float64(measure.MiB) / m.Seconds
+		found[t.name] = m
+		b.rep.Figures = append(b.rep.Figures, m.figure)
 	}
 	return found, nil
-}
-
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // judge notes whether a ratio is as wanted. least: it must be at least that, else

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -17,43 +18,58 @@ func (b *bench) toZVHD2() error {
 	tools := []tool{
 		{name: "quickims", args: []string{b.quickims, "-q", "convert", disk, b.path("disk.zvhd2")}, out: b.path("disk.zvhd2")},
 		{name: "qemu-img", args: append(slices.Clone(qemu), b.path("disk.qcow2")), out: b.path("disk.qcow2")},
-		{name: "qemu-img + sync", args: append(slices.Clone(qemu), b.path("synced.qcow2")), out: b.path("synced.qcow2"), sync: true},
+		{name: "qemu-img + sync", args: append(slices.Clone(qemu), b.path("synced.qcow2")), out: b.path("synced.qcow2"), sync: true, once: true},
 	}
-	for level := 1; level <= 3; level++ {
-		out := b.path(fmt.Sprintf("data.%d.zst", level))
-		tools = append(tools, tool{name: fmt.Sprintf("zstd -%d", level),
-			args: []string{"zstd", "-q", "-f", "-T0", fmt.Sprintf("-%d", level), data, "-o", out}, out: out})
+	ours := []string{"quickims"}
+	if b.libzstd != "" {
+		out := b.path("libzstd.zvhd2")
+		tools = append(tools, tool{name: "quickims, libzstd", args: []string{b.libzstd, "-q", "convert", disk, out}, out: out, once: true})
+		ours = append(ours, "quickims, libzstd")
+	}
+	out := b.path("data.zst")
+	for _, level := range []string{"--fast=1", "-1", "-2"} {
+		for _, sync := range []string{"", " + sync"} {
+			tools = append(tools, tool{name: "zstd -T0 " + level + sync, out: out, once: true, sync: sync != "",
+				args: []string{"zstd", "-q", "-f", "-T0", level, data, "-o", out}})
+		}
 	}
 	got, err := b.compare("raw to compressed", b.data, tools...)
 	if err != nil {
 		return err
 	}
-	ours, qemuImg, synced := got["quickims"], got["qemu-img"], got["qemu-img + sync"]
-	b.judge("qemu-img / quickims", true, 1.5, qemuImg.Seconds/ours.Seconds, qemuImg.CPU/ours.CPU)
-	b.judge("qemu-img + sync / quickims", true, 1.5, synced.Seconds/ours.Seconds, synced.CPU/ours.CPU)
-	z := sameRatio(ours.OutMiB, got["zstd -1"], got["zstd -2"], got["zstd -3"])
-	b.judge("quickims / zstd -T0 of the same ratio", false, 1.15, ours.Seconds/z.Seconds, ours.CPU/z.CPU)
-	for _, t := range tools[2:] {
-		os.Remove(t.out)
+	for _, name := range ours {
+		for _, sync := range []string{"", " + sync"} {
+			wall, cpu := ratio(got["qemu-img"+sync].runs, got[name].runs)
+			b.judge("qemu-img"+sync+" / "+name, true, 1.5, wall, cpu)
+			same := sameRatio(got[name].OutMiB, got["zstd -T0 --fast=1"+sync], got["zstd -T0 -1"+sync], got["zstd -T0 -2"+sync])
+			wall, cpu = ratio(got[name].runs, same)
+			b.judge(name+" / zstd -T0 of the same ratio"+sync, false, 1.15, wall, cpu)
+		}
 	}
 	return nil
 }
 
-// sameRatio is what zstd would take for an output of so many MiB, between the two
-// levels whose outputs are nearest.
-func sameRatio(size float64, levels ...figure) figure {
-	slices.SortFunc(levels, func(a, b figure) int { return int(b.OutMiB - a.OutMiB) })
+// sameRatio is what zstd would take for an output of so many MiB, run by run: between
+// the two levels whose outputs are nearest.
+func sameRatio(size float64, levels ...measured) []sample {
+	slices.SortFunc(levels, func(a, b measured) int { return cmp.Compare(b.OutMiB, a.OutMiB) })
 	if size >= levels[0].OutMiB {
-		return levels[0]
+		return levels[0].runs
 	}
 	for i := 1; i < len(levels); i++ {
 		a, b := levels[i-1], levels[i]
-		if size >= b.OutMiB {
-			part := (a.OutMiB - size) / (a.OutMiB - b.OutMiB)
-			return figure{Seconds: a.Seconds + part*(b.Seconds-a.Seconds), CPU: a.CPU + part*(b.CPU-a.CPU)}
+		if size < b.OutMiB {
+			continue
 		}
+		part := (a.OutMiB - size) / (a.OutMiB - b.OutMiB)
+		runs := make([]sample, len(a.runs))
+		for k := range runs {
+			runs[k].wall = a.runs[k].wall + part*(b.runs[k].wall-a.runs[k].wall)
+			runs[k].cpu = a.runs[k].cpu + part*(b.runs[k].cpu-a.runs[k].cpu)
+		}
+		return runs
 	}
-	return levels[len(levels)-1]
+	return levels[len(levels)-1].runs
 }
 
 // levels converts the disk at each level.
@@ -61,14 +77,13 @@ func (b *bench) levels() error {
 	var tools []tool
 	for level := 2; level <= 4; level++ {
 		out := b.path("level.zvhd2")
-		tools = append(tools, tool{name: fmt.Sprintf("quickims --level %d", level), out: out,
+		tools = append(tools, tool{name: fmt.Sprintf("quickims --level %d", level), out: out, once: true,
 			args: []string{b.quickims, "-q", "convert", fmt.Sprintf("--level=%d", level), b.path("disk.raw"), out}})
 	}
 	runs := b.runs
 	b.runs = 1 // the sizes are what matters
 	defer func() { b.runs = runs }()
 	_, err := b.compare("raw to ZVHD2 by level", b.data, tools...)
-	os.Remove(b.path("level.zvhd2"))
 	return err
 }
 
@@ -77,7 +92,7 @@ func (b *bench) toRaw() error {
 	out := func(name string) string { return b.path(name + ".back.raw") }
 	qemu := func(name string, sync bool, flags ...string) tool {
 		args := append([]string{"qemu-img", "convert"}, flags...)
-		return tool{name: name, args: append(args, "-f", "qcow2", "-O", "raw", b.path("disk.qcow2"), out("qemu")), out: out("qemu"), sync: sync}
+		return tool{name: name, args: append(args, "-f", "qcow2", "-O", "raw", b.path("disk.qcow2"), out("qemu")), out: out("qemu"), sync: sync, once: true}
 	}
 	got, err := b.compare("compressed to raw", b.data,
 		tool{name: "quickims", args: []string{b.quickims, "-q", "convert", b.path("disk.zvhd2"), out("quickims")}, out: out("quickims")},
@@ -87,9 +102,10 @@ func (b *bench) toRaw() error {
 	if err != nil {
 		return err
 	}
-	ours, qemuImg, synced := got["quickims"], got["qemu-img"], got["qemu-img + sync"]
-	b.judge("quickims / qemu-img", false, 1, ours.Seconds/qemuImg.Seconds, ours.CPU/qemuImg.CPU)
-	b.judge("quickims / qemu-img + sync", false, 1, ours.Seconds/synced.Seconds, ours.CPU/synced.CPU)
+	for _, peer := range []string{"qemu-img", "qemu-img + sync", "qemu-img -m 16 -W"} {
+		wall, cpu := ratio(got["quickims"].runs, got[peer].runs)
+		b.judge("ZVHD2 to RAW: quickims / "+peer, false, 1, wall, cpu)
+	}
 	return b.same(out("quickims"))
 }
 
@@ -98,7 +114,6 @@ func (b *bench) same(path string) error {
 	_, err := b.compare("compare", b.data, tool{name: "quickims verify --against",
 		args: []string{b.quickims, "-q", "verify", "-f", "raw", "--against", b.path("disk.raw"), path}})
 	os.Remove(path)
-	os.Remove(b.path("qemu.back.raw"))
 	return err
 }
 
@@ -111,8 +126,8 @@ func (b *bench) mf() error {
 	if err != nil {
 		return err
 	}
-	ours, cat := got["quickims"], got["cat"]
-	b.judge("quickims mf / cat", false, 1.2, ours.Seconds/cat.Seconds, ours.CPU/cat.CPU)
+	wall, cpu := ratio(got["quickims"].runs, got["cat"].runs)
+	b.judge("quickims mf / cat", false, 1.2, wall, cpu)
 	return nil
 }
 
