@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"regexp"
 	"slices"
@@ -59,7 +60,11 @@ func isRescue(name string) bool {
 
 // kernels checks the drivers of the kernels that would be started.
 func (c *checker) kernels() {
+	missing := c.missingFiles()
 	list := c.findKernels()
+	if len(list) == 0 && missing {
+		return
+	}
 	if len(list) == 0 {
 		c.noKernel()
 		return
@@ -69,13 +74,17 @@ func (c *checker) kernels() {
 		c.inspect(&list[i])
 		names = append(names, clip(list[i].file))
 	}
-	c.add(Kernel, OK, "", "%s", strings.Join(names, ", "))
+	if !c.has(Kernel) {
+		c.add(Kernel, OK, "", "%s", strings.Join(names, ", "))
+	}
 	for _, k := range list {
 		switch {
 		case k.initrd == "" && c.needsInitramfs(k):
 			c.add(Initramfs, Error, "Make it: update-initramfs -c -k all, or dracut --regenerate-all.", "%s has no initramfs beside it", clip(k.file))
 		case k.initrd == "":
 			c.add(Initramfs, OK, "", "%s has no initramfs and the drivers in itself", clip(k.file))
+		case errors.Is(k.initrdErr, io.ErrUnexpectedEOF):
+			c.add(Initramfs, Error, "Make it anew: update-initramfs -u -k all, or dracut -f --regenerate-all.", "%s is damaged: %v", clip(k.initrd), k.initrdErr)
 		case k.initrdErr != nil:
 			c.add(Initramfs, Unknown, "", "%s could not be read: %v", clip(k.initrd), k.initrdErr)
 		default:
@@ -100,6 +109,30 @@ func (c *checker) noKernel() {
 	default:
 		c.add(Kernel, Unknown, "Look whether the kernel has virtio_pci, virtio_blk and virtio_net.", "no kernel was found in %s, nor where the boot configuration points", c.boot.dir)
 	}
+}
+
+// missingFiles tells of files that the first entry of the boot configuration names
+// and that are in no volume, where all could be read.
+func (c *checker) missingFiles() bool {
+	i := slices.IndexFunc(c.entries, func(e bootEntry) bool { return e.kernel != "" && !e.rescue() })
+	if i < 0 || c.boot.tree == nil || slices.ContainsFunc(c.vols, func(v volume) bool { return v.Volume == nil && v.Type != "" && v.Type != "swap" }) {
+		return false
+	}
+	const fix = "Install the kernel again, or make the boot configuration anew (update-grub, grub2-mkconfig), on the machine that the disk is of."
+	found := false
+	for n, name := range append([]string{c.entries[i].kernel}, c.entries[i].initrd...) {
+		before := c.trouble
+		if name == "" || strings.Contains(name, "$") || c.bootFile(name) != "" || c.trouble > before {
+			continue
+		}
+		id := Kernel
+		if n > 0 {
+			id = Initramfs
+		}
+		found = true
+		c.add(id, Error, fix, "the boot configuration names %s, which is not there", clip(name))
+	}
+	return found
 }
 
 // findKernels chooses the kernels to look into: the one of the first entry of the

@@ -10,9 +10,11 @@ import (
 // card is the configuration of a network card, or of several.
 type card struct {
 	file, name string
-	dhcp       bool
+	dhcp       bool // of IPv4
+	auto6      bool // DHCP or autoconfiguration of IPv6
 	static     bool
 	mac        bool // applies to one hardware address alone
+	named      bool // applies to one predictable name alone
 }
 
 // network checks that a card asks for its address, in any of the ways in which
@@ -22,7 +24,7 @@ func (c *checker) network() {
 		return
 	}
 	cards := slices.Concat(c.netplan(), c.ifupdown(), c.keyfiles(), c.ifcfg(), c.networkd())
-	var dhcp, static, bound []string
+	var dhcp, auto6, static, bound, named []string
 	for _, n := range cards {
 		label := clip(n.file) + " (" + clip(n.name) + ")"
 		switch {
@@ -30,10 +32,19 @@ func (c *checker) network() {
 			dhcp = append(dhcp, label)
 		case n.static:
 			static = append(static, label)
+		case n.auto6:
+			auto6 = append(auto6, label)
 		}
 		if n.mac {
 			bound = append(bound, label)
 		}
+		if n.named && (n.dhcp || n.auto6) {
+			named = append(named, label)
+		}
+	}
+	// IPv6 that configures itself does not make up for a fixed address of IPv4.
+	if len(dhcp) == 0 && len(static) == 0 {
+		dhcp = auto6
 	}
 	const fix = "Set it to DHCP, and take the address, the gateway and the name servers out."
 	manages := c.cloud && !c.noNetwork
@@ -58,12 +69,20 @@ func (c *checker) network() {
 			bound = append(bound, file)
 		}
 	}
+	if len(dhcp) > 0 && len(named) == len(dhcp) && !manages {
+		c.add(NetworkNames, Warning, "Have the setting match any card (en*, or a driver), install cloud-init, or start with net.ifnames=0 and name the card eth0.",
+			"DHCP is for the names of cards that this machine has and another may not: %s", list(named))
+	} else if len(bound) == 0 {
+		c.absent(NetworkNames, OK, "", "no setting goes by a hardware address or by one machine's name of a card")
+	}
 	if len(bound) > 0 {
 		c.add(NetworkNames, Warning, "Take the hardware address out (HWADDR, mac-address, match: macaddress); remove the udev rules.", "goes by a hardware address: %s", list(bound))
-	} else {
-		c.absent(NetworkNames, OK, "", "no setting goes by a hardware address")
 	}
 }
+
+// predictable are names of cards that go by their place in the machine, or by their
+// address, without wildcards (systemd.net-naming-scheme(7)).
+var predictable = regexp.MustCompile(`^en[bcopsvx][0-9a-zA-Z]+$`)
 
 var hardwareRule = regexp.MustCompile(`(?m)^[^#\n]*ATTR\{address\}==`)
 
@@ -90,7 +109,9 @@ func (c *checker) netplan() (cards []card) {
 
 var (
 	yamlKey    = regexp.MustCompile(`^( *)(?:- )?["']?([A-Za-z0-9_.*-]+)["']?:(.*)$`)
-	flowDHCP   = regexp.MustCompile(`dhcp[46]["']?: *["']?(true|yes|on)\b`)
+	flowDHCP   = regexp.MustCompile(`dhcp4["']?: *["']?(true|yes|on)\b`)
+	flowAuto6  = regexp.MustCompile(`dhcp6["']?: *["']?(true|yes|on)\b`)
+	flowMatch  = regexp.MustCompile(`\bmatch["']?: *\{`)
 	flowStatic = regexp.MustCompile(`(^|[{, ])addresses["']?: *\[ *["']?[0-9a-fA-F]`)
 	flowMAC    = regexp.MustCompile(`macaddress["']?: *["']?[0-9a-fA-F]`)
 )
@@ -130,14 +151,18 @@ func parseNetplan(text string) (cards []card) {
 		n := &cards[len(cards)-1]
 		switch {
 		case len(keys) == 2:
-			n.dhcp, n.static, n.mac = flowDHCP.MatchString(value), flowStatic.MatchString(value), flowMAC.MatchString(value)
+			n.dhcp, n.auto6, n.static = flowDHCP.MatchString(value), flowAuto6.MatchString(value), flowStatic.MatchString(value)
+			n.mac, n.named = flowMAC.MatchString(value), predictable.MatchString(n.name) && !flowMatch.MatchString(value)
 		case len(keys) == 3:
 			switch keys[2].key {
-			case "dhcp4", "dhcp6":
-				n.dhcp = n.dhcp || isYes(value)
+			case "dhcp4":
+				n.dhcp = isYes(value)
+			case "dhcp6":
+				n.auto6 = isYes(value)
 			case "addresses":
 				n.static = value != "[]"
-			case "match":
+			case "match": // the name is one for people
+				n.named = false
 				n.mac = n.mac || flowMAC.MatchString(value)
 			}
 		case len(keys) == 4 && keys[2].key == "match" && keys[3].key == "macaddress":
@@ -161,7 +186,11 @@ func (c *checker) ifupdown() (cards []card) {
 		for line := range strings.Lines(text) {
 			switch f := strings.Fields(line); {
 			case len(f) >= 4 && f[0] == "iface" && f[1] != "lo" && len(cards) < maxFiles:
-				cards = append(cards, card{file: file, name: f[1], dhcp: f[3] == "dhcp" || f[3] == "auto", static: f[3] == "static"})
+				auto := f[3] == "dhcp" || f[3] == "auto"
+				cards = append(cards, card{
+					file: file, name: f[1], dhcp: auto && f[2] != "inet6", auto6: auto && f[2] == "inet6",
+					static: f[3] == "static", named: predictable.MatchString(f[1]),
+				})
 			case len(f) == 2 && f[0] == "hwaddress" && len(cards) > 0:
 				cards[len(cards)-1].mac = true
 			}
@@ -184,8 +213,10 @@ func (c *checker) keyfiles() (cards []card) {
 			}
 			cards = append(cards, card{
 				file: file, name: v["connection.id"],
-				dhcp:   v["ipv4.method"] == "auto" || v["ipv4.method"] == "" && v["ipv6.method"] == "auto",
+				dhcp:   v["ipv4.method"] == "auto",
+				auto6:  v["ipv6.method"] == "auto",
 				static: v["ipv4.method"] == "manual",
+				named:  predictable.MatchString(v["connection.interface-name"]),
 				mac:    v["ethernet.mac-address"] != "" || v["802-3-ethernet.mac-address"] != "",
 			})
 		}
@@ -208,6 +239,7 @@ func (c *checker) ifcfg() (cards []card) {
 			cards = append(cards, card{
 				file: file, name: name, dhcp: strings.HasPrefix(proto, "dhcp") || proto == "bootp",
 				static: !strings.HasPrefix(proto, "dhcp") && address != "", mac: v[".HWADDR"] != "",
+				named: predictable.MatchString(name) || predictable.MatchString(v[".DEVICE"]),
 			})
 		}
 	}
@@ -225,7 +257,8 @@ func (c *checker) networkd() (cards []card) {
 		v := parseINI(text)
 		dhcp := strings.ToLower(v["Network.DHCP"])
 		cards = append(cards, card{
-			file: file, name: v["Match.Name"], dhcp: isYes(dhcp) || dhcp == "ipv4" || dhcp == "ipv6" || dhcp == "both",
+			file: file, name: v["Match.Name"], dhcp: isYes(dhcp) || dhcp == "ipv4" || dhcp == "both", auto6: dhcp == "ipv6",
+			named:  predictable.MatchString(v["Match.Name"]),
 			static: v["Network.Address"] != "" || v["Address.Address"] != "", mac: v["Match.MACAddress"] != "" || v["Match.PermanentMACAddress"] != "",
 		})
 	}

@@ -162,12 +162,14 @@ func TestNetplan(t *testing.T) {
 	}{
 		{"network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true # yes\n", []card{{name: "eth0", dhcp: true}}},
 		{"network:\n  ethernets:\n    \"ens3\":\n      dhcp4: \"yes\"\n      match: {macaddress: '00:11:22:33:44:55'}\n", []card{{name: "ens3", dhcp: true, mac: true}}},
-		{"network:\n  ethernets:\n    ens3:\n      dhcp4: false\n      addresses:\n        - 192.0.2.1/24\n      nameservers:\n        addresses: [192.0.2.9]\n", []card{{name: "ens3", static: true}}},
-		{"network:\n  ethernets:\n    ens3:\n      dhcp4: no\n      addresses: []\n", []card{{name: "ens3"}}},
+		{"network:\n  ethernets:\n    ens3:\n      dhcp4: false\n      addresses:\n        - 192.0.2.1/24\n      nameservers:\n        addresses: [192.0.2.9]\n", []card{{name: "ens3", static: true, named: true}}},
+		{"network:\n  ethernets:\n    ens3:\n      dhcp4: no\n      addresses: []\n", []card{{name: "ens3", named: true}}},
 		{"network: {ethernets: {eth0: {dhcp4: true}}}\n", nil},
 		{"network:\n  ethernets:\n    eth0: {dhcp4: true}\n    eth1: {addresses: [192.0.2.1/24]}\n", []card{{name: "eth0", dhcp: true}, {name: "eth1", static: true}}},
 		{"network:\n  bonds:\n    bond0:\n      interfaces: [a, b]\n      dhcp4: on\n  renderer: networkd\n", []card{{name: "bond0", dhcp: true}}},
-		{"ethernets:\n  eth0:\n    dhcp6: true\n", []card{{name: "eth0", dhcp: true}}},
+		{"ethernets:\n  eth0:\n    dhcp6: true\n", []card{{name: "eth0", auto6: true}}},
+		{"network:\n  ethernets:\n    ens192:\n      dhcp4: false\n      dhcp6: true\n      addresses: [10.0.0.5/24]\n", []card{{name: "ens192", auto6: true, static: true, named: true}}},
+		{"network:\n  ethernets:\n    ens192: {dhcp6: true}\n    eno1: {match: {driver: virtio_net}, dhcp4: true}\n", []card{{name: "ens192", auto6: true, named: true}, {name: "eno1", dhcp: true}}},
 		{"      dhcp4: true\n", nil},
 	} {
 		if got := parseNetplan(tt.text); !slices.Equal(got, tt.want) {

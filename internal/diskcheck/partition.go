@@ -118,13 +118,17 @@ func (c *checker) gpt() {
 			break
 		}
 	}
+	if len(t.entries) > 0 && c.sectorSize != 512 {
+		c.add(PartitionTable, Error, "Partition a disk of 512-byte sectors and copy the partitions into it.",
+			"the GPT was made on a disk of %d-byte sectors; the cloud's disks have sectors of 512 bytes, and neither firmware nor kernel finds it there", c.sectorSize)
+	}
 	for i, e := 1, t.entries; len(e) >= t.eachLength && len(e) > 0; i, e = i+1, e[t.eachLength:] {
 		kind := guid(e[:16])
 		if bytes.Equal(e[:16], make([]byte, 16)) {
 			continue
 		}
 		first, last := le.Uint64(e[32:]), le.Uint64(e[40:])
-		if first > last || last >= 1<<53 { // what no disk has, and would overflow
+		if first > last || last >= 1<<50 { // what no disk has, and would overflow
 			c.add(PartitionTable, Error, "Repair the partition table (gdisk), then make the image again.",
 				"partition %d would go from sector %d to %d", i, first, last)
 			continue

@@ -144,13 +144,22 @@ func (c *checker) missingRoot() {
 			"this is a disk of Windows; NTFS is not read here, so only the partition table and the boot mode were checked")
 	case len(hidden) > 0:
 		c.noRoot = "the root file system can't be read"
-		c.add(RootFilesystem, Unknown, "Check the points below yourself, or install the system without that layer: a cloud's disks are made safe and encrypted below the machine.",
-			"no file system that can be read holds a system; it may lie in %s", strings.Join(hidden, ", "))
+		fix := "Check the points below yourself, or install the system without that layer: a cloud's disks are made safe and encrypted below the machine."
+		if !slices.ContainsFunc(c.vols, func(v volume) bool { return v.Volume == nil && isLayer(v.Type) }) {
+			fix = "Repair the file system (fsck) on the machine that the disk is of, or make the image again from the whole disk."
+		}
+		c.add(RootFilesystem, Unknown, fix, "no file system that can be read holds a system; it may lie in %s", strings.Join(hidden, ", "))
 	default:
 		c.noRoot = "there is no root file system"
 		c.absent(RootFilesystem, Error, "If this is a data disk, import it as a data disk image (type DataImage).", "no file system of the disk holds a system")
 	}
 	c.findBoot()
+}
+
+// isLayer tells whether a type is one of what lies below file systems, or of a file
+// system that is never read here; not one that is read as a rule.
+func isLayer(kind string) bool {
+	return kind != "" && kind != "swap" && !slices.Contains([]string{"ext2", "ext3", "ext4", "xfs", "vfat", "fat"}, kind)
 }
 
 // clean looks at the journals of what is mounted.
