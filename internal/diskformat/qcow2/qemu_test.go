@@ -113,7 +113,7 @@ func check(t *rapid.T, img *qcow2.File, path string) {
 // sizes, both versions, both compressions, subclusters, zero clusters,
 // preallocation, internal snapshots, disks that grew or shrank.
 func TestLikeQEMU(t *testing.T) {
-	qemutest.Run(t, 20, func(t *rapid.T, dir string) {
+	qemutest.Judge(t, "qcow2", func(t *rapid.T, dir string) {
 		r, cluster := anyRecipe(t)
 		path := qemutest.Make(t, dir, "disk", r)
 		// A snapshot needs room in the refcounts of clusters that are shared already.

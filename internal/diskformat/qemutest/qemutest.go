@@ -30,10 +30,31 @@ import (
 // Reads is how many random reads of an image [Check] is asked for usually.
 const Reads = 64
 
-// longFactor is how many times as many images a long run makes. Five formats
-// with twenty images each make a hundred in the usual run, two thousand in a
-// long one.
+// longFactor is how many times as many images a long run makes.
 const longFactor = 20
+
+// Images are how many random images of each format, made by QEMU, its package
+// compares in the usual run, [Reads] reads each: a hundred together, and two thousand
+// in a long run.
+var Images = map[string]int{"qcow2": 28, "vdi": 20, "vpc": 20, "vmdk": 18, "vhdx": 14}
+
+// Judge checks prop with the Images of a format, as [Run] does, and says how many
+// they were: no fewer than there should be.
+func Judge(t *testing.T, format string, prop func(t *rapid.T, dir string)) {
+	t.Helper()
+	most, judged := Images[format], 0
+	if Long() {
+		most *= longFactor
+	}
+	Run(t, Images[format], func(t *rapid.T, dir string) {
+		prop(t, dir)
+		judged++
+	})
+	if judged < most && !checksGiven() && !t.Failed() {
+		t.Errorf("%d images of %s were compared, %d are wanted", judged, format, most)
+	}
+	t.Logf("%d random images of %s, %d reads each, are as QEMU reads them", judged, format, Reads)
+}
 
 // Long tells whether this is a long run: QUICKIMS_TEST_LONG is set.
 func Long() bool { return os.Getenv("QUICKIMS_TEST_LONG") != "" }

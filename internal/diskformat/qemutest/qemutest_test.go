@@ -80,3 +80,15 @@ func TestCheck(t *testing.T) {
 		refused("called a hole", wrong{RawDisk: d, poke: -1, allHole: true})
 	})
 }
+
+// The packages' images are a hundred together, and two thousand in a long run.
+func TestImages(t *testing.T) {
+	t.Parallel()
+	sum := 0
+	for _, n := range qemutest.Images {
+		sum += n
+	}
+	if sum < 100 {
+		t.Errorf("%d images", sum)
+	}
+}

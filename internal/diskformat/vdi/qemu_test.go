@@ -42,7 +42,7 @@ func openFile(t qemutest.TB, path string) (*os.File, int64) {
 
 // Whatever qemu-img and qemu-io make is read as qemu-img reads it.
 func TestLikeQEMU(t *testing.T) {
-	qemutest.Run(t, 20, func(t *rapid.T, dir string) {
+	qemutest.Judge(t, "vdi", func(t *rapid.T, dir string) {
 		r := anyRecipe(t)
 		path := qemutest.Make(t, dir, "disk", r)
 		f, size := openFile(t, path)

@@ -46,7 +46,7 @@ func openFile(t qemutest.TB, path string) (*os.File, int64) {
 // Whatever qemu-img and qemu-io make is read as qemu-img reads it, with the
 // size that the geometry makes and with the one that was asked for.
 func TestLikeQEMU(t *testing.T) {
-	qemutest.Run(t, 20, func(t *rapid.T, dir string) {
+	qemutest.Judge(t, "vpc", func(t *rapid.T, dir string) {
 		r := anyRecipe(t)
 		path := qemutest.Make(t, dir, "disk", r)
 		f, size := openFile(t, path)

@@ -168,8 +168,8 @@ func TestHostileDescriptors(t *testing.T) {
 		return dir.open(name)
 	}
 	for _, c := range hostileDescriptors {
-		refused(t, c.name, c.kind, c.field, func() error {
-			_, err := Open(strings.NewReader(c.text), int64(len(c.text)), opener)
+		refused(t, c.name, c.kind, c.field, strings.NewReader(c.text), func(r io.ReaderAt) error {
+			_, err := Open(r, int64(len(c.text)), opener)
 			return err
 		})
 	}

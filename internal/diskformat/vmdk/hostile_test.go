@@ -9,17 +9,16 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 )
 
-// Bounds of what a refusal may take.
-const (
-	mostMemory = 16 << 20
-	mostTime   = 100 * time.Millisecond
-)
+// mostMemory is what a refusal may allocate, in bytes.
+const mostMemory = 16 << 20
+
+// opened stands for the file where what refuses reads one that was opened before.
+var opened = bytes.NewReader(nil)
 
 var (
 	corruptKind     = diskformat.ErrCorrupt
@@ -109,35 +108,22 @@ func TestHostileHeaders(t *testing.T) {
 		v := newVictim(c.stream)
 		mustOpen(t, v.b)
 		c.poke(v)
-		refused(t, c.name, c.kind, c.field, func() error {
-			_, err := openBytes(v.b)
+		refused(t, c.name, c.kind, c.field, bytes.NewReader(v.b), func(r io.ReaderAt) error {
+			_, err := Open(r, int64(len(v.b)), nil)
 			return err
 		})
 	}
 }
 
-// refused checks that do refuses a file with an error of the kind that names
+// refused checks that do refuses the file r with an error of the kind that names
 // the field, at once and with little memory. Who calls it does not run in
 // parallel: it measures.
-func refused(t *testing.T, name string, kind error, field string, do func() error) {
+func refused(t *testing.T, name string, kind error, field string, r io.ReaderAt, do func(r io.ReaderAt) error) {
 	t.Helper()
-	var err error
-	var n uint64
-	took := time.Hour
-	for try := 0; try < 3 && took > mostTime; try++ { // other processes may take the time
-		begin := time.Now()
-		n = disktest.Allocated(func() { err = do() })
-		took = time.Since(begin)
-	}
+	err := disktest.Refuse(t, r, mostMemory, do)
 	var e *diskformat.Error
 	if !errors.As(err, &e) || !errors.Is(err, kind) || !strings.HasPrefix(e.Field, field) {
 		t.Errorf("%s: the error is %v; it should be %q and name %q", name, err, kind, field)
-	}
-	if n > mostMemory {
-		t.Errorf("%s: %d bytes were allocated", name, n)
-	}
-	if took > mostTime {
-		t.Errorf("%s: it took %s", name, took)
 	}
 }
 
@@ -208,11 +194,11 @@ func TestHostileTables(t *testing.T) {
 			t.Errorf("%s: opening: %v", c.name, err)
 			continue
 		}
-		refused(t, c.name, c.kind, c.field, func() error {
+		refused(t, c.name, c.kind, c.field, opened, func(io.ReaderAt) error {
 			_, err := io.Copy(io.Discard, io.NewSectionReader(f, 0, f.Size()))
 			return err
 		})
-		refused(t, c.name+", at once", c.kind, c.field, func() error {
+		refused(t, c.name+", at once", c.kind, c.field, opened, func(io.ReaderAt) error {
 			_, err := f.ReadAt(make([]byte, f.Size()), 0)
 			return err
 		})
@@ -222,7 +208,7 @@ func TestHostileTables(t *testing.T) {
 			}
 			continue
 		}
-		refused(t, c.name+", mapping", c.kind, c.field, func() error { return mapAll(f) })
+		refused(t, c.name+", mapping", c.kind, c.field, opened, func(io.ReaderAt) error { return mapAll(f) })
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
 )
@@ -159,6 +160,40 @@ func Allocated(fn func()) uint64 {
 	fn()
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Refusing a file may take so many reads, and so many bytes in all. Time is not
+// asserted, since other processes take of it: what is read bounds it.
+const (
+	refusalReads = 64
+	refusalBytes = 16 << 20
+)
+
+// Refuse has open refuse the file r, returns its error, and fails the test if that
+// allocates more than most bytes, garbage included, takes many reads, or if there is
+// no error. The caller must not run in parallel: it measures.
+func Refuse(t testing.TB, r io.ReaderAt, most uint64, open func(r io.ReaderAt) error) error {
+	t.Helper()
+	c := &Counter{R: r}
+	var err error
+	began := time.Now()
+	allocated := Allocated(func() { err = open(c) })
+	if took := time.Since(began); took > 100*time.Millisecond {
+		t.Logf("it took %s, on a machine that has other work", took)
+	}
+	reads, n := c.Reads(), int64(0)
+	for _, r := range reads {
+		n += r.Len
+	}
+	switch {
+	case err == nil:
+		t.Error("it was not refused")
+	case allocated > most:
+		t.Errorf("refusing it allocates %d bytes, at most %d are right", allocated, most)
+	case len(reads) > refusalReads || n > refusalBytes:
+		t.Errorf("refusing it takes %d reads of %d bytes, at most %d of %d are right", len(reads), n, refusalReads, refusalBytes)
+	}
+	return err
 }
 
 // Peak is about how much memory fn needs at once: the growth of the heap that
