@@ -15,7 +15,11 @@ import (
 var version string
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP) // the terminal went
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	// The first signal ends the command in order, a second one at once.
 	context.AfterFunc(ctx, stop)
 	env := cli.OSEnv()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
 )
@@ -15,18 +16,30 @@ type mfFile struct {
 	*bitmap.Map
 }
 
+// bitmapPaths are where the service looks for the bitmap of a RAW file, in its order:
+// the .mf, and a block map under the names that bmaptool gives it.
+func bitmapPaths(raw string) []string {
+	mf := mfPath(raw)
+	return []string{mf, strings.TrimSuffix(mf, ".mf") + ".bmap", raw + ".bmap"}
+}
+
 // findMf reads the bitmap file beside a RAW file. There being none is
 // fs.ErrNotExist.
 func findMf(raw *source) (*mfFile, error) {
-	path := mfPath(raw.path)
-	f, err := openFile(path)
+	var f *source
+	var err error
+	for _, path := range bitmapPaths(raw.path) {
+		if f, err = openFile(path); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	m, err := bitmap.Parse(f.File, f.size, raw.size)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("read %s: %w; \"quickims mf --force %s\" makes it anew", path, err, raw.path)
+		return nil, fmt.Errorf("read %s: %w; \"quickims mf --force %s\" makes one anew, which comes first", f.path, err, raw.path)
 	}
 	return &mfFile{f, m}, nil
 }

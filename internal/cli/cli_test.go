@@ -279,6 +279,83 @@ func TestAnOutputAppearsWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
+// A file goes where a symbolic link leads, takes over the permissions of what it
+// replaces, and may have any name that a file may have.
+func TestWhereAnOutputGoes(t *testing.T) {
+	t.Parallel()
+	write := func(path string, force bool) {
+		t.Helper()
+		o, err := newOutput(path, force)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.WriteString("new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	there, link, dangling, long := filepath.Join(dir, "there"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling"), filepath.Join(dir, strings.Repeat("x", 255))
+	if err := errors.Join(os.WriteFile(there, []byte("old"), 0o640), os.Chmod(there, 0o640), os.Symlink("there", link), os.Symlink("later", dangling)); err != nil {
+		t.Fatal(err)
+	}
+	write(link, true)
+	write(dangling, false)
+	write(long, false)
+	write(long, true)
+	if got := names(t, dir); !slices.Equal(got, []string{"dangling", "later", "link", "there", filepath.Base(long)}) {
+		t.Errorf("there is %q", got)
+	}
+	if got, err := os.ReadFile(there); string(got) != "new" || err != nil {
+		t.Errorf("behind the link: %q, %v", got, err)
+	}
+	if info, err := os.Stat(there); err != nil || info.Mode() != 0o640 {
+		t.Errorf("behind the link: %v, %v", info.Mode(), err)
+	}
+	for _, path := range []string{link, dangling} {
+		if _, err := os.Readlink(path); err != nil {
+			t.Errorf("%s is a link no more", path)
+		}
+	}
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink("loop", loop); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newOutput(loop, true); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a link to itself: %v", err)
+	}
+}
+
+// Where files without a name can't be had, the name aside goes too.
+func TestAnOutputWithANameAside(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := &output{path: filepath.Join(dir, "out"), target: filepath.Join(dir, "out")}
+	for _, force := range []bool{false, true} {
+		for _, keep := range []bool{false, true} {
+			o := *o
+			o.force, o.aside = force, o.nameAside()
+			var err error
+			if o.File, err = os.Create(o.aside); err != nil {
+				t.Fatal(err)
+			}
+			if keep {
+				err = o.commit()
+			} else {
+				o.cancel()
+			}
+			if err != nil {
+				t.Errorf("force %v: %v", force, err)
+			}
+			if got := names(t, dir); keep && !slices.Equal(got, []string{"out"}) || !keep && !force && got != nil {
+				t.Errorf("force %v, kept %v: there is %q", force, keep, got)
+			}
+		}
+	}
+}
+
 func TestMainEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -26,7 +26,7 @@ type ConvertCmd struct {
 	In     string `arg:"" name:"in" help:"Disk file of any format that is read, a block device, or - for standard input, which is RAW."`
 	Out    string `arg:"" name:"out" help:"File to write, or - for standard output."`
 	Output string `short:"O" name:"output-format" placeholder:"FORMAT" help:"Format of OUT: zvhd2, raw or zvhd. Default: by the ending of OUT's name, else zvhd2, or raw if IN is ZVHD2."`
-	Level  int    `placeholder:"1-4" help:"How hard to compress: 1 is fastest, 4 smallest. Default: 1."`
+	Level  *int   `placeholder:"1-4" help:"How hard to compress: 1 is fastest, 4 smallest. Default: 1."`
 	Size   string `placeholder:"SIZE" help:"Size of the disk on standard input, in bytes or with K, M, G or T. Wanted if OUT is standard output."`
 	Force  bool   `help:"Replace OUT if it is there."`
 }
@@ -93,7 +93,12 @@ func (c *ConvertCmd) workers() int {
 	return max(1, min(runtime.GOMAXPROCS(0), memoryBudget/memoryOf[c.level()]))
 }
 
-func (c *ConvertCmd) level() int { return max(c.Level, 1) - 1 }
+func (c *ConvertCmd) level() int {
+	if c.Level == nil {
+		return 0
+	}
+	return *c.Level - 1
+}
 
 // check looks at what the grammar can't say.
 func (c *ConvertCmd) check(s *session) (target diskformat.Format, size int64, err error) {
@@ -108,9 +113,9 @@ func (c *ConvertCmd) check(s *session) (target diskformat.Format, size int64, er
 	}
 	out, isFile := s.Stdout.(*os.File)
 	switch {
-	case c.Level < 0 || c.Level > 4:
-		return target, 0, usagef("--level %d: it is 1 (fastest) to 4 (smallest)", c.Level)
-	case c.Level != 0 && target == diskformat.Raw:
+	case c.Level != nil && (*c.Level < 1 || *c.Level > 4):
+		return target, 0, usagef("--level %d: it is 1 (fastest) to 4 (smallest)", *c.Level)
+	case c.Level != nil && target == diskformat.Raw:
 		return target, 0, usagef("--level goes with compressed formats, not with raw")
 	case c.Size != "" && c.In != std:
 		return target, 0, usagef("--size goes with standard input alone; %s has a size of its own", c.In)
@@ -199,7 +204,7 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 			target = diskformat.Raw
 		}
 	}
-	if c.Level != 0 && target == diskformat.Raw {
+	if c.Level != nil && target == diskformat.Raw {
 		return usagef("--level goes with compressed formats, not with raw")
 	}
 	return c.finish(ctx, s, target, func(out sink) (convertDoc, error) {
@@ -330,7 +335,7 @@ func (c *ConvertCmd) convert(ctx context.Context, s *session, src *diskFile, tar
 
 // stream writes the RAW disk on standard input in another format. A size of less
 // than 0 is not known.
-func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.Reader, size int64, target diskformat.Format, out sink) (doc convertDoc, err error) {
+func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.ReadCloser, size int64, target diskformat.Format, out sink) (doc convertDoc, err error) {
 	const sniffed = 64 << 10
 	head := make([]byte, sniffed)
 	n, err := io.ReadFull(in, head)
@@ -349,7 +354,7 @@ func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.Reader, size 
 			return doc, &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("standard input carries %s, and only RAW is read from there: put it into a file; if it is the disk's own content, say so with -f raw", found)}
 		}
 	}
-	in = io.MultiReader(bytes.NewReader(head), in)
+	whole := io.MultiReader(bytes.NewReader(head), in)
 	m := s.bytesMeter("convert", max(size, 0))
 	defer func() { m.close(err) }()
 	switch target {
@@ -357,14 +362,20 @@ func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.Reader, size 
 		return doc, usagef("-O zvhd is not made of standard input, only zvhd2 and raw are")
 	case diskformat.ZVHD2:
 		var made zvhd2.Summary
-		made, err = zvhd2.ConvertStream(ctx, out.writer(), in, size,
+		made, err = zvhd2.ConvertStream(ctx, out.writer(), readCloser{whole, in}, size,
 			zvhd2.Options{Level: zstdLevels[c.level()], Concurrency: c.workers(), Progress: m.progress})
 		doc.DiskSize, doc.Blocks, doc.DataBlocks = made.DiskSize, int64(made.Blocks), int64(made.DataBlocks)
 	default:
-		doc.DiskSize, err = c.streamRaw(ctx, in, size, out, m)
+		doc.DiskSize, err = c.streamRaw(ctx, whole, size, out, m)
 	}
 	doc.Input = convertedFile{c.In, diskformat.Raw, doc.DiskSize}
 	return doc, err
+}
+
+// readCloser reads from one and closes the other.
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
 
 // streamRaw copies the disk on standard input.
@@ -383,9 +394,9 @@ func (c *ConvertCmd) streamRaw(ctx context.Context, in io.Reader, size int64, ou
 
 // stdin is standard input, which ends with an error when ctx does: a read of a pipe
 // can't be broken off. close lets go of it.
-func (s *session) stdin(ctx context.Context) (r io.Reader, close func()) {
+func (s *session) stdin(ctx context.Context) (r io.ReadCloser, close func()) {
 	if s.Stdin == nil {
-		return strings.NewReader(""), func() {}
+		return io.NopCloser(strings.NewReader("")), func() {}
 	}
 	pr, pw := io.Pipe()
 	go func() {

@@ -26,7 +26,7 @@ func TestParseSize(t *testing.T) {
 func TestWorkersStayWithinMemory(t *testing.T) {
 	t.Parallel()
 	for level := range 5 {
-		c := ConvertCmd{Level: level}
+		c := ConvertCmd{Level: &level}
 		n := c.workers()
 		if n < 1 || n > runtime.GOMAXPROCS(0) || n > 1 && n*memoryOf[c.level()] > memoryBudget {
 			t.Errorf("level %d: %d workers", level, n)

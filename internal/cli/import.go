@@ -316,13 +316,30 @@ func (c *ImportCmd) destination(projectID string, src *source, converted bool) (
 // no import takes another one's bytes or bitmap. The same file keeps its folder, so
 // that an upload can be gone on with.
 func generation(src *source) string {
-	path, err := filepath.Abs(src.path)
-	if err != nil {
-		path = src.path
-	}
+	path := absolute(src.path)
 	host, _ := os.Hostname() // two machines may have the same paths
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", host, path, src.size, src.info.ModTime().UnixNano()))
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum[:generationLen/2])
+}
+
+// generationLen is the length of such a folder's name.
+const generationLen = 12
+
+// withoutGeneration is the rest of a key that begins with such a folder.
+func withoutGeneration(key string) (rest string, ok bool) {
+	folder, rest, ok := strings.Cut(key, "/")
+	if _, err := hex.DecodeString(folder); err != nil || len(folder) != generationLen {
+		return "", false
+	}
+	return rest, ok
+}
+
+// absolute is a path as other folders see it, or if that can't be told as it is.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
 
 // precheck asks of the service what it takes to know whether it would accept the
@@ -349,7 +366,7 @@ func precheck(ctx context.Context, service *client.Client, d *diskFile, r *ims.I
 	}
 	if d.Disk.Format == diskformat.Raw || d.Disk.Format == diskformat.ZVHD2 {
 		if d.source.size > ims.MaxFileSize {
-			return ims.Faultf(ims.CodeFileTooBig, "the file has %s, at most %s are allowed", size(d.source.size), size(ims.MaxFileSize))
+			return ims.Faultf(ims.CodeFileTooBig, "the file has %s, at most %s are allowed", exactSize(d.source.size), exactSize(ims.MaxFileSize))
 		}
 	}
 	return nil

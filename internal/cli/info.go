@@ -175,6 +175,7 @@ func (doc *infoDoc) addBitmap(src *source) (reason string) {
 		return err.Error()
 	}
 	defer mf.Close()
+	doc.Bitmap.Path = mf.path
 	doc.Bitmap.Found, doc.Bitmap.Kind, doc.Bitmap.Problem = true, mf.Kind(), mf.Reason()
 	if mf.Kind() != bitmap.Unknown {
 		data := mf.DataBlocks()
@@ -198,9 +199,9 @@ func (doc *infoDoc) judge(src *source, reason string) {
 	doc.Import.MinDisk = minDisk(doc.VirtualSize)
 	switch {
 	case src.size > ims.MaxFileSize:
-		reason = fmt.Sprintf("the file has %s, a quick import takes at most %s", size(src.size), size(ims.MaxFileSize))
+		reason = fmt.Sprintf("the file has %s, a quick import takes at most %s", exactSize(src.size), exactSize(ims.MaxFileSize))
 	case doc.Import.MinDisk > ims.MaxDiskGiB:
-		reason = fmt.Sprintf("the disk has %s, an image at most %d GiB", size(doc.VirtualSize), ims.MaxDiskGiB)
+		reason = fmt.Sprintf("the disk has %s, an image at most %d GiB", exactSize(doc.VirtualSize), ims.MaxDiskGiB)
 	}
 	doc.Import.Ready, doc.Import.Reason = reason == "", reason
 }
@@ -228,7 +229,11 @@ func (doc infoDoc) print(w io.Writer) {
 		row("Virtual size", "%s", exactSize(doc.VirtualSize))
 	}
 	if doc.Data != nil {
-		row("Stored", "%s in %d extents, %s are holes", size(*doc.Data), *doc.Extents, size(doc.DiskSize-*doc.Data))
+		extents := "1 extent"
+		if *doc.Extents != 1 {
+			extents = fmt.Sprintf("%d extents", *doc.Extents)
+		}
+		row("Stored", "%s in %s, %s are holes", size(*doc.Data), extents, size(doc.DiskSize-*doc.Data))
 	}
 	if doc.DataBlocks != nil {
 		row("Data blocks", "%d of %d, %s each", *doc.DataBlocks, doc.Blocks, size(doc.BlockSize))

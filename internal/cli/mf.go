@@ -53,6 +53,9 @@ func (c *MfCmd) Run(ctx context.Context, s *session) error {
 	defer src.Close()
 	path := c.Out
 	if path == "" {
+		if !src.info.Mode().IsRegular() {
+			return usagef("OUT is wanted: %s is a device, and beside it is no place for files", c.In)
+		}
 		path = mfPath(c.In)
 	}
 	if err := src.differs(path); err != nil {

@@ -149,6 +149,8 @@ func (src *source) otherFormat() error {
 	switch src.format {
 	case diskformat.QCOW, diskformat.QED, diskformat.Parallels, diskformat.DMG:
 		hint = fmt.Sprintf("make it RAW first: qemu-img convert -f %s -O raw %s %s.raw", src.format, src.path, base)
+	case diskformat.TAR:
+		hint = "unpack it (an OVA is one) and take the disk file in it, such as its .vmdk"
 	case diskformat.ISO, diskformat.WIM:
 		hint = "install from it into a disk file"
 	default:
@@ -160,7 +162,7 @@ func (src *source) otherFormat() error {
 	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, neither RAW nor ZVHD2; %s", src.path, src.format, hint)}
 }
 
-// mfPath is where the bitmap of a RAW file lies: beside it, by the service's rule
+// mfPath is where the bitmap of a RAW file is put: beside it, by the service's rule
 // for objects.
 func mfPath(path string) string {
 	dir, base := filepath.Split(path)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/quickims/quickims/internal/client"
 )
@@ -27,6 +28,7 @@ const maxCandidates = 8
 
 func (u *fileUpload) run(ctx context.Context) (client.Object, error) {
 	u.state = u.s.newState(u.store, u.f, u.to)
+	u.s.dropOutdated(ctx, u.store, u.state)
 	object, done, err := u.find(ctx)
 	if err != nil || done {
 		return object, err
@@ -142,7 +144,7 @@ func (u *fileUpload) send(ctx context.Context) (client.Object, error) {
 	}
 	if left := u.f.size - u.up.There(); left > 0 {
 		m := u.s.bytesMeter("upload", left)
-		err := u.up.Send(ctx, m.add)
+		err := u.sendWatched(ctx, m.add)
 		m.close(err)
 		if err != nil {
 			return client.Object{}, err
@@ -154,6 +156,29 @@ func (u *fileUpload) send(ctx context.Context) (client.Object, error) {
 	u.state.ETag = u.up.ETag()
 	u.state.save()
 	return u.up.Commit(ctx)
+}
+
+// sendWatched sends what is missing, and stops soon after the file was written to:
+// what is sent then is of no use.
+func (u *fileUpload) sendWatched(ctx context.Context, add func(int)) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	const every = 64 << 20 // bytes between two looks
+	var since atomic.Int64
+	err := u.up.Send(ctx, func(n int) {
+		add(n)
+		if since.Add(int64(n)) < every {
+			return
+		}
+		since.Store(0)
+		if err := u.f.unchanged(); err != nil {
+			stop(&changedError{err})
+		}
+	})
+	if changed, ok := errors.AsType[*changedError](context.Cause(ctx)); ok {
+		return changed
+	}
+	return err
 }
 
 // changedError says that the file was written to during its upload.

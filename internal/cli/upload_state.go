@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -22,6 +23,7 @@ type uploadState struct {
 	Bucket   string    `json:"bucket"`
 	Key      string    `json:"key"`
 	UploadID string    `json:"upload_id"`
+	Host     string    `json:"host"` // where the file is: folders of caches may be shared
 	File     string    `json:"file"`
 	Size     int64     `json:"size"`     // of the file, in bytes
 	Modified time.Time `json:"modified"` // when the file was written last; zero for a device
@@ -39,8 +41,9 @@ const maxState = 64 << 10
 
 // newState is the state of an upload that is about to begin.
 func (s *session) newState(store *client.Store, src *source, to objectName) *uploadState {
+	host, _ := os.Hostname() // "" is a host too
 	state := &uploadState{
-		Endpoint: store.Endpoint(), Bucket: to.bucket, Key: to.key, File: src.path, Size: src.size,
+		Endpoint: store.Endpoint(), Bucket: to.bucket, Key: to.key, Host: host, File: absolute(src.path), Size: src.size,
 		path: s.statePath(store.Endpoint(), to),
 	}
 	if src.info.Mode().IsRegular() {
@@ -65,24 +68,68 @@ func (s *session) statePath(endpoint string, to objectName) string {
 	return filepath.Join(cache, "quickims", "uploads", hex.EncodeToString(name[:])+".json")
 }
 
+// readState reads a state file; nil if it is none.
+func readState(path string) *uploadState {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxState))
+	found := &uploadState{path: path}
+	if err != nil || json.Unmarshal(text, found) != nil || found.UploadID == "" {
+		return nil
+	}
+	return found
+}
+
 // earlier reads the state that an earlier upload to the same object left; nil if
 // there is none that can be read.
 func (u *uploadState) earlier() *uploadState {
 	if u.path == "" {
 		return nil
 	}
-	f, err := os.Open(u.path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxState))
-	found := &uploadState{path: u.path}
-	if err != nil || json.Unmarshal(text, found) != nil || found.UploadID == "" ||
-		found.Endpoint != u.Endpoint || found.Bucket != u.Bucket || found.Key != u.Key {
+	found := readState(u.path)
+	if found == nil || found.Endpoint != u.Endpoint || found.Bucket != u.Bucket || found.Key != u.Key {
 		return nil
 	}
 	return found
+}
+
+// maxStates bounds how many state files are looked through.
+const maxStates = 1000
+
+// outdated are the states that cut imports of the same file left when it was another
+// one: their objects are in other generations' folders. Nobody goes on with them.
+func (u *uploadState) outdated() (found []*uploadState) {
+	name, ok := withoutGeneration(u.Key)
+	if u.path == "" || !ok {
+		return nil
+	}
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(u.path), "*.json"))
+	for _, path := range files[:min(len(files), maxStates)] {
+		other := readState(path)
+		if path == u.path || other == nil || other.Endpoint != u.Endpoint || other.Bucket != u.Bucket ||
+			other.Host != u.Host || other.File != u.File || other.Key == u.Key {
+			continue
+		}
+		if otherName, ok := withoutGeneration(other.Key); ok && otherName == name {
+			found = append(found, other)
+		}
+	}
+	return found
+}
+
+// dropOutdated throws away what outdated finds, parts and all.
+func (s *session) dropOutdated(ctx context.Context, store *client.Store, u *uploadState) {
+	for _, other := range u.outdated() {
+		s.note("%s was changed since an upload that was cut: what that left in the store is removed", u.File)
+		if err := store.Abandon(ctx, other.Bucket, other.Key, other.UploadID); err != nil {
+			s.note("it could not be removed, the next run tries again: %v", err)
+			continue
+		}
+		other.forget()
+	}
 }
 
 // sameFile reports whether both are of one file in one state, whatever its name.

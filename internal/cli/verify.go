@@ -150,10 +150,10 @@ func (s *session) verifyRaw(ctx context.Context, src *source) (verifyDoc, error)
 	defer mf.Close()
 	if mf.Kind() == bitmap.Unknown {
 		return verifyDoc{}, fmt.Errorf("verify %s: %s has no checksums to compare with: %s; \"quickims mf --force %s\" makes one of the file as it is now",
-			src.path, path, mf.Reason(), src.path)
+			src.path, mf.path, mf.Reason(), src.path)
 	}
 	if err := s.compare(ctx, src, mf); err != nil {
 		return verifyDoc{}, err
 	}
-	return verifyDoc{Against: path, DiskSize: src.size, Blocks: mf.Blocks(), DataBlocks: mf.DataBlocks()}, nil
+	return verifyDoc{Against: mf.path, DiskSize: src.size, Blocks: mf.Blocks(), DataBlocks: mf.DataBlocks()}, nil
 }

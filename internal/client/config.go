@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -99,7 +100,7 @@ func parseVars(r io.Reader) (map[string]string, error) {
 			continue
 		}
 		key, quoted, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
-		if key = strings.TrimSpace(key); !ok || key == "" || strings.ContainsAny(key, " \t'\"") {
+		if key = strings.TrimSpace(key); !ok || !variable.MatchString(key) {
 			return nil, fmt.Errorf("line %d is not of the form KEY=VALUE", n)
 		}
 		value, err := unquote(strings.TrimSpace(quoted))
@@ -113,6 +114,10 @@ func parseVars(r io.Reader) (map[string]string, error) {
 	}
 	return vars, lines.Err()
 }
+
+// variable is a name that a shell takes, of any length that makes sense. What is no
+// credentials file is not printed: it may be anything.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,99}$`)
 
 // unquote takes a shell word apart: 'single', "double" and \ outside of quotes.
 // Nothing is expanded.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -129,6 +130,7 @@ var signatures = []signature{
 	{ISO, head(32769, "CD001")}, // ECMA-119: volume descriptor set at sector 16
 	{ISO, head(32769, "BEA01")}, // ECMA-167 (UDF) without ISO 9660
 	{WIM, head(0, "MSWIM\x00\x00\x00")},
+	{TAR, tar},
 	{Gzip, head(0, "\x1f\x8b\x08")},
 	{XZ, head(0, "\xfd7zXZ\x00")},
 	{Zstd, head(0, "\x28\xb5\x2f\xfd")},
@@ -140,6 +142,23 @@ var signatures = []signature{
 
 func qcow2(e *ends) bool {
 	return head(0, "QFI\xfb")(e) && len(e.head) >= 8 && binary.BigEndian.Uint32(e.head[4:]) != 1
+}
+
+// tar matches the header of the first file (POSIX.1, ustar): its magic, and the sum
+// of its bytes, where those of the sum itself count as spaces, in octal.
+func tar(e *ends) bool {
+	const length, sumAt, sumLen, magicAt = 512, 148, 8, 257
+	if len(e.head) < length || !head(magicAt, "ustar")(e) {
+		return false
+	}
+	sum := int64(sumLen * ' ')
+	for i, b := range e.head[:length] {
+		if i < sumAt || i >= sumAt+sumLen {
+			sum += int64(b)
+		}
+	}
+	said, err := strconv.ParseInt(strings.Trim(string(e.head[sumAt:sumAt+sumLen]), " \x00"), 8, 64)
+	return err == nil && said == sum
 }
 
 func bzip2(e *ends) bool {

@@ -1,6 +1,7 @@
 package diskformat_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -413,4 +414,26 @@ func ExampleDetect() {
 	format, err := diskformat.Detect(bytes.NewReader(file), int64(len(file)))
 	fmt.Println(format, err)
 	// Output: qcow2 <nil>
+}
+
+// A tar, and so an OVA, is told by its magic and its checksum together.
+func TestTar(t *testing.T) {
+	t.Parallel()
+	for _, format := range []tar.Format{tar.FormatUSTAR, tar.FormatPAX, tar.FormatGNU} {
+		var file bytes.Buffer
+		w := tar.NewWriter(&file)
+		disk := bytes.Repeat([]byte("disk"), 1000)
+		err := w.WriteHeader(&tar.Header{Name: "machine.vmdk", Size: int64(len(disk)), Mode: 0o644, Format: format})
+		if _, err2 := w.Write(disk); errors.Join(err, err2, w.Close()) != nil {
+			t.Fatal(err, err2)
+		}
+		b := file.Bytes()
+		if got, err := diskformat.Detect(bytes.NewReader(b), int64(len(b))); got != diskformat.TAR || err != nil {
+			t.Errorf("%v: %q, %v", format, got, err)
+		}
+		b[0]++
+		if got, err := diskformat.Detect(bytes.NewReader(b), int64(len(b))); got != diskformat.Raw || err != nil {
+			t.Errorf("%v with another checksum: %q, %v", format, got, err)
+		}
+	}
 }

@@ -50,6 +50,7 @@ const (
 	DMG       Format = "dmg"
 	ISO       Format = "iso" // ISO 9660 or UDF, hybrid ones too
 	WIM       Format = "wim"
+	TAR       Format = "tar" // POSIX's and GNU's; an OVA is one
 
 	// Compressed data. What is inside is not looked at.
 	Gzip     Format = "gzip"

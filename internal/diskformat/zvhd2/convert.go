@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync/atomic"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/ordered"
@@ -87,7 +88,9 @@ func convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, op
 // ConvertStream is [Convert] of a disk that comes as a stream. size is what it
 // must have, or, if dst can be written at (an [*os.File] that is a regular
 // file), less than 0: the disk has what the stream has, and the header at the
-// front of dst is written anew at the end. All of the stream is read.
+// front of dst is written anew at the end. All of the stream is read. If src is an
+// [io.Closer] it is closed when dst fails, so that no read is waited for that may
+// never end.
 func ConvertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64, opts Options) (Summary, error) {
 	s, err := convertStream(ctx, dst, src, size, opts)
 	if err != nil {
@@ -109,6 +112,13 @@ func convertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64
 	if err != nil {
 		return Summary{}, err
 	}
+	var failed atomic.Pointer[error] // what dst said
+	z.failed = func(err error) {
+		failed.Store(&err)
+		if c, ok := src.(io.Closer); ok {
+			c.Close()
+		}
+	}
 	read, block := int64(0), uint32(0)
 	fill := func(j *job) error {
 		j.room(z)
@@ -120,6 +130,9 @@ func convertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64
 		}
 		if err == nil && n == 0 {
 			err = io.EOF // all that is wanted was read
+		}
+		if because := failed.Load(); because != nil {
+			return *because
 		}
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("reading the disk at byte %d: %w", read, err)
@@ -172,6 +185,9 @@ func (z *Writer) pipe(ctx context.Context, opts Options, total int64, fill, work
 	return ordered.Run(ctx, jobs, opts.concurrency(), fill, work, func(j *job) error {
 		if len(j.rec) > 0 {
 			if err := z.writeRecord(j.block, j.rec); err != nil {
+				if z.failed != nil {
+					z.failed(err)
+				}
 				return err
 			}
 		}

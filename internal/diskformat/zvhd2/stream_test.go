@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,5 +66,24 @@ func TestConvertStreamChecksTheSize(t *testing.T) {
 		if _, err := ConvertStream(t.Context(), disktest.SparseFile(t, 0), bytes.NewReader(raw), -1, Options{}); !errors.Is(err, diskformat.ErrUnsupported) {
 			t.Errorf("a disk of %d bytes: %v", len(raw), err)
 		}
+	}
+}
+
+// A destination that fails ends it at once, also while the next read waits for a
+// producer that writes nothing more and does not end.
+func TestConvertStreamOutOfRoom(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	produced := make(chan error, 1)
+	go func() {
+		_, err := w.Write(bytes.Repeat([]byte("data"), 2*DefaultBlockSize/4))
+		produced <- err
+	}()
+	_, err := ConvertStream(t.Context(), &fullAfter{size: pageSize}, r, 100*DefaultBlockSize, Options{Concurrency: 1})
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+	if err := <-produced; err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
 	}
 }

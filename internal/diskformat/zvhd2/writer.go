@@ -89,7 +89,8 @@ type Writer struct {
 	bitmap  []byte
 	offsets []uint32 // of the records, in pages
 	lengths []uint16
-	err     error // what ended the writing
+	err     error       // what ended the writing
+	failed  func(error) // if set, is told when a record can't be written
 }
 
 // errFinished is what a finished Writer answers.

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package cli
+
+import (
+	"errors"
+	"os"
+)
+
+// openUnnamed is nil: there are no files without a name here.
+func openUnnamed(string) *os.File { return nil }
+
+func linkUnnamed(*os.File, string) error { return errors.ErrUnsupported }
