@@ -28,7 +28,7 @@ func TestEveryRouteAsksForCredentials(t *testing.T) {
 	t.Parallel()
 	c := shared.newProject(t)
 	values := map[string]string{
-		"project_id": c.project, "image_id": ims.NewImageID(), "job_id": ims.NewJobID(), "key": "k", "enterprise_project_id": "0",
+		"project_id": c.project, "image_id": ims.NewImageID(), "job_id": ims.NewJobID(), "key": "k", "member_id": "m", "attachment_id": "a", "enterprise_project_id": "0",
 	}
 	for _, r := range api.Routes() {
 		if r.Public || strings.HasPrefix(r.Path, "/v3") {
@@ -58,7 +58,7 @@ func TestRightsOfRoles(t *testing.T) {
 	image := c.active(t, systemDisk(map[string]any{"tags": []string{"k.v"}}))
 	before := c.send(t, "GET", "/v2/images/"+image, "").body
 	values := map[string]string{
-		"project_id": c.project, "image_id": image, "job_id": ims.NewJobID(), "key": "k", "enterprise_project_id": "0",
+		"project_id": c.project, "image_id": image, "job_id": ims.NewJobID(), "key": "k", "member_id": "m", "attachment_id": "a", "enterprise_project_id": "0",
 	}
 	for _, role := range []ims.Role{ims.RoleReader, ims.RoleMember} {
 		caller := c.as(t, role, c.project)
@@ -102,7 +102,7 @@ func TestProjectInThePath(t *testing.T) {
 			continue
 		}
 		for _, project := range []string{other.project, ims.NewJobID(), "x", "%00"} {
-			values := map[string]string{"project_id": project, "image_id": ims.NewImageID(), "job_id": ims.NewJobID(), "key": "k"}
+			values := map[string]string{"project_id": project, "image_id": ims.NewImageID(), "job_id": ims.NewJobID(), "key": "k", "member_id": "m", "attachment_id": "a"}
 			reader.refused(t, http.StatusBadRequest, "IMG.0030", r.Method, fill(r.Path, values), "no json")
 		}
 	}
@@ -122,7 +122,7 @@ func TestTokensWithoutAProject(t *testing.T) {
 		if r.Scope != api.ScopeProject && r.Scope != api.ScopePathProject {
 			continue
 		}
-		values := map[string]string{"project_id": c.project, "image_id": ims.NewImageID(), "job_id": ims.NewJobID(), "key": "k", "enterprise_project_id": "0"}
+		values := map[string]string{"project_id": c.project, "image_id": ims.NewImageID(), "job_id": ims.NewJobID(), "key": "k", "member_id": "m", "attachment_id": "a", "enterprise_project_id": "0"}
 		unscoped.refused(t, http.StatusBadRequest, "IMG.0030", r.Method, fill(r.Path, values), "")
 		domain.refused(t, http.StatusBadRequest, "IMG.0030", r.Method, fill(r.Path, values), "")
 	}
@@ -147,6 +147,8 @@ func TestForeignIsUnknown(t *testing.T) {
 	bodies := map[string]string{
 		"PATCH /v2/cloudimages/{image_id}":                    `[{"op":"replace","path":"/name","value":"mine"}]`,
 		"POST /v2/{project_id}/images/{image_id}/tags":        `{"tag":{"key":"a","value":"b"}}`,
+		"POST /v2/images/{image_id}/members":                  `{"member":"p"}`,
+		"PUT /v2/images/{image_id}/members/{member_id}":       `{"status":"accepted"}`,
 		"POST /v2/{project_id}/images/{image_id}/tags/action": `{"action":"delete","tags":[{"key":"k"}]}`,
 	}
 	compared := 0
@@ -155,7 +157,7 @@ func TestForeignIsUnknown(t *testing.T) {
 			continue
 		}
 		ask := func(image, job string) answer {
-			path := fill(r.Path, map[string]string{"project_id": c.project, "image_id": image, "job_id": job, "key": "k"})
+			path := fill(r.Path, map[string]string{"project_id": c.project, "image_id": image, "job_id": job, "key": "k", "member_id": "m", "attachment_id": "a"})
 			return c.send(t, r.Method, path, bodies[r.Method+" "+r.Path], "X-Request-Id", "the-same")
 		}
 		foreign, unknown := ask(image, job), ask(ims.NewImageID(), ims.NewJobID())

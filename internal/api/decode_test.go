@@ -62,6 +62,8 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"PATCH", "/v2/cloudimages/" + image, false},
 		{"DELETE", "/v2/images/" + image, true},
 		{"POST", "/v1/" + project + "/attachments", false},
+		{"POST", "/v2/images/" + image + "/members", false},
+		{"PUT", "/v2/images/" + image + "/members/" + project, false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags", false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags/action", false},
 		{"POST", eps, false},
@@ -80,7 +82,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 2 // the deletion of a tag, that of an attachment
+	const withoutBody = 3 // the deletion of a tag, an attachment, a member
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

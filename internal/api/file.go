@@ -30,8 +30,11 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, streamChunk); return 
 // ranges. A read that fails breaks the connection; it never becomes zeros or an end
 // that looks like the disk's.
 func (s *server) imageFile(c *call) error {
-	img, err := s.image(c)
+	img, member, err := s.visibleImage(c)
 	if err != nil {
+		return err
+	}
+	if err := catalog.MayRead(member); err != nil {
 		return err
 	}
 	if !img.Status.Readable() {
@@ -81,7 +84,7 @@ func (s *server) diskFault(c *call, img ims.Image, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), s.Timeout)
 	defer cancel()
-	now, gone := s.Catalog.Image(ctx, c.project(), img.ID)
+	now, gone := s.Catalog.Image(ctx, img.ProjectID, img.ID)
 	switch {
 	case errors.Is(gone, catalog.ErrNotFound):
 		return unknownImage().Cause(fmt.Errorf("the image was deleted meanwhile: %w", err))

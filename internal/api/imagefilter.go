@@ -13,7 +13,7 @@ const isoImage = "IsoImage"
 // readImageFilter reads the query of a list of a project's images. A filter that the
 // list can't be narrowed by is refused: who sends it would take every image for one
 // that it lets through.
-func readImageFilter(q *query, project string) (ims.ImageFilter, error) {
+func readImageFilter(q *query) (ims.ImageFilter, error) {
 	f := ims.ImageFilter{
 		SortKey:  q.choice("sort_key", ims.SortKeys...),
 		SortAsc:  q.choice("sort_dir", "asc", "desc") == "asc",
@@ -31,7 +31,8 @@ func readImageFilter(q *query, project string) (ims.ImageFilter, error) {
 		f.Names = []string{name}
 	}
 	readStatus(q, &f)
-	readConstants(q, &f, project)
+	readSharing(q, &f)
+	readConstants(q, &f)
 	readMachine(q, &f)
 	readSupport(q, &f)
 	f.Protected = q.boolean("protected")
@@ -79,17 +80,36 @@ func readStatus(q *query, f *ims.ImageFilter) {
 	}
 }
 
+// readSharing reads the filters by whose an image is and who shares it. No image here is
+// public or sold.
+func readSharing(q *query, f *ims.ImageFilter) {
+	f.Owner = q.one("owner")
+	f.Visibility = q.choice("visibility", "private", "public", "shared")
+	f.None = f.None || f.Visibility == "public"
+	switch q.choice("__imagetype", "private", "gold", "shared", "market") {
+	case "private":
+		f.OwnAlone = true
+	case "shared":
+		f.SharedAlone = true
+	case "gold", "market":
+		f.None = true
+	}
+	switch status := q.choice("member_status", "accepted", "rejected", "pending", "all"); status {
+	case "":
+	case "all":
+		f.SharedAlone, f.MemberStatus = true, ims.MemberStatuses
+	default:
+		f.SharedAlone, f.MemberStatus = true, []ims.MemberStatus{ims.MemberStatus(status)}
+	}
+}
+
 // readConstants reads the filters by what is the same for all of a project's images:
 // each matches all of them or none.
-func readConstants(q *query, f *ims.ImageFilter, project string) {
+func readConstants(q *query, f *ims.ImageFilter) {
 	for _, c := range []struct {
 		name, value string
 		of          []string // the values that the filter takes; none: any text
 	}{
-		{name: "owner", value: project},
-		{name: "visibility", value: "private", of: []string{"private", "public", "shared"}},
-		{name: "__imagetype", value: "private", of: []string{"private", "gold", "shared", "market"}},
-		{name: "member_status", of: []string{"accepted", "rejected", "pending"}}, // nothing is shared
 		{name: "__whole_image", value: "false", of: []string{"true", "false"}},
 		{name: "__system__cmkid"}, // nothing is encrypted
 		{name: "container_format", value: "bare"},

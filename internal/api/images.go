@@ -44,6 +44,17 @@ func (s *server) image(c *call) (ims.Image, error) {
 	return img, imageFault(err)
 }
 
+// visibleImage is the image that the path names: the project's own, or one that is
+// shared with it, with the membership.
+func (s *server) visibleImage(c *call) (ims.Image, *ims.Member, error) {
+	id, err := imageID(c)
+	if err != nil {
+		return ims.Image{}, nil, err
+	}
+	img, m, err := s.Catalog.VisibleImage(c.Context(), c.project(), id)
+	return img, m, imageFault(err)
+}
+
 // noContent is the answer to a change that has nothing to tell.
 func (s *server) noContent(c *call, err error) error {
 	if err != nil {
@@ -55,17 +66,17 @@ func (s *server) noContent(c *call, err error) error {
 
 // showImage is GET /v2/images/{image_id}.
 func (s *server) showImage(c *call) error {
-	img, err := s.image(c)
+	img, _, err := s.visibleImage(c)
 	if err != nil {
 		return err
 	}
-	writeJSON(c.w, http.StatusOK, newImageWire(img))
+	writeJSON(c.w, http.StatusOK, newImageWire(img, c.project()))
 	return nil
 }
 
 // listImages is GET /v2/cloudimages.
 func (s *server) listImages(c *call) error {
-	filter, err := readImageFilter(readQuery(c.Request), c.project())
+	filter, err := readImageFilter(readQuery(c.Request))
 	if err != nil {
 		return err
 	}
@@ -76,7 +87,7 @@ func (s *server) listImages(c *call) error {
 			return err
 		}
 		for _, img := range images {
-			list = append(list, newCloudImageWire(img))
+			list = append(list, newCloudImageWire(img, c.project()))
 		}
 	}
 	writeJSON(c.w, http.StatusOK, struct {
@@ -131,7 +142,7 @@ func (s *server) patchImage(c *call) error {
 	if err != nil {
 		return imageFault(err)
 	}
-	writeJSON(c.w, http.StatusOK, newCloudImageWire(img))
+	writeJSON(c.w, http.StatusOK, newCloudImageWire(img, c.project()))
 	return nil
 }
 

@@ -269,7 +269,7 @@ func TestListFilters(t *testing.T) {
 		"limit=1&limit=2": "limit occurs 2 times", "name=a&name=b": "name", "id=a&id=b": "id",
 		"sort_key=colour": "created_at", "sort_key=CREATED_AT": "sort_key", "sort_dir=up": "sort_dir", "status=ready": "status",
 		"protected=yes": "protected", "protected=true&protected=true": "protected", "min_disk=x": "min_disk", "min_ram=-1": "min_ram", "min_disk=4294967297": "min_disk",
-		"__isregistered=yes": "__isregistered", "__whole_image=1": "__whole_image", "visibility=all": "visibility", "member_status=all": "member_status",
+		"__isregistered=yes": "__isregistered", "__whole_image=1": "__whole_image", "visibility=all": "visibility", "member_status=maybe": "member_status",
 		"architecture=riscv": "architecture", "hw_firmware_type=x": "hw_firmware_type", "created_at=2018-10-28T10:00:00Z": "created_at", "updated_at=gt:now": "updated_at",
 		// What can't be told from what is kept is refused, and never taken for "all".
 		"flavor_id=s3.large.2": "flavor_id", "max_ram=1": "max_ram", "checksum=0": "checksum", "size=1": "by size", "tags=env": "tags", "__data_origin=file": "__data_origin",

@@ -74,8 +74,8 @@ func (w imageWire) MarshalJSON() ([]byte, error) {
 	return append(out, more[1:]...), nil
 }
 
-// newImageWire shows an image.
-func newImageWire(img ims.Image) imageWire {
+// newImageWire shows an image to a project: its owner, or one that it is shared with.
+func newImageWire(img ims.Image, viewer string) imageWire {
 	w := imageWire{
 		ID: img.ID, Name: img.Name, Status: string(img.Status), Owner: img.ProjectID,
 		Visibility: "private", Protected: img.Protected, Tags: []string{},
@@ -100,6 +100,13 @@ func newImageWire(img ims.Image) imageWire {
 	if img.Architecture == ims.ArchARM {
 		w.SupportARM = "true"
 	}
+	if img.Members > 0 {
+		w.Visibility = "shared"
+	}
+	if img.ProjectID != viewer {
+		// Where the owner has its files, and how it groups its images, is its own affair.
+		w.ImageType, w.DataOrigin, w.EnterpriseProjectID = "shared", "file", ims.DefaultEnterpriseProject
+	}
 	if img.Status == ims.ImageActive {
 		// What a saving image is read from is not told.
 		w.IsRegistered, w.DiskFormat = "true", known(img.Data.Format)
@@ -113,8 +120,8 @@ func newImageWire(img ims.Image) imageWire {
 
 // newCloudImageWire shows an image in the answers of /v2/cloudimages, which clients
 // read with narrower types than that of /v2/images/{image_id}.
-func newCloudImageWire(img ims.Image) imageWire {
-	w := newImageWire(img)
+func newCloudImageWire(img ims.Image, viewer string) imageWire {
+	w := newImageWire(img, viewer)
 	w.Size = in32Bits(w.Size)
 	return w
 }

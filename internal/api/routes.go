@@ -40,7 +40,7 @@ type Route struct {
 // a 405 where only the method is not. A GET answers HEAD as well, unless the table has
 // a HEAD of its own.
 func Routes() []Route {
-	return slices.Concat(operationRoutes, imageRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
+	return slices.Concat(operationRoutes, imageRoutes, memberRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
 }
 
 // rights is a list of actions of which one is enough.
@@ -73,6 +73,19 @@ var imageRoutes = []Route{
 	{Method: http.MethodGet, Path: "/v1/cloudimages/quota", Scope: ScopeProject,
 		Actions: rights(ims.ActionQuotasGet), handle: (*server).quota},
 	{Method: http.MethodGet, Path: "/v1/cloudimages/os_version", handle: (*server).osVersions},
+}
+
+var memberRoutes = []Route{
+	{Method: http.MethodGet, Path: "/v2/images/{image_id}/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).listMembers},
+	{Method: http.MethodPost, Path: "/v2/images/{image_id}/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionMembersAdd), handle: (*server).addMember},
+	{Method: http.MethodGet, Path: "/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).showMember},
+	{Method: http.MethodPut, Path: "/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionMembersUpdate), handle: (*server).updateMember},
+	{Method: http.MethodDelete, Path: "/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionMembersDelete), handle: (*server).deleteMember},
 }
 
 var attachmentRoutes = []Route{

@@ -39,7 +39,7 @@ func TestUnknownPaths(t *testing.T) {
 func TestUnknownMethods(t *testing.T) {
 	t.Parallel()
 	nobody := caller{world: shared}
-	values := map[string]string{"project_id": "p", "image_id": "i", "job_id": "j", "key": "k", "enterprise_project_id": "e"}
+	values := map[string]string{"project_id": "p", "image_id": "i", "job_id": "j", "key": "k", "member_id": "m", "attachment_id": "a", "enterprise_project_id": "e"}
 	allow := map[string]map[string]bool{}
 	add := func(path, method string) {
 		if allow[path] == nil {

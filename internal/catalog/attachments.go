@@ -32,7 +32,8 @@ func scanAttachment(row interface{ Scan(...any) error }) (ims.Attachment, error)
 // times and the image's name. tokenHash is what AttachmentByToken finds it by. The
 // image stays until the attachment has ended, unless its deletion is forced.
 //
-// ErrNotFound when the project has no such image. Faults that a client is told of: the
+// The image may be one that is shared with the project, which accepted it (else a fault
+// with status 403). ErrNotFound when the project sees no such image. Faults that a client is told of: the
 // image has no data to read (IMG.0046), the project has too many attachments (IMG.0060).
 // The limit holds however many call at once.
 func (c *Catalog) Attach(ctx context.Context, a ims.Attachment, tokenHash string, ttl time.Duration, limits ims.Limits) (ims.Attachment, error) {
@@ -40,7 +41,7 @@ func (c *Catalog) Attach(ctx context.Context, a ims.Attachment, tokenHash string
 		if err := takeTurn(ctx, tx, a.ProjectID); err != nil {
 			return err
 		}
-		img, err := lockImage(ctx, tx, a.ProjectID, a.ImageID)
+		img, err := lockReadable(ctx, tx, a.ProjectID, a.ImageID)
 		if err != nil {
 			return err
 		}

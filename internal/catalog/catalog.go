@@ -24,6 +24,8 @@ var (
 	// ErrNotFound says that the project has no such thing: it is unknown, deleted, or
 	// another project's.
 	ErrNotFound = errors.New("not found")
+	// ErrNoMember says that the image is not shared with that project.
+	ErrNoMember = errors.New("not a member")
 	// ErrFenced says that the job is no longer this attempt's: a newer one has it, it
 	// was given back, or it has ended. Nothing was written.
 	ErrFenced = errors.New("the attempt no longer holds the job")

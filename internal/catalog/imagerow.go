@@ -17,7 +17,7 @@ const imageColumns = `id, project_id, enterprise_project_id, name, description, 
 	os_version, os_type, os_bit, platform, architecture, firmware, license_type,
 	min_disk_gib, min_ram_mib, max_ram_mib, protected, attributes, source_url, file_size,
 	data_bucket, data_version, data_key, data_etag, data_format, data_size, data_virtual_size,
-	data_bitmap_key, data_bitmap_etag, data_bitmap_size, created_at, updated_at, active_at`
+	data_bitmap_key, data_bitmap_etag, data_bitmap_size, members, created_at, updated_at, active_at`
 
 // imageRow is an image as its columns hold it.
 type imageRow struct {
@@ -34,7 +34,7 @@ func (r *imageRow) fields() []any {
 		&r.OSVersion, &r.OSType, &r.OSBit, &r.Platform, &r.Architecture, &r.Firmware, &r.LicenseType,
 		&r.MinDiskGiB, &r.MinRAMMiB, &r.MaxRAMMiB, &r.Protected, &r.attributes, &r.SourceURL, &r.FileSize,
 		&r.Data.Bucket, &r.Data.Version, &r.Data.Key, &r.Data.ETag, &r.Data.Format, &r.Data.Size, &r.Data.VirtualSize,
-		&r.Data.BitmapKey, &r.Data.BitmapETag, &r.Data.BitmapSize, &r.created, &r.updated, &r.active,
+		&r.Data.BitmapKey, &r.Data.BitmapETag, &r.Data.BitmapSize, &r.Members, &r.created, &r.updated, &r.active,
 	}
 }
 

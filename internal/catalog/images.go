@@ -109,7 +109,7 @@ func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id strin
 				return err
 			}
 		}
-		img.ID, img.ProjectID, img.Status, img.Tags, img.Data = old.ID, old.ProjectID, old.Status, old.Tags, old.Data
+		img.ID, img.ProjectID, img.Status, img.Tags, img.Data, img.Members = old.ID, old.ProjectID, old.Status, old.Tags, old.Data, old.Members
 		img.SourceURL, img.FileSize, img.CreatedAt, img.ActiveAt = old.SourceURL, old.FileSize, old.CreatedAt, old.ActiveAt
 		img.UpdatedAt = c.now()
 		out = img
@@ -168,6 +168,9 @@ func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string, force b
 			}
 		}
 		if err := endAttachments(ctx, tx, id); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1", id); err != nil {
 			return err
 		}
 		// The status stays, see the table.

@@ -114,16 +114,16 @@ func (w *where) attribute(name, value string) error {
 	return nil
 }
 
-// Images lists a project's images. The order is that of the sort key, then of the id,
+// Images lists a project's images, and those that are shared with it. The order is that of the sort key, then of the id,
 // both in the direction asked for, so that it is the same at every call. MarkerID
 // continues behind that image, which may have been deleted since; behind one that the
-// project never had there is nothing. Filter values are compared byte by byte.
+// project never had, and that is not shared with it, there is nothing. Filter values are compared byte by byte.
 func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilter) ([]ims.Image, error) {
 	column, ok := sortColumns[f.SortKey]
 	if !ok {
 		return nil, ims.Faultf(ims.CodeBadFormat, "sort_key is %q, it must be one of %s", f.SortKey, strings.Join(ims.SortKeys, ", "))
 	}
-	w, err := c.matching(projectID, f)
+	w, err := c.matching(ctx, projectID, f)
 	if err != nil {
 		return nil, err
 	}
@@ -153,9 +153,12 @@ func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilte
 	return list, nil
 }
 
-func (c *Catalog) matching(projectID string, f ims.ImageFilter) (*where, error) {
+func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFilter) (*where, error) {
 	w := &where{none: f.None}
-	w.add("project_id = ? AND deleted_at IS NULL", projectID)
+	if err := c.within(ctx, w, projectID, f); err != nil {
+		return nil, err
+	}
+	w.add("deleted_at IS NULL")
 	status := []string{string(ims.ImageQueued), string(ims.ImageSaving), string(ims.ImageActive)}
 	if len(f.Status) > 0 {
 		status = status[:0]
@@ -216,7 +219,8 @@ func (c *Catalog) behindMarker(ctx context.Context, w *where, column, projectID 
 		return ims.Faultf(ims.CodeBadFormat, "marker must be the id of the last image of the page before")
 	}
 	var at any
-	err := c.db.QueryRowContext(ctx, "SELECT "+column+" FROM images WHERE project_id = $1 AND id = $2", projectID, f.MarkerID).Scan(&at)
+	err := c.db.QueryRowContext(ctx, "SELECT "+column+` FROM images WHERE id = $2 AND (project_id = $1
+		OR EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = images.id AND m.member_id = $1))`, projectID, f.MarkerID).Scan(&at)
 	if err := orNotFound(err); errors.Is(err, ErrNotFound) {
 		w.none = true
 		return nil

@@ -29,6 +29,9 @@ const (
 	ActionImagesDelete       Action = "ims:images:delete"
 	ActionServerImagesCreate Action = "ims:serverImages:create"
 	ActionDataImagesCreate   Action = "ims:dataImages:create"
+	ActionMembersAdd         Action = "ims:images:addMember"
+	ActionMembersUpdate      Action = "ims:images:updateMember"
+	ActionMembersDelete      Action = "ims:images:deleteMember"
 	ActionQuotasGet          Action = "ims:quotas:get"
 	ActionJobsGet            Action = "ims:jobs:get"
 	ActionTagsList           Action = "ims:tags:list"
@@ -47,6 +50,7 @@ var readerActions = []Action{
 // memberActions is what a project's daily work takes besides.
 var memberActions = []Action{
 	ActionImagesUpdate, ActionImagesDelete, ActionServerImagesCreate, ActionDataImagesCreate, ActionTagsUpdate,
+	ActionMembersAdd, ActionMembersUpdate, ActionMembersDelete,
 }
 
 // Allows reports whether the role carries the action. An admin has every right in

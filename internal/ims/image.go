@@ -84,6 +84,7 @@ type Image struct {
 	SourceURL  string // bucket:object
 	FileSize   int64  // bytes of the imported file
 	Data       Data
+	Members    int // how many projects it is shared with
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ActiveAt   time.Time // zero until active

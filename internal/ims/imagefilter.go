@@ -5,8 +5,18 @@ import (
 	"time"
 )
 
-// ImageFilter selects images of a list. Empty fields do not filter.
+// ImageFilter selects images of a list: a project's own, and those of others that are
+// shared with it and that it accepted. Empty fields do not filter.
 type ImageFilter struct {
+	Owner string // project
+	// Visibility is "private" or "shared": shared are a project's own that have members,
+	// and those of others.
+	Visibility string
+	// OwnAlone leaves out what others share, SharedAlone what is the project's own.
+	OwnAlone, SharedAlone bool
+	// MemberStatus are what the project answered to what others share; empty: accepted.
+	MemberStatus []MemberStatus
+
 	IDs    []string
 	Names  []string
 	Status []ImageStatus // empty: all but killed and deleted

@@ -1,0 +1,173 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// memberWire is a member as clients read it.
+type memberWire struct {
+	ImageID   string `json:"image_id"`
+	MemberID  string `json:"member_id"`
+	Status    string `json:"status"`
+	Schema    string `json:"schema"`
+	CreatedAt string `json:"created_at"`
+	UpdatedAt string `json:"updated_at"`
+}
+
+func newMemberWire(m ims.Member) memberWire {
+	return memberWire{
+		ImageID: m.ImageID, MemberID: m.ProjectID, Status: string(m.Status), Schema: "/v2/schemas/member",
+		CreatedAt: seconds(m.CreatedAt), UpdatedAt: seconds(m.UpdatedAt),
+	}
+}
+
+// memberFault turns the catalog's answers into the client's.
+func memberFault(err error) error {
+	if errors.Is(err, catalog.ErrNoMember) {
+		return ims.NotFoundf(ims.CodeObjectUnknown, "the image is not shared with this project")
+	}
+	return imageFault(err)
+}
+
+// memberID is the member in the path. What can be no project's id is no member.
+func memberID(c *call) (string, error) {
+	id := c.PathValue("member_id")
+	if !ims.ValidProjectID(id) {
+		return "", memberFault(catalog.ErrNoMember)
+	}
+	return id, nil
+}
+
+// answerMember shows one member, or says why not.
+func answerMember(c *call, m ims.Member, err error) error {
+	if err != nil {
+		return memberFault(err)
+	}
+	writeJSON(c.w, http.StatusOK, newMemberWire(m))
+	return nil
+}
+
+// ownerAlone is the fault of a member that does what is the owner's. Who does not see
+// the image is told that there is none.
+func (s *server) ownerAlone(c *call) error {
+	_, m, err := s.visibleImage(c)
+	if err != nil || m == nil {
+		return err
+	}
+	e := ims.Faultf(ims.CodeOwnerOnly, "the image is shared with this project; who its members are is for its owner to say")
+	e.HTTPStatus = http.StatusForbidden
+	return e
+}
+
+// listMembers is GET /v2/images/{image_id}/members: all for the owner, for a member
+// itself.
+func (s *server) listMembers(c *call) error {
+	id, err := imageID(c)
+	if err != nil {
+		return err
+	}
+	members, err := s.Catalog.Members(c.Context(), c.project(), id)
+	if err != nil {
+		return memberFault(err)
+	}
+	list := []memberWire{}
+	for _, m := range members {
+		list = append(list, newMemberWire(m))
+	}
+	writeJSON(c.w, http.StatusOK, struct {
+		Members []memberWire `json:"members"`
+		Schema  string       `json:"schema"`
+	}{list, "/v2/schemas/members"})
+	return nil
+}
+
+// addMember is POST /v2/images/{image_id}/members.
+func (s *server) addMember(c *call) error {
+	f, err := objectBody(c.body)
+	if err != nil {
+		return err
+	}
+	member := f.required("member", ims.CodeBadFormat)
+	if err := f.failed(); err != nil {
+		return err
+	}
+	if !ims.ValidProjectID(member) {
+		return ims.Faultf(ims.CodeBadFormat, "member is %q, it must be the id of a project", clip(member))
+	}
+	if err := s.ownerAlone(c); err != nil {
+		return err
+	}
+	m, err := s.Catalog.AddMember(c.Context(), c.project(), c.PathValue("image_id"), member)
+	return answerMember(c, m, err)
+}
+
+// showMember is GET /v2/images/{image_id}/members/{member_id}.
+func (s *server) showMember(c *call) error {
+	id, err := imageID(c)
+	if err != nil {
+		return err
+	}
+	member, err := memberID(c)
+	if err != nil {
+		return err
+	}
+	m, err := s.Catalog.Member(c.Context(), c.project(), id, member)
+	return answerMember(c, m, err)
+}
+
+// updateMember is PUT /v2/images/{image_id}/members/{member_id}. The answer to an offer is
+// the member's alone.
+func (s *server) updateMember(c *call) error {
+	f, err := objectBody(c.body)
+	if err != nil {
+		return err
+	}
+	status := ims.MemberStatus(f.required("status", ims.CodeBadFormat))
+	f.text("vault_id") // of backups, which are not here
+	if err := f.failed(); err != nil {
+		return err
+	}
+	switch status {
+	case ims.MemberAccepted, ims.MemberRejected, ims.MemberPending:
+	default:
+		return ims.Faultf(ims.CodeBadFormat, "status is %q, it must be accepted, rejected or pending", clip(string(status)))
+	}
+	member, err := memberID(c)
+	if err != nil {
+		return err
+	}
+	_, self, err := s.visibleImage(c)
+	if err != nil {
+		return err
+	}
+	if self == nil {
+		e := ims.Faultf(ims.CodeNotAllowed, "whether it accepts an image is for the member to say, not for the image's owner")
+		e.HTTPStatus = http.StatusForbidden
+		return e
+	}
+	if member != self.ProjectID {
+		return memberFault(catalog.ErrNoMember)
+	}
+	m, err := s.Catalog.SetMemberStatus(c.Context(), c.project(), c.PathValue("image_id"), status)
+	return answerMember(c, m, err)
+}
+
+// deleteMember is DELETE /v2/images/{image_id}/members/{member_id}.
+func (s *server) deleteMember(c *call) error {
+	member, err := memberID(c)
+	if err != nil {
+		return err
+	}
+	if err := s.ownerAlone(c); err != nil {
+		return err
+	}
+	if err := s.Catalog.DeleteMember(c.Context(), c.project(), c.PathValue("image_id"), member); err != nil {
+		return memberFault(err)
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}

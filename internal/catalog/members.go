@@ -1,0 +1,291 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// An image is its owner's. A member sees it, and once it has accepted, reads and
+// attaches it; all else is the owner's, to whom a member's id means nothing more than
+// a name. Who changes members holds the image's lock.
+
+const memberColumns = "image_id, member_id, status, created_at, updated_at"
+
+func scanMember(row interface{ Scan(...any) error }) (ims.Member, error) {
+	var m ims.Member
+	var created, updated int64
+	err := row.Scan(&m.ImageID, &m.ProjectID, &m.Status, &created, &updated)
+	m.CreatedAt, m.UpdatedAt = fromMilli(created), fromMilli(updated)
+	return m, orNotFound(err)
+}
+
+// memberStatuses makes texts of statuses.
+func memberStatuses(list []ims.MemberStatus) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = string(s)
+	}
+	return out
+}
+
+// VisibleImage reads an image of a project's own, or one that is shared with it; of the
+// latter it gives the membership too. ErrNotFound for all others.
+func (c *Catalog) VisibleImage(ctx context.Context, projectID, id string) (ims.Image, *ims.Member, error) {
+	img, err := selectImage(ctx, c.db, projectID, id)
+	if !errors.Is(err, ErrNotFound) || !ims.ValidUUID(id) {
+		return img, nil, err
+	}
+	owner, m, err := membership(ctx, c.db, projectID, id)
+	if err != nil {
+		return ims.Image{}, nil, wrap(err, "read image "+id)
+	}
+	img, err = selectImage(ctx, c.db, owner, id)
+	return img, &m, err
+}
+
+// membership finds what makes an image of another project visible to a project.
+func membership(ctx context.Context, q database.Querier, projectID, id string) (owner string, m ims.Member, err error) {
+	row := q.QueryRowContext(ctx, `SELECT m.image_id, m.member_id, m.status, m.created_at, m.updated_at, images.project_id
+		FROM image_members m JOIN images ON images.id = m.image_id
+		WHERE m.member_id = $1 AND m.image_id = $2 AND images.deleted_at IS NULL`, projectID, id)
+	m, err = scanMember(scanMore{row, &owner})
+	return owner, m, err
+}
+
+// lockReadable locks an image that a project may read: its own, or one that is shared
+// with it and that it accepted. It stays readable until the transaction ends.
+func lockReadable(ctx context.Context, tx *database.Tx, projectID, id string) (ims.Image, error) {
+	img, err := lockImage(ctx, tx, projectID, id)
+	if !errors.Is(err, ErrNotFound) || !ims.ValidUUID(id) {
+		return img, err
+	}
+	owner, _, err := membership(ctx, tx, projectID, id)
+	if err != nil {
+		return ims.Image{}, err
+	}
+	if img, err = lockImage(ctx, tx, owner, id); err != nil {
+		return ims.Image{}, err
+	}
+	// Only now nobody changes it.
+	_, m, err := membership(ctx, tx, projectID, id)
+	if err != nil {
+		return ims.Image{}, err
+	}
+	return img, MayRead(&m)
+}
+
+// MayRead is nil if a member has accepted the image, or for the owner, who is none; else
+// the fault says what to do.
+func MayRead(m *ims.Member) error {
+	if m == nil || m.Status == ims.MemberAccepted {
+		return nil
+	}
+	e := ims.Faultf(ims.CodeNotAllowed, "the image is shared with this project, which has not accepted it: its membership is %s", m.Status)
+	e.HTTPStatus = http.StatusForbidden
+	return e
+}
+
+// within restricts a list to what a project may see.
+func (c *Catalog) within(ctx context.Context, w *where, projectID string, f ims.ImageFilter) error {
+	statuses := f.MemberStatus
+	if len(statuses) == 0 {
+		statuses = []ims.MemberStatus{ims.MemberAccepted}
+	}
+	// The enterprise project of another's image is the other's.
+	inEnterprise := f.EnterpriseProjectID != "" && f.EnterpriseProjectID != ims.AllEnterpriseProjects
+	shared := !f.OwnAlone && f.Visibility != "private" && !inEnterprise && f.Owner != projectID
+	if shared {
+		// Most projects are members of nothing, and their lists need not look further.
+		some := &where{}
+		some.add("member_id = ?", projectID)
+		if err := some.oneOf("status", memberStatuses(statuses)); err != nil {
+			return err
+		}
+		n, err := count(ctx, c.db, "SELECT COUNT(*) FROM (SELECT 1 FROM image_members WHERE "+some.text.String()+" LIMIT 1) AS found", some.args...)
+		if err != nil {
+			return fmt.Errorf("ask what is shared with project %s: %w", projectID, err)
+		}
+		shared = n > 0
+	}
+	own := !f.SharedAlone && (f.Owner == "" || f.Owner == projectID)
+	ownMembers := map[string]string{"shared": " AND members > 0", "private": " AND members = 0"}[f.Visibility]
+	member := "id IN (SELECT m.image_id FROM image_members m WHERE m.member_id = ? AND m.status IN " + marks(len(statuses)) + ")"
+	args := append([]any{projectID}, anys(memberStatuses(statuses))...)
+	switch {
+	case own && shared:
+		w.add("(project_id = ?"+ownMembers+" OR "+member+")", append([]any{projectID}, args...)...)
+	case own:
+		w.add("project_id = ?"+ownMembers, projectID)
+	case shared:
+		w.add(member, args...)
+	default:
+		w.none = true
+		w.add("project_id = ?", projectID)
+	}
+	w.equal("project_id", f.Owner)
+	return nil
+}
+
+// marks is "(?, …)" for n arguments of where.add.
+func marks(n int) string {
+	s := "(?"
+	for range n - 1 {
+		s += ", ?"
+	}
+	return s + ")"
+}
+
+func anys(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+// AddMember shares an image with a project, whose answer is pending. Faults that a client
+// is told of: the image is not active (IMG.0046), the project is its owner (IMG.0076), it
+// is a member already (IMG.0035, status 409), there are ims.MaxMembers (IMG.0088).
+func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string) (ims.Member, error) {
+	var m ims.Member
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		img, err := lockImage(ctx, tx, projectID, id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case img.Status != ims.ImageActive:
+			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be shared", img.Status)
+		case member == projectID:
+			return ims.Faultf(ims.CodeShareWithSelf, "member is the project that the image belongs to")
+		}
+		now := c.now()
+		m = ims.Member{ImageID: id, ProjectID: member, Status: ims.MemberPending, CreatedAt: now, UpdatedAt: now}
+		n, err := affected(tx.ExecContext(ctx, "INSERT INTO image_members ("+memberColumns+`) VALUES ($1, $2, $3, $4, $4)
+			ON CONFLICT (image_id, member_id) DO NOTHING`, m.ImageID, m.ProjectID, string(m.Status), now.UnixMilli()))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			e := ims.Faultf(ims.CodeConflict, "the image is shared with project %s already", member)
+			e.HTTPStatus = http.StatusConflict
+			return e
+		}
+		if img.Members >= ims.MaxMembers {
+			return ims.Faultf(ims.CodeMemberQuota, "the image has %d members, at most %d are allowed", img.Members, ims.MaxMembers)
+		}
+		return c.countMembers(ctx, tx, projectID, id)
+	})
+	if err != nil {
+		return ims.Member{}, fmt.Errorf("share image %s: %w", id, err)
+	}
+	return m, nil
+}
+
+// countMembers keeps the image's number of members right.
+func (c *Catalog) countMembers(ctx context.Context, tx *database.Tx, projectID, id string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE images SET members = (SELECT COUNT(*) FROM image_members WHERE image_id = $2), updated_at = $3
+		WHERE project_id = $1 AND id = $2`, projectID, id, c.now().UnixMilli())
+	return err
+}
+
+// Members lists an image's members, the earliest first: all for its owner, for a member
+// itself alone. ErrNotFound for all others.
+func (c *Catalog) Members(ctx context.Context, projectID, id string) ([]ims.Member, error) {
+	_, self, err := c.VisibleImage(ctx, projectID, id)
+	if err != nil {
+		return nil, err
+	}
+	if self != nil {
+		return []ims.Member{*self}, nil
+	}
+	var out []ims.Member
+	err = each(ctx, c.db, "SELECT "+memberColumns+" FROM image_members WHERE image_id = $1 ORDER BY created_at, member_id", []any{id}, func(rows *sql.Rows) error {
+		m, err := scanMember(rows)
+		out = append(out, m)
+		return err
+	})
+	return out, wrap(err, "list the members of image "+id)
+}
+
+// Member reads one member as Members shows it. ErrNoMember when the image can be seen,
+// the member not.
+func (c *Catalog) Member(ctx context.Context, projectID, id, member string) (ims.Member, error) {
+	list, err := c.Members(ctx, projectID, id)
+	if err != nil {
+		return ims.Member{}, err
+	}
+	if i := slices.IndexFunc(list, func(m ims.Member) bool { return m.ProjectID == member }); i >= 0 {
+		return list[i], nil
+	}
+	return ims.Member{}, ErrNoMember
+}
+
+// SetMemberStatus writes what a project answers to the offer of an image. Whoever does
+// not accept it (any more) has its attachments ended in the same moment.
+func (c *Catalog) SetMemberStatus(ctx context.Context, projectID, id string, status ims.MemberStatus) (ims.Member, error) {
+	if !ims.ValidUUID(id) {
+		return ims.Member{}, ErrNotFound
+	}
+	var m ims.Member
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		owner, _, err := membership(ctx, tx, projectID, id)
+		if err != nil {
+			return err
+		}
+		if _, err := lockImage(ctx, tx, owner, id); err != nil {
+			return err
+		}
+		n, err := affected(tx.ExecContext(ctx, "UPDATE image_members SET status = $3, updated_at = $4 WHERE member_id = $1 AND image_id = $2",
+			projectID, id, string(status), c.now().UnixMilli()))
+		if err == nil && n == 0 {
+			err = ErrNotFound // it was removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if status != ims.MemberAccepted {
+			if err := endAttachmentsOf(ctx, tx, projectID, id); err != nil {
+				return err
+			}
+		}
+		_, m, err = membership(ctx, tx, projectID, id)
+		return err
+	})
+	return m, wrap(err, "answer to image "+id)
+}
+
+// DeleteMember ends the sharing of an image with a project, and its attachments of it.
+// ErrNoMember when it is no member.
+func (c *Catalog) DeleteMember(ctx context.Context, projectID, id, member string) error {
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		if _, err := lockImage(ctx, tx, projectID, id); err != nil {
+			return err
+		}
+		n, err := affected(tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1 AND member_id = $2", id, member))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrNoMember
+		}
+		if err := endAttachmentsOf(ctx, tx, member, id); err != nil {
+			return err
+		}
+		return c.countMembers(ctx, tx, projectID, id)
+	})
+	return wrap(err, "stop sharing image "+id)
+}
+
+// endAttachmentsOf ends a project's attachments of an image.
+func endAttachmentsOf(ctx context.Context, tx *database.Tx, projectID, imageID string) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM attachments WHERE project_id = $1 AND image_id = $2", projectID, imageID)
+	return err
+}
