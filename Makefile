@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 FUZZTIME ?= 60s
+export FIRMWARE ?= uefi
 FUZZEXECUTIONS ?= 10000000
 
 .PHONY: help
@@ -20,6 +21,11 @@ build: ## build bin/quickims (static, no cgo)
 demo: build ## from nothing to two active images, one read back byte for byte
 	scripts/install-packages demo
 	scripts/demo
+
+.PHONY: demo-boot
+demo-boot: build ## start a machine from an image over NBD, its console shown (FIRMWARE=uefi|bios)
+	scripts/install-packages boot
+	scripts/demo-boot
 
 .PHONY: test
 test: ## install what the tests need (Debian packages) and run them all
