@@ -17,6 +17,10 @@ help: ## list the targets
 build: ## build bin/quickims (static, no cgo)
 	$(GO_BUILD) -o bin/quickims ./cmd/quickims
 
+.PHONY: build-libzstd
+build-libzstd: ## build bin/quickims with the reference zstd, which compresses faster (gcc, libzstd-dev)
+	CGO_ENABLED=1 go build -tags libzstd -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/quickims ./cmd/quickims
+
 .PHONY: demo
 demo: build ## from nothing to two active images, one read back byte for byte
 	scripts/install-packages demo
@@ -56,7 +60,7 @@ bench: build ## time and memory of quick imports, 1 GiB to 1 TiB: a table and be
 	go run ./test/bench -quickims bin/quickims -json bin/bench.json
 
 .PHONY: bench-tools
-bench-tools: build ## the image tools beside qemu-img, zstd and cat: a table and bench-tools.json
+bench-tools: build ## the image tools beside qemu-img, zstd and cat: a table and bench-tools.json (BENCH_TOOLS: more flags)
 	scripts/install-packages test
 	go run ./test/toolbench -quickims bin/quickims $(BENCH_TOOLS) -json bin/bench-tools.json
 

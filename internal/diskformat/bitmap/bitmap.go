@@ -119,7 +119,7 @@ func (m *Map) ExtentsFrom(off int64) iter.Seq[diskformat.Extent] {
 
 // Options are those of work on a disk.
 type Options struct {
-	// Concurrency is the number of blocks read at once, 2 MiB each; 0 is one
+	// Concurrency is the number of blocks read at once; 0 is one
 	// for each core.
 	Concurrency int
 	// Data are the ranges of the disk that may be other than zero, in order;
@@ -179,11 +179,11 @@ func build(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Map
 	}
 	var mu sync.Mutex
 	sums := make([]uint32, m.data.Len()) // 2 MiB at 1 TiB
-	err := eachBlock(ctx, src, size, sparse.Blocks(opts.Data, size, BlockSize), opts, func(i int64, p []byte) error {
-		if sparse.IsZero(p) {
+	err := eachBlock(ctx, src, size, sparse.Blocks(opts.Data, size, BlockSize), opts, func(i int64, sum uint32, zero bool) error {
+		if zero {
 			return nil
 		}
-		sums[i] = crc32.Checksum(p, castagnoli)
+		sums[i] = sum
 		mu.Lock()
 		defer mu.Unlock()
 		m.data.Add(uint32(i))
@@ -200,9 +200,27 @@ func build(ctx context.Context, src io.ReaderAt, size int64, opts Options) (*Map
 	return m, nil
 }
 
+// piece is how much of a block is read at once, in bytes: what was read is summed
+// while it is in the processor's cache.
+const piece = 128 << 10
+
+// sumBlock reads block i, of n bytes at off, through buf, which has a piece's length.
+func sumBlock(src io.ReaderAt, buf []byte, off, n int64) (sum uint32, zero bool, err error) {
+	zero = true
+	for end := off + n; off < end; off += piece {
+		p := buf[:min(piece, end-off)]
+		if err := diskformat.ReadFull(src, p, off); err != nil {
+			return 0, false, err
+		}
+		zero = zero && sparse.IsZero(p)
+		sum = crc32.Update(sum, castagnoli, p)
+	}
+	return sum, zero, nil
+}
+
 // eachBlock calls fn for every block of which, in several goroutines, with its
-// content, which fn may not keep.
-func eachBlock(ctx context.Context, src io.ReaderAt, size int64, which iter.Seq2[int64, error], opts Options, fn func(i int64, p []byte) error) error {
+// checksum and whether it is all zeros.
+func eachBlock(ctx context.Context, src io.ReaderAt, size int64, which iter.Seq2[int64, error], opts Options, fn func(i int64, sum uint32, zero bool) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	todo := make(chan int64)
 	g.Go(func() error {
@@ -229,19 +247,20 @@ func eachBlock(ctx context.Context, src io.ReaderAt, size int64, which iter.Seq2
 					return err
 				}
 				if buf == nil {
-					buf = make([]byte, BlockSize)
+					buf = make([]byte, piece)
 				}
 				off := i * BlockSize
-				p := buf[:min(BlockSize, size-off)]
-				if err := diskformat.ReadFull(src, p, off); err != nil {
+				n := min(BlockSize, size-off)
+				sum, zero, err := sumBlock(src, buf, off, n)
+				if err != nil {
 					return fmt.Errorf("reading block %d: %w", i, err)
 				}
-				if err := fn(i, p); err != nil {
+				if err := fn(i, sum, zero); err != nil {
 					return err
 				}
 				if opts.Progress != nil {
 					mu.Lock()
-					reached = max(reached, off+int64(len(p)))
+					reached = max(reached, off+n)
 					opts.Progress(reached, size)
 					mu.Unlock()
 				}
@@ -300,16 +319,16 @@ func (m *Map) verifyBlocks(ctx context.Context, src io.ReaderAt, opts Options) e
 		for i := which.Next(0); i < which.Len() && yield(int64(i), nil); i = which.Next(i + 1) {
 		}
 	}
-	return eachBlock(ctx, src, m.size, seq, opts, func(i int64, p []byte) error {
+	return eachBlock(ctx, src, m.size, seq, opts, func(i int64, sum uint32, zero bool) error {
 		want, ok := m.Checksum(i)
 		if !ok {
-			if !sparse.IsZero(p) {
+			if !zero {
 				return diskformat.Errorf(formatMF, diskformat.ErrMismatch, fmt.Sprintf("block %d", i),
 					"the map takes it for zero, the disk has data there; make the map anew")
 			}
 			return nil
 		}
-		if sum := crc32.Checksum(p, castagnoli); sum != want {
+		if sum != want {
 			return diskformat.Errorf(formatMF, diskformat.ErrMismatch, fmt.Sprintf("block %d", i),
 				"its checksum on the disk is %#08x, in the map %#08x", sum, want)
 		}
