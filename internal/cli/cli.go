@@ -104,6 +104,9 @@ func Main(ctx context.Context, args []string, env Env) int {
 	if err != nil {
 		return s.fail(fmt.Errorf("set up the command line: %w", err)) // a broken build: the grammar is constant
 	}
+	if len(args) == 1 && args[0] == "--version" { // as most programs have it
+		args = []string{"version"}
+	}
 	if len(args) == 0 {
 		args, helped = []string{"--help"}, false
 		parser.Stdout = env.Stderr

@@ -247,6 +247,9 @@ func TestAnOutputAppearsWholeOrNotAtAll(t *testing.T) {
 		if _, err := os.Stat(path); err == nil && !force {
 			t.Error("it is there before commit")
 		}
+		if got := names(t, dir); o.aside == "" && got != nil && !force && !slices.Equal(got, []string{"out"}) {
+			t.Errorf("without a name there is %q", got)
+		}
 		return o
 	}
 	begin(false, "thrown away").cancel()

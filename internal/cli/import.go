@@ -119,6 +119,9 @@ func (c *ImportCmd) Run(ctx context.Context, s *session) error {
 	if err := job.Err(); err != nil {
 		return fmt.Errorf("import %s: %w", from, err)
 	}
+	if len(uploaded) > 0 {
+		s.note("the image does not need %s any more, which stays in the bucket", strings.Join(uploaded, " and "))
+	}
 	doc.ImageID, doc.Job, doc.Seconds = job.ImageID, job.Raw, s.now().Sub(began).Seconds()
 	return s.result(doc, func(w io.Writer) {
 		fmt.Fprintf(w, "image %s (%s) is active, %s after the request\n", job.ImageID, c.Name, seconds(doc.Seconds))

@@ -198,6 +198,8 @@ func (doc *infoDoc) addPartitions(disk io.ReaderAt, size int64) error {
 func (doc *infoDoc) judge(src *source, reason string) {
 	doc.Import.MinDisk = minDisk(doc.VirtualSize)
 	switch {
+	case doc.VirtualSize == 0:
+		reason = "the disk has no bytes"
 	case src.size > ims.MaxFileSize:
 		reason = fmt.Sprintf("the file has %s, a quick import takes at most %s", exactSize(src.size), exactSize(ims.MaxFileSize))
 	case doc.Import.MinDisk > ims.MaxDiskGiB:

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"sync/atomic"
@@ -41,6 +42,7 @@ func (u *fileUpload) run(ctx context.Context) (client.Object, error) {
 	u.state.UploadID = u.up.ID()
 	u.state.save()
 	object, err = u.send(ctx)
+	err = overtaken(err)
 	switch {
 	case err == nil:
 		u.state.forget()
@@ -156,6 +158,15 @@ func (u *fileUpload) send(ctx context.Context) (client.Object, error) {
 	u.state.ETag = u.up.ETag()
 	u.state.save()
 	return u.up.Commit(ctx)
+}
+
+// overtaken says it of an upload that is in the store no more, though it was there
+// when it began: another one to the same object came first, or somebody removed it.
+func overtaken(err error) error {
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Code == "NoSuchUpload" {
+		return fmt.Errorf("another upload to the same object came first, or its parts were removed: %w", err)
+	}
+	return err
 }
 
 // sendWatched sends what is missing, and stops soon after the file was written to:

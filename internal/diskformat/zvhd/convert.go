@@ -58,7 +58,7 @@ type Summary struct {
 func Convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, opts Options) (Summary, error) {
 	s, err := convert(ctx, dst, src, size, opts)
 	if err != nil {
-		return Summary{}, fmt.Errorf("converting a RAW disk to ZVHD: %w", err)
+		return Summary{}, fmt.Errorf("converting a disk to ZVHD: %w", err)
 	}
 	return s, nil
 }

@@ -37,7 +37,7 @@ type Summary struct {
 func Convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, opts ConvertOptions) (Summary, error) {
 	s, err := convert(ctx, dst, src, size, opts)
 	if err != nil {
-		return Summary{}, fmt.Errorf("converting a RAW disk to ZVHD2: %w", err)
+		return Summary{}, fmt.Errorf("converting a disk to ZVHD2: %w", err)
 	}
 	return s, nil
 }
@@ -94,7 +94,7 @@ func convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, op
 func ConvertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64, opts Options) (Summary, error) {
 	s, err := convertStream(ctx, dst, src, size, opts)
 	if err != nil {
-		return Summary{}, fmt.Errorf("converting a RAW disk to ZVHD2: %w", err)
+		return Summary{}, fmt.Errorf("converting a disk to ZVHD2: %w", err)
 	}
 	return s, nil
 }
