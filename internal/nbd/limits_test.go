@@ -87,17 +87,17 @@ func TestBudgets(t *testing.T) {
 		number    int   // that get through at once
 		mostBytes int64 // at once
 	}{
-		{"number", Options{MaxRequests: 5}, 4096, 10, 10 * 4096},
-		{"bytes of a connection", Options{MaxRequestBytes: 256 << 10, MaxConnectionBytes: 512 << 10, MaxBytes: 64 << 20}, 256 << 10, 4, 1 << 20},
+		{"number", Options{MaxRequests: 5}, 4096, 15, 15 * 4096},
+		{"bytes of a connection", Options{MaxRequestBytes: 256 << 10, MaxConnectionBytes: 512 << 10, MaxBytes: 64 << 20}, 256 << 10, 6, 3 << 19},
 		{"bytes of all", Options{MaxRequestBytes: 256 << 10, MaxConnectionBytes: 512 << 10, MaxBytes: 512 << 10}, 256 << 10, 2, 512 << 10},
-		{"small ones when the bytes are used up", Options{MaxRequestBytes: 64 << 10, MaxConnectionBytes: 64 << 10, MaxBytes: 64 << 10}, 33 << 10, 2, 66 << 10},
+		{"small ones when the bytes are used up", Options{MaxRequestBytes: 64 << 10, MaxConnectionBytes: 64 << 10, MaxBytes: 64 << 10}, 33 << 10, 3, 99 << 10},
 	} {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			g := &gauge{memory: &memory{data: make([]byte, 1<<20), block: 4096}, arrived: make(chan struct{}, 4*each), released: make(chan struct{})}
+			g := &gauge{memory: &memory{data: make([]byte, 1<<20), block: 4096}, arrived: make(chan struct{}, 3*each), released: make(chan struct{})}
 			s := start(t, "tcp", g, b.opts)
 			var clients []*nbdtest.Conn
-			for range 2 {
+			for range 3 {
 				c, _, err := nbdtest.Negotiate(t.Context(), s.dial(t), nbdtest.Config{Export: secret, Simple: true})
 				if err != nil {
 					t.Fatal(err)
@@ -115,18 +115,59 @@ func TestBudgets(t *testing.T) {
 			for range b.number {
 				<-g.arrived
 			}
-			close(g.released)
+			var all sync.WaitGroup
 			for _, c := range clients {
-				for range each {
-					if r, err := c.Receive(); err != nil || r.Err() != nil {
-						t.Fatalf("%+v, %v", r, err)
+				all.Go(func() {
+					for range each {
+						if r, err := c.Receive(); err != nil || r.Err() != nil {
+							t.Errorf("%+v, %v", r, err)
+							return
+						}
 					}
-				}
+				})
 			}
+			// One by one, so that there are always as many under way as may be.
+			for range 3 * each {
+				g.released <- struct{}{}
+			}
+			all.Wait()
 			if g.most > b.number || g.mostBytes > b.mostBytes {
 				t.Errorf("%d reads of %d bytes were under way at once, the limits are %d and %d", g.most, g.mostBytes, b.number, b.mostBytes)
 			}
 		})
+	}
+}
+
+// Clients that do not take their answers leave room for one that does.
+func TestStalledClientsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	const length = 256 << 10
+	m := newMemory(52, 1<<20)
+	m.silent = true
+	s := start(t, "unix", m, Options{MaxRequestBytes: length, MaxConnectionBytes: 2 << 20, MaxBytes: 2 << 20, WriteTimeout: time.Hour, DrainTimeout: time.Millisecond})
+	for range 2 {
+		stalled, _, err := nbdtest.Negotiate(t.Context(), s.dial(t), nbdtest.Config{Export: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(50) {
+			if err := stalled.Queue(wire.Request{Command: wire.CmdRead, Cookie: i, Offset: length, Length: length}, make([]byte, length), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := stalled.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := stalled.Receive(); err != nil || r.Err() != nil { // the rest is under way now
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	c := s.client(t, nbdtest.Config{})
+	p := make([]byte, length)
+	for range 40 {
+		if err := c.Read(p, 3*length); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
