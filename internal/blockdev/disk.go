@@ -40,7 +40,7 @@ type diskCache struct {
 	dir   string
 	lock  *os.File
 	file  diskFile
-	size  int64
+	size  int64 // of the file at most; less when the disk turned out to be full
 	queue chan diskWrite
 	bytes atomic.Int64 // in the queue
 	ended chan struct{}
@@ -206,8 +206,15 @@ func (d *diskCache) put(b *block) {
 	d.head += n
 	d.mu.Unlock()
 	if _, err := d.file.WriteAt(b.data, e.off); err != nil {
-		d.paused = time.Now().Add(diskPause)
 		d.failed("write to", err)
+		if e.off > 0 && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
+			// What lies before is on the disk already: it is gone around in that.
+			d.mu.Lock()
+			d.size, d.head = e.off, e.off
+			d.mu.Unlock()
+			return
+		}
+		d.paused = time.Now().Add(diskPause)
 		return
 	}
 	d.c.counts.diskWritten.Add(n)

@@ -120,7 +120,7 @@ func TestFetchFaults(t *testing.T) {
 				t.Parallel()
 				opts := CacheOptions{}
 				if strings.HasPrefix(name, "stalls") {
-					opts.Stall = 250 * time.Millisecond
+					opts.Stall = time.Second
 				}
 				store, c := newFaulty(t, f.store), newCache(t, opts)
 				d := openOn(t, store, c, at(data))
@@ -199,7 +199,7 @@ func TestServerFaults(t *testing.T) {
 			next.ServeHTTP(&cutWriter{ResponseWriter: w, left: 1000}, r)
 		},
 	} {
-		c := newCache(t, CacheOptions{Stall: 500 * time.Millisecond})
+		c := newCache(t, CacheOptions{Stall: 2 * time.Second})
 		d := openOn(t, newFaulty(t, f.store), c, at(data))
 		off := d.firstData(t)
 		var hits atomic.Int32

@@ -14,7 +14,7 @@ import (
 // part of them: all get the source's bytes, and the memory stays within its bound.
 func TestMemoryBound(t *testing.T) {
 	t.Parallel()
-	disk := benchDisk(20 << 20)
+	disk := benchDisk(16 << 20)
 	f := newFixture(t)
 	c := newCache(t, CacheOptions{Memory: MinMemory, Dir: t.TempDir(), DirSize: MinDir})
 	var wg sync.WaitGroup
@@ -25,7 +25,7 @@ func TestMemoryBound(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(reader), 5))
 				p := make([]byte, 9<<20)
 				off := r.Int64N(int64(len(disk)))
-				for i := range 40 {
+				for i := range 20 {
 					n := 1 + r.Int64N(64<<10)
 					if i%20 == 7 {
 						n = int64(len(p)) // more than fetches may have at once
