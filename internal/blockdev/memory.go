@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 )
 
 // memory bounds the bytes of all buffers of a cache: blocks, what is on its way, and
@@ -33,13 +35,18 @@ func newMemory(limit int64, evict func() bool) *memory {
 }
 
 // bufferSize is how many bytes the buffer for n bytes takes: few sizes are in use, so
-// that buffers fit again, and at most a quarter is wasted.
+// that buffers fit again, and at most a quarter is wasted. Blocks that are decoded into
+// their buffer have some room behind them there, see zvhd2.DecodeSlack.
 func bufferSize(n int64) int64 {
 	if n <= 4096 {
 		return (n + 4095) / 4096 * 4096
 	}
 	step := int64(1) << max(bits.Len64(uint64(n-1))-3, 0)
-	return (n + step - 1) / step * step
+	size := (n + step - 1) / step * step
+	if n >= zvhd2.MinBlockSize && size-n < zvhd2.DecodeSlack {
+		size += 4096
+	}
+	return size
 }
 
 // acquire waits until n bytes are granted, which are at most the limit.

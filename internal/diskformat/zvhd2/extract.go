@@ -87,7 +87,7 @@ func (f *File) eachBlock(ctx context.Context, opts Options, total int64, fn func
 	}
 	for range opts.concurrency() {
 		g.Go(func() error {
-			plain := make([]byte, f.BlockSize())
+			plain := make([]byte, f.BlockSize(), f.BlockSize()+DecodeSlack)
 			for block, ok := take(); ok; block, ok = take() {
 				if err := gctx.Err(); err != nil {
 					return err

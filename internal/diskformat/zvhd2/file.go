@@ -34,7 +34,7 @@ var _ diskformat.Image = (*File)(nil)
 
 func newFile(r io.ReaderAt, size int64, h header, x *index) *File {
 	f := &File{r: r, size: size, h: h, x: x}
-	f.blocks.New = func() any { b := make([]byte, f.BlockSize()); return &b }
+	f.blocks.New = func() any { b := make([]byte, f.BlockSize(), f.BlockSize()+DecodeSlack); return &b }
 	f.records.New = func() any { b := make([]byte, 0); return &b }
 	return f
 }
@@ -91,8 +91,9 @@ func (f *File) Record(block uint32) (off, length int64, ok bool) {
 }
 
 // DecodeRecord decodes rec, which is the whole record of block as [File.Record]
-// gave it, into dst, which has the length BlockSize. In the last block, what
-// lies beyond OrigSize is zero. Any fault in rec is an ErrCorrupt and leaves
+// gave it, into dst, which has the length BlockSize. It is faster when dst has
+// DecodeSlack bytes of capacity behind that, which it then overwrites. In the last
+// block, what lies beyond OrigSize is zero. Any fault in rec is an ErrCorrupt and leaves
 // dst unspecified. It holds no memory that rec asks for; rec is not changed.
 func (f *File) DecodeRecord(dst, rec []byte, block uint32) error {
 	if int64(len(dst)) != f.BlockSize() || block >= f.h.maxBlocks {
@@ -162,7 +163,7 @@ func (f *File) readPart(p []byte, block uint32, within int64) error {
 		clear(p)
 		return nil
 	case int64(len(p)) == f.BlockSize():
-		return f.readBlock(p, block)
+		return f.readBlock(p[:len(p):len(p)], block) // what lies behind p is the caller's
 	}
 	f.mu.Lock()
 	if f.last != nil && f.lastBlock == block {

@@ -102,7 +102,17 @@ func FuzzZVHD2Record(f *testing.F) {
 		a, b := make([]byte, blockSize), bytes.Repeat([]byte{0xee}, blockSize)
 		_ = file.DecodeRecord(a, payload, 7) // as a whole record
 		rec := record(payload, 7)
-		if file.DecodeRecord(a, rec, 7) != nil {
+		err := file.DecodeRecord(a, rec, 7)
+		// With room behind the block it is decoded another way, to the same end, and
+		// nothing is written behind that room.
+		roomy := bytes.Repeat([]byte{0xee}, blockSize+DecodeSlack+64)
+		if rerr := file.DecodeRecord(roomy[:blockSize], rec, 7); (rerr == nil) != (err == nil) || err == nil && !bytes.Equal(a, roomy[:blockSize]) {
+			t.Fatalf("with room behind it: %v, without: %v", rerr, err)
+		}
+		if guard := roomy[blockSize+DecodeSlack:]; bytes.Count(guard, []byte{0xee}) != len(guard) {
+			t.Fatal("the decoder wrote behind its room")
+		}
+		if err != nil {
 			return
 		}
 		// What decodes is a whole block, the same every time, and as no other.

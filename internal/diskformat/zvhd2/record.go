@@ -22,10 +22,16 @@ var decoder = sync.OnceValues(func() (*zstd.Decoder, error) {
 		zstd.WithDecodeAllCapLimit(true))
 })
 
+// DecodeSlack is how many bytes of capacity behind a block let zstd copy in strides
+// that may end behind it: that makes decoding half as fast again. The decoder's
+// strides are of 16 bytes (compressedBlockOverAlloc in klauspost/compress).
+const DecodeSlack = 32
+
 var inflaters = sync.Pool{New: func() any { return new(zdisk.Inflater) }}
 
 // decodeRecord decodes rec, the whole record of block, into dst, which has the
-// length of a block.
+// length of a block. Up to DecodeSlack bytes of its capacity behind that are
+// overwritten.
 func decodeRecord(method uint8, dst, rec []byte, block uint32) error {
 	payload, err := zdisk.Payload(diskformat.ZVHD2, rec, block)
 	if err != nil {
@@ -46,7 +52,7 @@ func decodeRecord(method uint8, dst, rec []byte, block uint32) error {
 	if err != nil {
 		return err
 	}
-	out, err := d.DecodeAll(payload, dst[:0:len(dst)])
+	out, err := d.DecodeAll(payload, dst[:0:min(cap(dst), len(dst)+DecodeSlack)])
 	if err != nil {
 		return corrupt("record payload", "zstd: %v", err)
 	}

@@ -98,9 +98,16 @@ func TestHostileRecordsAreRefused(t *testing.T) {
 		{"of the best compression", f, record(frame(t, plain, zstd.WithEncoderLevel(zstd.SpeedBestCompression)), 7)},
 		{"zlib", fz, record(z, 7)},
 	} {
-		clear(dst)
-		if err := ok.f.DecodeRecord(dst, ok.rec, 7); err != nil || !bytes.Equal(dst, plain) {
-			t.Fatalf("a sound record %s: %v", ok.name, err)
+		// Without and with room behind the block, in the midst of what is others'.
+		for _, room := range []int{0, DecodeSlack, DecodeSlack + 100} {
+			all := bytes.Repeat([]byte{0xee}, DefaultBlockSize+2*DecodeSlack+100)
+			dst := all[: DefaultBlockSize : DefaultBlockSize+room]
+			if err := ok.f.DecodeRecord(dst, ok.rec, 7); err != nil || !bytes.Equal(dst, plain) {
+				t.Fatalf("a sound record %s, room for %d bytes behind it: %v", ok.name, room, err)
+			}
+			if rest := all[DefaultBlockSize+min(room, DecodeSlack):]; bytes.Count(rest, []byte{0xee}) != len(rest) {
+				t.Fatalf("a sound record %s, room for %d bytes behind it: more was written to", ok.name, room)
+			}
 		}
 	}
 
@@ -237,5 +244,26 @@ func TestDecodingMemoryIsBounded(t *testing.T) {
 		if n := disktest.Allocated(func() { _ = c.f.DecodeRecord(dst, c.rec, 0) }); n > 4<<20 {
 			t.Errorf("%s: %d bytes were allocated", name, n)
 		}
+	}
+}
+
+// What lies behind a reader's buffer is the reader's.
+func TestReadAtStaysInItsBuffer(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	plain := madeUpBlock(4)
+	if _, err := Convert(t.Context(), &out, bytes.NewReader(plain), int64(len(plain)), ConvertOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(bytes.NewReader(out.Bytes()), int64(out.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := bytes.Repeat([]byte{0xee}, DefaultBlockSize+100)
+	if _, err := f.ReadAt(all[:DefaultBlockSize], 0); err != nil || !bytes.Equal(all[:DefaultBlockSize], plain) {
+		t.Fatalf("read a block: %v", err)
+	}
+	if rest := all[DefaultBlockSize:]; bytes.Count(rest, []byte{0xee}) != len(rest) {
+		t.Fatal("more was written to")
 	}
 }
