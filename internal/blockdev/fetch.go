@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,8 @@ const (
 	// maxGap is how many bytes between two neighbours are read for nothing sooner than
 	// that a second request is made.
 	maxGap = 128 << 10
+	// minScratch is the smallest buffer for a record, in bytes.
+	minScratch = 256 << 10
 	// attempts is how often a fetch is tried that stalled, came short or came damaged.
 	// What the store itself calls passing is not tried again here: see
 	// objectstore.Retry.
@@ -55,6 +58,8 @@ func (c *Cache) newFetch(im *image, blocks []*block, ahead bool) *fetch {
 			_, length := im.layout.place(b.unit)
 			f.scratchSize = max(f.scratchSize, length)
 		}
+		// Few sizes, so that the next fetch can use the buffers again.
+		f.scratchSize = min(max(minScratch, int64(1)<<bits.Len64(uint64(f.scratchSize-1))), im.layout.scratch())
 	}
 	for _, b := range blocks {
 		s := c.shardOf(b.key)
