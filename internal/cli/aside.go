@@ -33,7 +33,7 @@ func newOutput(path string, force bool) (*output, error) {
 	if o.target, err = followLinks(path); err != nil {
 		return fail(err)
 	}
-	if o.File = openUnnamed(filepath.Dir(o.target)); o.File == nil {
+	if o.File = openUnnamed(filepath.Dir(o.target), path); o.File == nil {
 		o.aside = o.nameAside()
 		if o.File, err = os.OpenFile(o.aside, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666); err != nil {
 			return fail(err)

@@ -7,14 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openUnnamed opens a new file in dir that has no name, so that nothing of it is
+// openUnnamed opens a new file in dir that has no name, but that its errors call
+// name, so that nothing of it is
 // left whatever ends the process; nil if the file system has no such files, or they
 // could not be given a name later (open(2), O_TMPFILE).
-func openUnnamed(dir string) *os.File {
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o666)
+func openUnnamed(dir, name string) *os.File {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o666)
 	if err != nil {
 		return nil
 	}
+	f := os.NewFile(uintptr(fd), name)
 	if _, err := os.Stat(procName(f)); err != nil { // no /proc
 		f.Close()
 		return nil

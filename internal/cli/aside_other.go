@@ -8,6 +8,6 @@ import (
 )
 
 // openUnnamed is nil: there are no files without a name here.
-func openUnnamed(string) *os.File { return nil }
+func openUnnamed(_, _ string) *os.File { return nil }
 
 func linkUnnamed(*os.File, string) error { return errors.ErrUnsupported }
