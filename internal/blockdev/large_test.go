@@ -36,7 +36,7 @@ func TestLargeBlocks(t *testing.T) {
 	if _, err := Open(t.Context(), f.store, newCache(t, CacheOptions{Memory: 128 << 20}), "image", at(data)); err == nil || !strings.Contains(err.Error(), "cache.memory") {
 		t.Errorf("blocks of 32 MiB in 128 MiB of memory: error %v", err)
 	}
-	d := f.open(t, newCache(t, CacheOptions{Memory: 144 << 20}), data)
+	d := f.open(t, newCache(t, CacheOptions{Memory: 145 << 20}), data)
 	if d.BlockSize() != 32<<20 {
 		t.Errorf("the blocks have %d bytes", d.BlockSize())
 	}
