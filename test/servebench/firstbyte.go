@@ -67,6 +67,10 @@ func (b *bench) firstByte(only string) {
 
 func (b *bench) firstByteOf(s system) sample {
 	gets, sent := b.gateway.Sent(b.tb)
+	had := int64(0) // of a process that is there already
+	if !s.peer {
+		had = measure.BytesRead(b.tb, b.folder.Pid())
+	}
 	began := time.Now()
 	t := s.start(b.tb)
 	c := connect(b.tb, t.uri)
@@ -80,9 +84,12 @@ func (b *bench) firstByteOf(s system) sample {
 	}
 	out := sample{seconds: took, latencies: []float64{took}, bytes: int64(len(buf)), peak: measure.Peak(b.tb, t.pid)}
 	c.Close()
-	if s.store == inS3 {
+	switch s.store {
+	case inS3:
 		g, n := b.gateway.Sent(b.tb)
 		out.gets, out.fetched = g-gets, n-sent
+	case inFolder:
+		out.fetched = measure.BytesRead(b.tb, t.pid) - had
 	}
 	t.stop()
 	return out

@@ -3,6 +3,7 @@ package zvhd2
 import (
 	"bytes"
 	stdzlib "compress/zlib"
+	"fmt"
 	"hash/crc32"
 	"testing"
 
@@ -250,8 +251,25 @@ func TestDecodingMemoryIsBounded(t *testing.T) {
 // What lies behind a reader's buffer is the reader's.
 func TestReadAtStaysInItsBuffer(t *testing.T) {
 	t.Parallel()
+	// Every length of the last copy, so that some end in the midst of a stride.
+	for n := range 16 {
+		readAtStays(t, text(n))
+	}
+}
+
+// text is a block of short matches that ends n bytes into one of its lines.
+func text(n int) []byte {
+	var b []byte
+	for i := 0; len(b) < DefaultBlockSize+16; i++ {
+		b = fmt.Appendf(b, "line %d of a block of made-up text\n", i*i)
+	}
+	b = b[n:]
+	return b[:DefaultBlockSize]
+}
+
+func readAtStays(t *testing.T, plain []byte) {
+	t.Helper()
 	var out bytes.Buffer
-	plain := madeUpBlock(4)
 	if _, err := Convert(t.Context(), &out, bytes.NewReader(plain), int64(len(plain)), ConvertOptions{}); err != nil {
 		t.Fatal(err)
 	}
