@@ -187,7 +187,7 @@ var defects = []struct {
 	},
 		diskcheck.BootConfig, diskcheck.Unknown, "${mine}", nil},
 	{"no kernel", func(t *testing.T, s *system) { s.root().drop(t, "boot/vmlinuz") },
-		diskcheck.Kernel, diskcheck.Unknown, "no kernel was found in /boot", []diskcheck.ID{diskcheck.Initramfs, diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI, diskcheck.VirtioNet}},
+		diskcheck.Kernel, diskcheck.Error, "which is not there", []diskcheck.ID{diskcheck.Initramfs, diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI, diskcheck.VirtioNet}},
 	{"no initramfs", func(t *testing.T, s *system) { s.root().drop(t, "boot/initrd.img") },
 		diskcheck.Initramfs, diskcheck.Error, "no initramfs beside it", []diskcheck.ID{diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI}},
 	{"no virtio_blk in the initramfs", withoutDriver("virtio_blk"), diskcheck.VirtioBlk, diskcheck.Error, "as a module, but not in its initramfs", nil},
@@ -208,7 +208,7 @@ var defects = []struct {
 	{"an initramfs that is cut off", func(_ *testing.T, s *system) {
 		all := s.root()["boot/initrd.img-"+debianKernel]
 		s.root()["boot/initrd.img-"+debianKernel] = all[:len(all)-40]
-	}, diskcheck.Initramfs, diskcheck.Unknown, "could not be read", []diskcheck.ID{diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI}},
+	}, diskcheck.Initramfs, diskcheck.Error, "is damaged", []diskcheck.ID{diskcheck.VirtioBlk, diskcheck.VirtioPCI, diskcheck.VirtioSCSI}},
 	{"no cloud-init", func(t *testing.T, s *system) { s.root().drop(t, "usr/bin/cloud-init") },
 		diskcheck.CloudInit, diskcheck.Warning, "not installed", nil},
 	{"cloud-init is off", func(_ *testing.T, s *system) { s.root()["etc/cloud/cloud-init.disabled"] = "" },
