@@ -225,6 +225,16 @@ var defects = []struct {
 		s.root()["etc/network/interfaces"] = "auto lo\niface lo inet loopback\niface eth1 inet static\n  address 192.0.2.5\n"
 	},
 		diskcheck.Network, diskcheck.Warning, "/etc/network/interfaces (eth1)", nil},
+	{"a fixed address of IPv4, IPv6 by itself", func(t *testing.T, s *system) {
+		s.root().drop(t, "etc/netplan")
+		s.root()["etc/cloud/cloud.cfg.d/99-net.cfg"] = "network: {config: disabled}\n"
+		s.root()["etc/network/interfaces"] = "iface ens3 inet static\n  address 192.0.2.5/24\niface ens3 inet6 auto\n"
+	}, diskcheck.Network, diskcheck.Error, "only fixed addresses: /etc/network/interfaces (ens3)", []diskcheck.ID{diskcheck.NetworkNames}},
+	{"DHCP for the name of another machine's card", func(t *testing.T, s *system) {
+		s.root().drop(t, "etc/netplan")
+		s.root()["etc/cloud/cloud.cfg.d/99-net.cfg"] = "network: {config: disabled}\n"
+		s.root()["etc/network/interfaces"] = "iface ens192 inet dhcp\n"
+	}, diskcheck.NetworkNames, diskcheck.Warning, "/etc/network/interfaces (ens192)", nil},
 	{"no network", func(t *testing.T, s *system) {
 		s.root().drop(t, "etc/netplan")
 		s.root()["etc/cloud/cloud.cfg.d/99-net.cfg"] = "network:\n  config: disabled\n"
