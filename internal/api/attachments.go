@@ -85,6 +85,10 @@ func (s *server) listAttachments(c *call) error {
 		return q.fault
 	}
 	attachments, err := s.Catalog.Attachments(c.Context(), c.project(), image, marker, limit)
+	if errors.Is(err, catalog.ErrNotFound) {
+		// An empty page would say that this was all.
+		return ims.Faultf(ims.CodeBadFormat, "marker: the project has no attachment %s (any more); list from the front again", marker)
+	}
 	if err != nil {
 		return err
 	}

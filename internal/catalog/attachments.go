@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -79,17 +78,14 @@ func (c *Catalog) Attachment(ctx context.Context, projectID, id string) (ims.Att
 }
 
 // Attachments lists a project's attachments, the newest first, those of one image when
-// imageID is not "". marker, if not "", continues behind that attachment; behind one
-// that has ended or never was there is nothing. limit is at least 1.
+// imageID is not "". marker, if not "", continues behind that attachment; one that
+// has ended or never was is ErrNotFound. limit is at least 1.
 func (c *Catalog) Attachments(ctx context.Context, projectID, imageID, marker string, limit int) ([]ims.Attachment, error) {
 	w := &where{}
 	w.add("a.project_id = ? AND a.expires_at > ?", projectID, c.now().UnixMilli())
 	w.equal("a.image_id", imageID)
 	if marker != "" {
 		from, err := c.Attachment(ctx, projectID, marker)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
 		if err != nil {
 			return nil, err
 		}

@@ -232,7 +232,7 @@ func TestAttachmentPages(t *testing.T) {
 			}
 		}
 		for _, marker := range []string{"x", ims.NewAttachmentID()} {
-			if list, err := c.Attachments(t.Context(), mine, "", marker, 10); err != nil || len(list) != 0 {
+			if list, err := c.Attachments(t.Context(), mine, "", marker, 10); !errors.Is(err, ErrNotFound) || len(list) != 0 {
 				t.Errorf("behind %q: %d (%v)", marker, len(list), err)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 
@@ -16,10 +17,10 @@ import (
 // AttachCmd has an image's disk served as a block device.
 type AttachCmd struct {
 	serverFlags
-	Image   string        `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
-	TTL     time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, up to 720h. Default: 24h."`
-	Exec    bool          `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
-	Command []string      `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`
+	Image   string         `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
+	TTL     *time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, up to 720h. Default: 24h."`
+	Exec    bool           `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
+	Command []string       `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`
 }
 
 // Help shows the command's use.
@@ -37,9 +38,12 @@ Examples:
 
 // Validate checks what the grammar can't say.
 func (c *AttachCmd) Validate() error {
+	if c.Exec && len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:] // it ends our flags, and is no command
+	}
 	switch {
-	case c.TTL != 0 && (c.TTL < ims.MinAttachTime || c.TTL > ims.MaxAttachTime):
-		return fmt.Errorf("--ttl %v: from %v to %v is possible", c.TTL, ims.MinAttachTime, ims.MaxAttachTime)
+	case c.TTL != nil && (*c.TTL < ims.MinAttachTime || *c.TTL > ims.MaxAttachTime):
+		return fmt.Errorf("--ttl %v: from %v to %v is possible", *c.TTL, ims.MinAttachTime, ims.MaxAttachTime)
 	case c.Exec && len(c.Command) == 0:
 		return fmt.Errorf("--exec: name the command to run behind the image")
 	case !c.Exec && len(c.Command) > 0:
@@ -67,7 +71,11 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 		// when the answer is there.
 		asking = context.WithoutCancel(ctx)
 	}
-	a, err := service.Attach(asking, id, c.TTL)
+	ttl := time.Duration(0) // the service's default
+	if c.TTL != nil {
+		ttl = *c.TTL
+	}
+	a, err := service.Attach(asking, id, ttl)
 	if err != nil {
 		return fmt.Errorf("attach image %s: %w", c.Image, interrupted(ctx, err))
 	}
@@ -79,10 +87,39 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 		fmt.Fprintf(w, "Image\t%s  %s\n", a.ImageID, a.ImageName)
 		fmt.Fprintf(w, "Until\t%s\n", when(a.ExpiresAt))
 		fmt.Fprintf(w, "URI\t%s\n", a.URI)
-		fmt.Fprintf(w, "\nqemu-img create -q -f qcow2 -F raw -b %s overlay.qcow2\n", quoted(a.URI))
-		fmt.Fprintf(w, "qemu-system-x86_64 -m 1G -drive file=overlay.qcow2,if=virtio\n")
-		fmt.Fprintf(w, "nbdinfo %s\n", quoted(a.URI))
+		object, system, backing := qemuBacking(a.URI)
+		fmt.Fprintf(w, "\nqemu-img create -q %s-f qcow2 -F raw -b %s overlay.qcow2\n", object, quoted(backing))
+		fmt.Fprintf(w, "qemu-system-x86_64 -m 1G %s-drive file=overlay.qcow2,if=virtio\n", system)
+		fmt.Fprintf(w, "nbdinfo %s\n", quoted(infoURI(a.URI)))
 	})
+}
+
+// caFolder is where the commands that are printed look for ca-cert.pem, the certificate
+// of who signed the server's. Users have it elsewhere: it is to be seen in the line.
+const caFolder = "/etc/pki/qemu"
+
+// qemuBacking is how QEMU is told of an image as a backing file, and the options that
+// its tools and its machines need besides. QEMU has no nbds URIs: TLS takes an object.
+func qemuBacking(uri string) (toolOption, systemOption, backing string) {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "nbds" {
+		return "", "", uri
+	}
+	credentials := "tls-creds-x509,id=tls0,endpoint=client,verify-peer=yes,dir=" + caFolder + " "
+	type object = map[string]any
+	backingFile, _ := json.Marshal(object{"driver": "raw", "file": object{
+		"driver": "nbd", "export": strings.TrimPrefix(u.Path, "/"), "tls-creds": "tls0",
+		"server": object{"type": "inet", "host": u.Hostname(), "port": u.Port()},
+	}})
+	return "--object " + credentials, "-object " + credentials, "json:" + string(backingFile)
+}
+
+// infoURI is an URI as libnbd's tools need it.
+func infoURI(uri string) string {
+	if strings.HasPrefix(uri, "nbds://") {
+		return uri + "?tls-certificates=" + caFolder
+	}
+	return uri
 }
 
 // quoted makes one word of a shell's of text that holds no quotes itself.

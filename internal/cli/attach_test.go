@@ -59,6 +59,26 @@ func TestAttachPrintsTheURI(t *testing.T) {
 	}
 }
 
+// QEMU knows no nbds URIs: what is printed for TLS must be what it does know.
+func TestQEMULineWithTLS(t *testing.T) {
+	t.Parallel()
+	tool, system, backing := qemuBacking("nbds://disks.example.com:10809/abcd")
+	for _, want := range []string{"--object tls-creds-x509,id=tls0,", "dir=/etc/pki/qemu "} {
+		if !strings.Contains(tool, want) {
+			t.Errorf("no %q in %q", want, tool)
+		}
+	}
+	if "-"+system != tool {
+		t.Errorf("%q for a machine, %q for a tool", system, tool)
+	}
+	if want := `json:{"driver":"raw","file":{"driver":"nbd","export":"abcd","server":{"host":"disks.example.com","port":"10809","type":"inet"},"tls-creds":"tls0"}}`; backing != want {
+		t.Errorf("backing %s", backing)
+	}
+	if tool, system, backing := qemuBacking(testURI); tool != "" || system != "" || backing != testURI {
+		t.Errorf("in clear: %q, %q, %q", tool, system, backing)
+	}
+}
+
 // TestAttachExec: the command has the URI and our standard output; its status is ours;
 // the attachment ends whatever becomes of it.
 func TestAttachExec(t *testing.T) {
@@ -74,6 +94,7 @@ func TestAttachExec(t *testing.T) {
 		"it fails":               {[]string{"exit 7"}, 7, ""},
 		"it fails with our own":  {[]string{"exit 2"}, 2, ""},
 		"a signal ends it":       {[]string{"kill -TERM $$"}, 128 + 15, ""},
+		"after two hyphens":      {[]string{"--", "printf", "%s", "--"}, 0, "--"},
 		"there is no such thing": {[]string{"/nowhere/to/be/found", "x"}, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,6 +135,8 @@ func TestAttachUsage(t *testing.T) {
 		"attach " + testImage + " --exec":          "name the command",
 		"attach " + testImage + " true":            "--exec alone",
 		"attach " + testImage + " --ttl 59s":       "from 1m0s to 720h0m0s",
+		"attach " + testImage + " --ttl 0":         "from 1m0s to 720h0m0s",
+		"attach " + testImage + " --exec --":       "name the command",
 		"attach " + testImage + " --ttl 721h":      "from 1m0s to 720h0m0s",
 		"attach " + testImage + " --ttl x":         "--ttl",
 		"attach " + testImage + " --json --exec x": "standard output",

@@ -45,6 +45,17 @@ func (c *AttachCmd) exec(ctx context.Context, s *session, service *client.Client
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "NBD_URI="+a.URI)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.Stdin, s.Stdout, s.Stderr
+	// Without a terminal the command leads a group of its own, so that a signal reaches
+	// what a shell has started too. With one it stays where the terminal's keys are heard.
+	pass := func(sig os.Signal) { _ = cmd.Process.Signal(sig) } // it may just have ended
+	if !hasTerminal() {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		pass = func(sig os.Signal) {
+			if sig, ok := sig.(syscall.Signal); ok {
+				_ = syscall.Kill(-cmd.Process.Pid, sig)
+			}
+		}
+	}
 	if ctx.Err() != nil {
 		return errInterrupted
 	}
@@ -61,7 +72,7 @@ func (c *AttachCmd) exec(ctx context.Context, s *session, service *client.Client
 			if fromKeys(sig) && inForeground() {
 				continue
 			}
-			_ = cmd.Process.Signal(sig) // it may just have ended
+			pass(sig)
 		case err := <-done:
 			return commandEnded(args[0], err)
 		}
@@ -70,6 +81,15 @@ func (c *AttachCmd) exec(ctx context.Context, s *session, service *client.Client
 
 // fromKeys reports whether a terminal sends the signal for a key.
 func fromKeys(sig os.Signal) bool { return sig == syscall.SIGINT || sig == syscall.SIGQUIT }
+
+// hasTerminal reports whether this process has a terminal that controls it.
+func hasTerminal() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	return tty.Close() == nil
+}
 
 // inForeground reports whether this process is in the foreground of a terminal.
 func inForeground() bool {

@@ -65,6 +65,10 @@ func (c *Client) Detach(ctx context.Context, id string) error {
 	return err
 }
 
+// maxListRestarts is how often a list begins again because the attachment that a page
+// ended with is gone when the next page is asked for.
+const maxListRestarts = 10
+
 // Attachments lists the project's attachments, those of one image when imageID is not
 // "", page by page, the newest first.
 func (c *Client) Attachments(ctx context.Context, imageID string) ([]Attachment, error) {
@@ -77,8 +81,15 @@ func (c *Client) Attachments(ctx context.Context, imageID string) ([]Attachment,
 		query.Set("image_id", imageID)
 	}
 	var all []Attachment
-	for {
+	for restarts := 0; ; {
 		body, err := c.do(ctx, http.MethodGet, []string{"v1", project, "attachments"}, query, nil)
+		if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusBadRequest && query.Has("marker") && restarts < maxListRestarts {
+			// The last one of the page before ended meanwhile: there is no place to go on from.
+			restarts++
+			query.Del("marker")
+			all = nil
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
