@@ -80,7 +80,8 @@ type Config struct {
 	// Logger gets a line a request; nil drops them.
 	Logger *slog.Logger
 	// MaxRequests is how many requests are worked on at once, MaxStreams how many
-	// disks are read at once; defaults 64 and 64. More wait, more streams are a 503.
+	// disks are read at once, half of them by one project; defaults 64 and 128. More
+	// requests wait, more streams are a 503.
 	MaxRequests, MaxStreams int
 	// Timeout bounds the work on one request, reading a disk apart; default 30 s.
 	Timeout time.Duration
@@ -93,7 +94,7 @@ type server struct {
 	routes  *matcher
 	metrics *metrics
 	slots   chan struct{}
-	streams chan struct{}
+	streams *streams
 }
 
 // New makes the handler of all routes.
@@ -130,7 +131,7 @@ func New(c Config) (http.Handler, error) {
 		c.MaxRequests = 64
 	}
 	if c.MaxStreams <= 0 {
-		c.MaxStreams = 64
+		c.MaxStreams = 128
 	}
 	if c.Timeout <= 0 {
 		c.Timeout = 30 * time.Second
@@ -141,7 +142,7 @@ func New(c Config) (http.Handler, error) {
 	}
 	return &server{
 		Config: c, log: c.Logger, routes: newMatcher(Routes()), metrics: m,
-		slots: make(chan struct{}, c.MaxRequests), streams: make(chan struct{}, c.MaxStreams),
+		slots: make(chan struct{}, c.MaxRequests), streams: newStreams(c.MaxStreams),
 	}, nil
 }
 

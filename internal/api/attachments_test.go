@@ -180,7 +180,7 @@ func TestAttachedImage(t *testing.T) {
 	image := c.active(t, systemDisk(nil))
 	id, token := c.attach(t, image)
 	for _, body := range []string{"", `{"force":false}`, `{"force":null}`} {
-		if details := c.refused(t, http.StatusConflict, "IMG.0035", "DELETE", "/v2/images/"+image, body); !strings.Contains(details, "1 attachments") || !strings.Contains(details, "force") {
+		if details := c.refused(t, http.StatusConflict, "IMG.0035", "DELETE", "/v2/images/"+image, body); !strings.Contains(details, "attachments: 1,") || !strings.Contains(details, "force") {
 			t.Errorf("details %q", details)
 		}
 	}

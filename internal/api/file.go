@@ -21,7 +21,7 @@ const (
 	// streamChunk is how much of a disk is read and sent at a time, in bytes.
 	streamChunk = 1 << 20
 	// chunkTimeout bounds reading and sending one chunk: a slower client is cut off.
-	chunkTimeout = 2 * time.Minute
+	chunkTimeout = 30 * time.Second
 )
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, streamChunk); return &b }}
@@ -40,12 +40,11 @@ func (s *server) imageFile(c *call) error {
 	if !img.Status.Readable() {
 		return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active or a saving one has data to read", img.Status)
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		return unavailable("too many disks are read at once; try again")
+	leave := s.streams.enter(c.project())
+	if leave == nil {
+		return unavailable(fmt.Sprintf("too many disks are read at once (at most %d, %d by one project); try again", s.streams.max, s.streams.share()))
 	}
+	defer leave()
 	disk, err := s.Disks.OpenDisk(c.Context(), img)
 	if err != nil {
 		return s.diskFault(c, img, fmt.Errorf("open the disk of image %s: %w", img.ID, err))

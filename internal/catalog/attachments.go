@@ -194,7 +194,7 @@ func (c *Catalog) refuseAttached(ctx context.Context, tx *database.Tx, imageID s
 	if err != nil || n == 0 {
 		return err
 	}
-	e := ims.Faultf(ims.CodeConflict, "image %s has %d attachments: detach them first, or delete it with force, which ends them", imageID, n)
+	e := ims.Faultf(ims.CodeConflict, "image %s is attached (attachments: %d, those of projects that it is shared with among them): detach it first, or delete it with force, which ends that", imageID, n)
 	e.HTTPStatus = http.StatusConflict
 	return e
 }

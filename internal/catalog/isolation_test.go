@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -108,7 +109,7 @@ func TestIsolation(t *testing.T) {
 			_, err := c.Attachment(t.Context(), mine, id)
 			wantError(t, err, ErrNotFound)
 			wantError(t, c.Detach(t.Context(), mine, id), ErrNotFound)
-			if list, err := c.Attachments(t.Context(), mine, "", id, 10); err != nil || len(list) != 0 {
+			if list, err := c.Attachments(t.Context(), mine, "", id, 10); !errors.Is(err, ErrNotFound) || len(list) != 0 {
 				t.Errorf("Attachments behind %s: %v (%v)", id, list, err)
 			}
 		}

@@ -42,20 +42,32 @@ func (t *transmission) addErrorOffset(a *answer, j job, errno wire.Errno, text s
 	t.chunk(a, j, b, wire.ChunkErrorOffset, wire.ReplyFlagDone, len(b)-h)
 }
 
-// failures logs errors of an export, at most one a second for a connection.
-type failures struct {
+// seldom lets a line into the log at most once a second: strangers can cause more.
+type seldom struct {
 	mu      sync.Mutex
 	last    time.Time
 	skipped int
 }
 
+// now reports whether a line may be written, and how many were not since the last.
+func (s *seldom) now() (skipped int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.last) < time.Second {
+		s.skipped++
+		return 0, false
+	}
+	skipped = s.skipped
+	s.last, s.skipped = now, 0
+	return skipped, true
+}
+
+// failures logs errors of an export.
+type failures struct{ seldom }
+
 func (f *failures) log(l *slog.Logger, what string, off, n uint64, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.last) >= time.Second {
-		l.Warn("NBD: an export failed", "request", what, "offset", off, "length", n, "error", err, "unlogged", f.skipped)
-		f.last, f.skipped = now, 0
-	} else {
-		f.skipped++
+	if skipped, ok := f.now(); ok {
+		l.Warn("NBD: an export failed", "request", what, "offset", off, "length", n, "error", err, "unlogged", skipped)
 	}
 }

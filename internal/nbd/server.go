@@ -19,6 +19,8 @@ type Server struct {
 	number     int
 	perAddress map[string]int
 	refusing   int
+
+	refusals seldom // of the log
 }
 
 // maxRefusing is how many clients beyond the limits are told so at once; others are
@@ -95,7 +97,9 @@ func (s *Server) admit(ctx, work context.Context, raw net.Conn) {
 	}
 	refusal, leave := s.enter(address)
 	if leave == nil {
-		s.opts.Logger.Warn("NBD: client refused", "remote", raw.RemoteAddr(), "reason", refusal)
+		if skipped, ok := s.refusals.now(); ok {
+			s.opts.Logger.Warn("NBD: client refused", "remote", raw.RemoteAddr(), "reason", refusal, "unlogged", skipped)
+		}
 		return
 	}
 	defer leave()
