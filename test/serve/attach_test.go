@@ -89,7 +89,7 @@ func TestAttachedImageStays(t *testing.T) {
 	reader.mustRead(t)
 
 	refused := s.Do(t, "DELETE", "/v2/images/"+image, nil)
-	if code, _, details := refused.Error(); refused.Status != http.StatusConflict || code != "IMG.0035" || !strings.Contains(details, "1 attachments") {
+	if code, _, details := refused.Error(); refused.Status != http.StatusConflict || code != "IMG.0035" || !strings.Contains(details, "attachments: 1,") {
 		t.Fatalf("deletion of an attached image: %d %s", refused.Status, refused.Body)
 	}
 	reader.mustRead(t)
