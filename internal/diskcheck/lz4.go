@@ -2,6 +2,7 @@ package diskcheck
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 
 	"github.com/quickims/quickims/internal/filesystem"
@@ -12,12 +13,15 @@ import (
 // four bytes, little-endian, and the block.
 const lz4Block = 8 << 20
 
+// lz4Ratio is how many bytes a packed byte makes at most: one that lengthens a match.
+const lz4Ratio = 255
+
 // lz4 unpacks that form. LZ4's block format is described in lz4_Block_format.md
 // of the lz4 project.
 type lz4 struct {
 	r    *bufio.Reader
-	in   []byte
-	out  []byte // of lz4Block bytes, made for the first block
+	in   bytes.Buffer
+	out  []byte
 	rest []byte // of out, not yet read
 	err  error
 }
@@ -51,17 +55,15 @@ func (z *lz4) block() ([]byte, error) {
 		return nil, io.EOF
 	}
 	_, _ = z.r.Discard(4)
-	if cap(z.in) < int(packed) {
-		z.in = make([]byte, packed)
-	}
-	if z.out == nil {
-		z.out = make([]byte, lz4Block)
-	}
-	z.in = z.in[:packed]
-	if _, err := io.ReadFull(z.r, z.in); err != nil {
+	// Memory goes by the bytes that are there, not by the length that is said.
+	z.in.Reset()
+	if _, err := io.CopyN(&z.in, z.r, int64(packed)); err != nil {
 		return nil, io.ErrUnexpectedEOF
 	}
-	n, ok := unpackLZ4(z.out, z.in)
+	if most := min(lz4Block, lz4Ratio*int(packed)); len(z.out) < most {
+		z.out = make([]byte, most)
+	}
+	n, ok := unpackLZ4(z.out, z.in.Bytes())
 	if !ok {
 		return nil, filesystem.Errorf(filesystem.ErrCorrupt, "a block of %d bytes can't be unpacked", packed)
 	}

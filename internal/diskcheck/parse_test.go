@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/quickims/quickims/internal/filesystem"
+	"github.com/quickims/quickims/internal/filesystem/fstest"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -339,4 +340,17 @@ func TestLZ4(t *testing.T) {
 	if full := lit + strings.Repeat(lit[273:], 1000)[:15+255+255+7+4] + "Z"; !ok || string(out[:n]) != full {
 		t.Errorf("%v: %d bytes, want %d: …%q", ok, n, len(full), out[max(0, n-20):n])
 	}
+}
+
+// What a block says of its length takes no memory before its bytes are there. Not
+// parallel: it measures.
+func TestLZ4TakesMemoryForWhatIsThere(t *testing.T) {
+	fstest.Cheap(t, func() {
+		for range 16 {
+			got, err := io.ReadAll(newLZ4(bufio.NewReader(strings.NewReader("\x02\x21\x4c\x18\x00\x00\x80\x00\x40abcd"))))
+			if len(got) > 0 || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		}
+	})
 }
