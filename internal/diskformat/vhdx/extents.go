@@ -27,7 +27,7 @@ func (f *File) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
 // walk adds the whole disk, up to the first error or until add says false.
 func (f *File) walk(ctx context.Context, add extents.Add) error {
 	holes := sparse.NewHoles(ctx, f.r, f.size)
-	at := make([]int64, recent.PageSize/entrySize)
+	at := make([]int64, min(recent.PageSize/entrySize, f.bat.blocks))
 	for block := int64(0); block < f.bat.blocks; {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -39,11 +39,12 @@ func gathered(v *victim) []byte {
 	return bytes.TrimRight(b, "\x00")
 }
 
-// scattered is the file that the input makes.
-func scattered(b []byte) *victim {
-	v := &victim{Patched: disktest.Patched{payloadAt: payload}, size: 8 * mib}
+// scattered is a victim that is made anew for each input, in the same memory.
+type scattered struct{ victim }
+
+func newScattered() *scattered {
+	s := &scattered{victim{Patched: disktest.Patched{payloadAt: payload}, size: 8 * mib}}
 	for _, p := range pieces {
-		n := min(p.size, int64(len(b)))
 		full := p.size
 		switch p.off {
 		case headerOff1, headerOff2:
@@ -51,11 +52,20 @@ func scattered(b []byte) *victim {
 		case regionOff1, regionOff2:
 			full = regionSize
 		}
-		part := make([]byte, full)
-		copy(part, b[:n])
-		v.Patched[p.off], b = part, b[n:]
+		s.Patched[p.off] = make([]byte, full)
 	}
-	return v
+	return s
+}
+
+// fill makes the file of the input. Behind a piece that is longer in the file than
+// in the input there are zeros, which nobody writes to.
+func (s *scattered) fill(b []byte) {
+	for _, p := range pieces {
+		part := s.Patched[p.off][:p.size]
+		n := copy(part, b)
+		clear(part[n:])
+		b = b[n:]
+	}
 }
 
 var payload = func() []byte {
@@ -76,8 +86,9 @@ func FuzzVHDX(f *testing.F) {
 	zeroed.logged(0, logEntry(someLog, 5, 0, 8*mib, change{off: batAt, zeros: 4096}), logEntry(someLog, 6, 0, 8*mib))
 	f.Add(gathered(zeroed), true)
 	f.Add([]byte(identifier), false)
+	v, c := newScattered(), new(checked)
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte, mend bool) {
-		v := scattered(b)
+		v.fill(b)
 		if mend {
 			for at := 0; at < 4*logSector; at += logSector {
 				e := v.Patched[logAt][at:]
@@ -94,14 +105,19 @@ func FuzzVHDX(f *testing.F) {
 			}
 			return
 		}
-		checkDisk(t, file)
+		c.check(t, file)
 	})
 }
 
-// checkDisk checks what holds of any disk that opens: the extents cover it,
+var unread = bytes.Repeat([]byte{0xee}, 9001)
+
+// checked is the room in which disks are checked: what is read at once, and in pieces.
+type checked struct{ p, q [9001]byte }
+
+// check checks what holds of any disk that opens: the extents cover it,
 // holes are zeros, and a range reads the same however it is cut, unless it
 // does not read at all.
-func checkDisk(t *testing.T, f *File) {
+func (c *checked) check(t *testing.T, f *File) {
 	t.Helper()
 	if f.Size() <= 0 || f.Size() > MaxSize || f.Size()%f.LogicalSector() != 0 {
 		t.Fatalf("the disk has %d bytes", f.Size())
@@ -119,12 +135,14 @@ func checkDisk(t *testing.T, f *File) {
 			t.Fatalf("the extent %+v follows what ends at %d", e, at)
 		}
 		at, was = e.End(), e.Data
-		n := min(e.Length, 9001)
+		n := min(e.Length, int64(len(c.p)))
 		for _, off := range []int64{e.Offset, e.Offset + (e.Length-n)/2, e.End() - n} {
 			if budget--; budget < 0 {
 				break
 			}
-			p, q := bytes.Repeat([]byte{0xee}, int(n)), make([]byte, n)
+			p, q := c.p[:n], c.q[:n]
+			copy(p, unread)
+			copy(q, unread)
 			k, err := f.ReadAt(p, off)
 			switch {
 			case err != nil && err != io.EOF:

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/quickims/quickims/internal/diskformat"
 )
@@ -50,6 +52,9 @@ type entry struct {
 	count    uint32 // of descriptors
 }
 
+// rings are where logs are read to; what is to be applied is copied.
+var rings = sync.Pool{New: func() any { return new([]byte) }}
+
 // readLog reads the log of a file that was not closed.
 func readLog(r io.ReaderAt, size int64, h *header) (*logged, error) {
 	if h.logLen == 0 || h.logLen > maxLog {
@@ -59,7 +64,10 @@ func readLog(r io.ReaderAt, size int64, h *header) (*logged, error) {
 	if h.logOff > size-h.logLen {
 		return nil, incomplete("header.LogOffset", "the log, %d bytes at %d, lies beyond the file's %d", h.logLen, h.logOff, size)
 	}
-	ring := make([]byte, h.logLen)
+	room := rings.Get().(*[]byte)
+	defer rings.Put(room)
+	*room = slices.Grow((*room)[:0], int(h.logLen))[:h.logLen]
+	ring := *room
 	if err := diskformat.ReadFull(r, ring, h.logOff); err != nil {
 		return nil, fmt.Errorf("reading the log: %w", err)
 	}

@@ -62,13 +62,12 @@ type metadata struct {
 	physicalSector int64
 }
 
-// readMetadata reads the table at region and the items that it lists. size is
-// the file's.
-func readMetadata(r io.ReaderAt, size int64, at region) (*metadata, error) {
+// readMetadata reads the table at region, to where metadataTable bytes may be
+// overwritten, and the items that it lists. size is the file's.
+func readMetadata(r io.ReaderAt, size int64, at region, table []byte) (*metadata, error) {
 	if at.off > size-metadataTable {
 		return nil, incomplete("metadata table", "%d bytes at %d lie beyond the file's %d", metadataTable, at.off, size)
 	}
-	table := make([]byte, metadataTable)
 	if err := diskformat.ReadFull(r, table, at.off); err != nil {
 		return nil, fmt.Errorf("reading the metadata table: %w", err)
 	}

@@ -17,6 +17,7 @@ package vhdx
 import (
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/recent"
@@ -57,11 +58,16 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 	return f, nil
 }
 
+// fronts are where header sections are read to; nothing of them is kept.
+var fronts = sync.Pool{New: func() any { return new([frontSize]byte) }}
+
 func open(r io.ReaderAt, size int64) (*File, error) {
 	if size < 0 || size > maxFile {
 		return nil, unsupported("file size", "it is %d; right is 0 to %d", size, int64(maxFile))
 	}
-	front := make([]byte, min(size, frontSize))
+	room := fronts.Get().(*[frontSize]byte)
+	defer fronts.Put(room)
+	front := room[:min(size, frontSize)]
 	if err := diskformat.ReadFull(r, front, 0); err != nil {
 		return nil, fmt.Errorf("reading the header section: %w", err)
 	}
@@ -82,14 +88,14 @@ func open(r io.ReaderAt, size int64) (*File, error) {
 			return nil, err
 		}
 		f.r, f.size, f.applied = l, l.size, l.entries
-		if err := diskformat.ReadFull(f.r, front, 0); err != nil {
-			return nil, fmt.Errorf("reading the header section: %w", err)
+		if err := diskformat.ReadFull(f.r, front[regionOff1:], regionOff1); err != nil { // no log changes what is before
+			return nil, fmt.Errorf("reading the region tables: %w", err)
 		}
 	}
 	if f.regions, err = readRegions(front, h); err != nil {
 		return nil, err
 	}
-	m, err := readMetadata(f.r, f.size, f.regions.metadata)
+	m, err := readMetadata(f.r, f.size, f.regions.metadata, front[:metadataTable])
 	if err != nil {
 		return nil, err
 	}
