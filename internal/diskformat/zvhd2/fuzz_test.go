@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/fuzztest"
@@ -80,42 +82,79 @@ func FuzzZVHD2Open(f *testing.F) {
 	})
 }
 
+// smallBlock is the size of most blocks that FuzzZVHD2Record decodes: the decoders
+// don't care, and a block of the smallest size that files may have costs more than
+// all else. It has room for twice the window of deflate.
+const smallBlock = 64 << 10
+
+// recordRoom is what FuzzZVHD2Record decodes from and to, used again each time.
+type recordRoom struct {
+	rec                []byte
+	one, again, larger []byte
+}
+
+func newRecordRoom() *recordRoom {
+	const n = MinBlockSize
+	return &recordRoom{
+		rec: make([]byte, 0, n+2*pageSize), one: make([]byte, n), again: make([]byte, n), larger: make([]byte, n+DecodeSlack+64),
+	}
+}
+
+// blockOf is the size of block that the payload is taken for: the smallest that files
+// may have if it is a zstd frame that says so.
+func blockOf(payload []byte) int {
+	var h zstd.Header
+	if h.Decode(payload) == nil && h.HasFCS && h.FrameContentSize == MinBlockSize {
+		return MinBlockSize
+	}
+	return smallBlock
+}
+
 func FuzzZVHD2Record(f *testing.F) {
-	const blockSize = MinBlockSize
-	plain := make([]byte, blockSize)
+	plain := make([]byte, smallBlock)
 	copy(plain, bytes.Repeat([]byte("a block of made-up text\n"), 300))
 	f.Add(frame(f, plain), false)
+	f.Add(frame(f, text(5)[:smallBlock]), false)
+	f.Add(frame(f, append(bytes.Clone(plain), make([]byte, MinBlockSize-smallBlock)...)), false)
 	f.Add(streamed(f, plain), false)
 	f.Add(zlibSync(f, plain), true)
+	f.Add(zlibSync(f, text(5)[:smallBlock]), true)
 	f.Add(zlibClosed(f, plain), true)
-	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0x10, 0, 3, 0x80, 0, 0}, false)
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 1, 0, 3, 0x80, 0, 0}, false)
 	f.Add([]byte{0x78, 1, 0, 0, 0, 0xff, 0xff}, true)
+	room, other := newRecordRoom(), bytes.Repeat([]byte{0xee}, MinBlockSize)
 	fuzztest.Fuzz(f, func(t *testing.T, payload []byte, zlib bool) {
-		file := &File{h: header{blockSize: blockSize, maxBlocks: 10, compression: methodZstd}}
-		file.h.OrigSize = 10 * blockSize
+		if len(payload) > MinBlockSize {
+			return
+		}
+		size := smallBlock
+		if !zlib {
+			size = blockOf(payload)
+		}
+		file := &File{h: header{blockSize: uint32(size), maxBlocks: 10, compression: methodZstd}}
+		file.h.OrigSize = 10 * uint64(size)
 		if zlib {
 			file.h.compression = methodZlib
 		}
-		if len(payload) > blockSize {
-			return
-		}
-		a, b := make([]byte, blockSize), bytes.Repeat([]byte{0xee}, blockSize)
+		a, b := room.one[:size:size], room.again[:size:size]
 		_ = file.DecodeRecord(a, payload, 7) // as a whole record
-		rec := record(payload, 7)
+		rec := zdisk.FinishRecord(append(room.rec[:zdisk.RecordHeadSize], payload...), 7)
 		err := file.DecodeRecord(a, rec, 7)
 		// With room behind the block it is decoded another way, to the same end, and
 		// nothing is written behind that room.
-		roomy := bytes.Repeat([]byte{0xee}, blockSize+DecodeSlack+64)
-		if rerr := file.DecodeRecord(roomy[:blockSize], rec, 7); (rerr == nil) != (err == nil) || err == nil && !bytes.Equal(a, roomy[:blockSize]) {
+		roomy := room.larger[: size+DecodeSlack+64 : size+DecodeSlack+64]
+		copy(roomy[size:], other)
+		if rerr := file.DecodeRecord(roomy[:size], rec, 7); (rerr == nil) != (err == nil) || err == nil && !bytes.Equal(a, roomy[:size]) {
 			t.Fatalf("with room behind it: %v, without: %v", rerr, err)
 		}
-		if guard := roomy[blockSize+DecodeSlack:]; bytes.Count(guard, []byte{0xee}) != len(guard) {
+		if guard := roomy[size+DecodeSlack:]; bytes.Count(guard, []byte{0xee}) != len(guard) {
 			t.Fatal("the decoder wrote behind its room")
 		}
 		if err != nil {
 			return
 		}
 		// What decodes is a whole block, the same every time, and as no other.
+		copy(b, other)
 		if err := file.DecodeRecord(b, rec, 7); err != nil || !bytes.Equal(a, b) {
 			t.Fatalf("decoded again: %v, the same: %v", err, bytes.Equal(a, b))
 		}
