@@ -19,7 +19,6 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
-	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 // convertBytes makes a file with our writer.
@@ -273,23 +272,4 @@ func TestConvertFails(t *testing.T) {
 	if err != nil || s.DataBlocks != 0 || s.FileSize != 2*zdisk.PageSize {
 		t.Errorf("all holes: %+v, %v", s, err)
 	}
-}
-
-func FuzzFile(f *testing.F) {
-	f.Add(disktest.Fixture(f, "c.zvhd"))
-	small, rec := sample(f)
-	f.Add(small)
-	f.Add(small[:rec[1]])
-	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
-		d, err := Open(bytes.NewReader(b), int64(len(b)))
-		if err != nil {
-			return
-		}
-		p := make([]byte, 4096)
-		for e := range d.Extents() {
-			if _, err := d.ReadAt(p, e.Offset); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, diskformat.ErrCorrupt) {
-				t.Fatal(err)
-			}
-		}
-	})
 }

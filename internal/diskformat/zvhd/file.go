@@ -30,15 +30,15 @@ const (
 // 1/256 of the disk. It holds at most about 40 MiB, may be used by many
 // goroutines at once and need not be closed.
 type File struct {
-	r      io.ReaderAt
-	front  zdisk.Front
-	blocks []uint32 // the stored ones, ascending
-	pages  []uint32 // where their records lie; after the last, the end
+	r         io.ReaderAt
+	front     zdisk.Front
+	blockSize int64    // BlockSize but in tests
+	blocks    []uint32 // the stored ones, ascending
+	pages     []uint32 // where their records lie; after the last, the end
 
 	mu      sync.Mutex
 	next    int // the record that the decoder comes to next
 	window  []byte
-	z       zdisk.Inflater
 	rec     []byte
 	windows [checkpoints][]byte // before record i × step
 	kept    []keptBlock         // a ring
@@ -56,12 +56,15 @@ var _ diskformat.Image = (*File)(nil)
 // Open checks the header of the file r of size bytes and looks for its records,
 // with one short read for each: there is no index. What they hold is checked
 // when it is read. Errors are those of [NewReader] and [Reader.Next].
-func Open(r io.ReaderAt, size int64) (*File, error) {
-	z, err := NewReader(io.NewSectionReader(r, 0, max(size, 0)))
+func Open(r io.ReaderAt, size int64) (*File, error) { return open(r, size, BlockSize) }
+
+// open opens a file with blocks of that many bytes.
+func open(r io.ReaderAt, size, blockSize int64) (*File, error) {
+	z, err := newReader(io.NewSectionReader(r, 0, max(size, 0)), blockSize)
 	if err != nil {
 		return nil, err
 	}
-	f := &File{r: r, front: z.front}
+	f := &File{r: r, front: z.front, blockSize: blockSize}
 	if err := f.scan(z, size); err != nil {
 		return nil, fmt.Errorf("opening a ZVHD file: %w", err)
 	}
@@ -129,7 +132,7 @@ func (f *File) Size() int64 { return int64(f.front.CurrSize) }
 
 // Blocks is the number of blocks that OrigSize fills, DataBlocks that of those
 // that are stored.
-func (f *File) Blocks() uint32 { return uint32(zdisk.Blocks(f.front.OrigSize, BlockSize)) }
+func (f *File) Blocks() uint32 { return uint32(zdisk.Blocks(f.front.OrigSize, uint64(f.blockSize))) }
 
 // DataBlocks is the number of stored blocks.
 func (f *File) DataBlocks() uint32 { return uint32(len(f.blocks)) }
@@ -151,8 +154,8 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	}
 	for n := 0; n < len(p); {
 		at := off + int64(n)
-		block, within := at/BlockSize, at%BlockSize
-		part := p[n:min(len(p), n+int(BlockSize-within))]
+		block, within := at/f.blockSize, at%f.blockSize
+		part := p[n:min(len(p), n+int(f.blockSize-within))]
 		if err := f.readPart(part, uint32(block), int(within)); err != nil {
 			return n, fmt.Errorf("reading a ZVHD disk: block %d: %w", block, err)
 		}
@@ -175,7 +178,7 @@ func (f *File) readPart(p []byte, block uint32, within int) error {
 	}
 	n := copy(p, plain[within:])
 	// The last block's padding is no part of the disk.
-	if end := f.OrigSize() - int64(block)*BlockSize - int64(within); end < int64(n) {
+	if end := f.OrigSize() - int64(block)*f.blockSize - int64(within); end < int64(n) {
 		clear(p[max(end, 0):])
 	}
 	return nil
@@ -208,7 +211,7 @@ func (f *File) decode(k int) ([]byte, error) {
 func (f *File) decodeNext() ([]byte, error) {
 	k := f.next
 	if point := k / f.step(); k%f.step() == 0 && f.windows[point] == nil {
-		f.windows[point] = append(make([]byte, 0, windowSize), f.window...)
+		f.windows[point] = append([]byte{}, f.window...) // not nil, even of nothing
 	}
 	off := int64(f.pages[k]) * zdisk.PageSize
 	length := int64(f.pages[k+1])*zdisk.PageSize - off
@@ -230,18 +233,18 @@ func (f *File) decodeNext() ([]byte, error) {
 		payload = payload[zdisk.ZlibHeaderSize:]
 	}
 	if len(f.kept) < recent {
-		f.kept = append(f.kept, keptBlock{plain: make([]byte, BlockSize)})
+		f.kept = append(f.kept, keptBlock{plain: make([]byte, f.blockSize)})
 		f.keep = len(f.kept) - 1
 	} else {
 		f.keep = (f.keep + 1) % recent
 	}
 	b := &f.kept[f.keep]
 	b.record = -1
-	if err := f.z.Inflate(diskformat.ZVHD, b.plain, payload, f.window); err != nil {
+	if err := zdisk.Inflate(diskformat.ZVHD, b.plain, payload, f.window); err != nil {
 		return nil, err
 	}
 	b.record = k
-	f.window = append(f.window[:0], b.plain[BlockSize-windowSize:]...)
+	f.window = append(f.window[:0], b.plain[f.blockSize-windowSize:]...)
 	f.next = k + 1
 	return b.plain, nil
 }
@@ -256,7 +259,7 @@ func (f *File) Extents() iter.Seq[diskformat.Extent] {
 	return func(yield func(diskformat.Extent) bool) {
 		at := int64(0)
 		for i := 0; i < len(f.blocks); {
-			from := int64(f.blocks[i]) * BlockSize
+			from := int64(f.blocks[i]) * f.blockSize
 			if from > at && !yield(diskformat.Extent{Offset: at, Length: from - at}) {
 				return
 			}
@@ -264,7 +267,7 @@ func (f *File) Extents() iter.Seq[diskformat.Extent] {
 			for last+1 < len(f.blocks) && f.blocks[last+1] == f.blocks[last]+1 {
 				last++
 			}
-			at = min((int64(f.blocks[last])+1)*BlockSize, f.Size())
+			at = min((int64(f.blocks[last])+1)*f.blockSize, f.Size())
 			if !yield(diskformat.Extent{Offset: from, Length: at - from, Data: true}) {
 				return
 			}

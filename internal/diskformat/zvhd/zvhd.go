@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
@@ -33,18 +34,18 @@ const (
 // Reader reads the blocks of a file in sequence. It holds about 6 MiB at most
 // and is for one goroutine.
 type Reader struct {
-	r      io.Reader
-	off    int64
-	header [zdisk.HeaderSize]byte
-	front  zdisk.Front
-	blocks uint32
-	next   uint32 // the least block that may come next
-	first  bool
-	rec    []byte
-	plain  []byte
-	window []byte // the end of the block before
-	z      zdisk.Inflater
-	err    error
+	r         io.Reader
+	off       int64
+	header    [zdisk.HeaderSize]byte
+	front     zdisk.Front
+	blockSize int64 // BlockSize but in tests
+	blocks    uint32
+	next      uint32 // the least block that may come next
+	first     bool
+	rec       []byte
+	plain     []byte
+	window    []byte // the end of the block before
+	err       error
 }
 
 func corrupt(field, problem string, args ...any) error {
@@ -53,8 +54,11 @@ func corrupt(field, problem string, args ...any) error {
 
 // NewReader reads and checks the header. Errors are those of package
 // diskformat or what r returned.
-func NewReader(r io.Reader) (*Reader, error) {
-	z := &Reader{r: r, first: true}
+func NewReader(r io.Reader) (*Reader, error) { return newReader(r, BlockSize) }
+
+// newReader reads a file with blocks of that many bytes, at least those of the window.
+func newReader(r io.Reader, blockSize int64) (*Reader, error) {
+	z := &Reader{r: r, blockSize: blockSize, first: true}
 	if err := z.readHeader(); err != nil {
 		return nil, fmt.Errorf("opening a ZVHD file: %w", err)
 	}
@@ -91,7 +95,7 @@ func (z *Reader) readHeader() error {
 	case h.CurrSize < h.OrigSize || h.CurrSize-h.OrigSize >= zdisk.MaxGrowth:
 		return corrupt("header.curr_size", "it is %d, right is from orig_size (%d) to less than 1 GiB more", h.CurrSize, h.OrigSize)
 	}
-	z.blocks = uint32(zdisk.Blocks(h.OrigSize, BlockSize))
+	z.blocks = uint32(zdisk.Blocks(h.OrigSize, uint64(z.blockSize)))
 	return nil
 }
 
@@ -118,11 +122,12 @@ func (z *Reader) Next() (off int64, plain []byte, err error) {
 	return off, plain, nil
 }
 
-func (z *Reader) read(p []byte, what string) error {
+// read fills p; behind it another rest bytes must come.
+func (z *Reader) read(p []byte, rest int64, what string) error {
 	n, err := io.ReadFull(z.r, p)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return diskformat.Errorf(diskformat.ZVHD, diskformat.ErrIncomplete, what,
-			"the file ends %d bytes too early: it was cut off; get it whole", len(p)-n)
+			"the file ends %d bytes too early: it was cut off; get it whole", int64(len(p)-n)+rest)
 	}
 	if err != nil {
 		return err
@@ -134,11 +139,9 @@ func (z *Reader) read(p []byte, what string) error {
 func (z *Reader) readRecord() (int64, []byte, error) {
 	if z.rec == nil {
 		z.rec = make([]byte, zdisk.PageSize)
-		z.window = make([]byte, 0, windowSize)
-		z.plain = make([]byte, BlockSize)
 	}
 	page := z.rec[:zdisk.PageSize]
-	if err := z.read(page, "record or final copy of the header"); err != nil {
+	if err := z.read(page, 0, "record or final copy of the header"); err != nil {
 		return 0, nil, err
 	}
 	if string(page[:len(cookie)]) == cookie {
@@ -152,11 +155,8 @@ func (z *Reader) readRecord() (int64, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if int64(cap(z.rec)) < length {
-		z.rec = append(make([]byte, 0, length), page...)
-	}
-	rec := z.rec[:length]
-	if err := z.read(rec[zdisk.PageSize:], "record"); err != nil {
+	rec, err := z.restOf(page, length)
+	if err != nil {
 		return 0, nil, err
 	}
 	payload, err := zdisk.Payload(diskformat.ZVHD, rec, h.Block)
@@ -172,13 +172,31 @@ func (z *Reader) readRecord() (int64, []byte, error) {
 	}
 	// A sync flush ends on a whole byte, so each record can be inflated for
 	// itself, given the window that the stream had then.
-	if err := z.z.Inflate(diskformat.ZVHD, z.plain, payload, z.window); err != nil {
+	if z.plain == nil {
+		z.plain = make([]byte, z.blockSize)
+		z.window = make([]byte, 0, windowSize)
+	}
+	if err := zdisk.Inflate(diskformat.ZVHD, z.plain, payload, z.window); err != nil {
 		return 0, nil, fmt.Errorf("block %d: %w", h.Block, err)
 	}
-	z.window = append(z.window[:0], z.plain[BlockSize-windowSize:]...)
+	z.window = append(z.window[:0], z.plain[z.blockSize-windowSize:]...)
 	z.next = h.Block + 1
-	off := int64(h.Block) * BlockSize
-	return off, z.plain[:min(BlockSize, z.OrigSize()-off)], nil
+	off := int64(h.Block) * z.blockSize
+	return off, z.plain[:min(z.blockSize, z.OrigSize()-off)], nil
+}
+
+// restOf reads the rest of a record of so many bytes, of which the first page is
+// there. Memory grows with what arrives: the length is only what the page says.
+func (z *Reader) restOf(page []byte, length int64) ([]byte, error) {
+	z.rec = page
+	for have := int64(len(page)); have < length; have = int64(len(z.rec)) {
+		n := min(length, max(4*have, int64(cap(z.rec))))
+		z.rec = slices.Grow(z.rec, int(n-have))[:n]
+		if err := z.read(z.rec[have:], length-n, "record"); err != nil {
+			return nil, err
+		}
+	}
+	return z.rec, nil
 }
 
 // finish checks the copy of the header and that nothing follows.

@@ -27,8 +27,6 @@ var decoder = sync.OnceValues(func() (*zstd.Decoder, error) {
 // strides are of 16 bytes (compressedBlockOverAlloc in klauspost/compress).
 const DecodeSlack = 32
 
-var inflaters = sync.Pool{New: func() any { return new(zdisk.Inflater) }}
-
 // decodeRecord decodes rec, the whole record of block, into dst, which has the
 // length of a block. Up to DecodeSlack bytes of its capacity behind that are
 // overwritten.
@@ -41,9 +39,7 @@ func decodeRecord(method uint8, dst, rec []byte, block uint32) error {
 		if err := zdisk.CheckZlibHeader(diskformat.ZVHD2, payload); err != nil {
 			return err
 		}
-		z := inflaters.Get().(*zdisk.Inflater)
-		defer inflaters.Put(z)
-		return z.Inflate(diskformat.ZVHD2, dst, payload[zdisk.ZlibHeaderSize:], nil)
+		return zdisk.Inflate(diskformat.ZVHD2, dst, payload[zdisk.ZlibHeaderSize:], nil)
 	}
 	if err := checkFrame(payload, len(dst)); err != nil {
 		return err

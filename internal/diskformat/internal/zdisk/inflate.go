@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/flate"
 
@@ -16,12 +17,13 @@ const ZlibHeaderSize = 2
 // syncFlush is what a deflate sync flush ends with: an empty stored block.
 var syncFlush = []byte{0x00, 0x00, 0xff, 0xff}
 
-// Inflater inflates blocks that end in a sync flush. It holds about 50 KiB and
-// is for one goroutine at a time. The zero value is ready.
-type Inflater struct {
+// inflater holds about 50 KiB, most of it the decoder's tables and window.
+type inflater struct {
 	in  bytes.Reader
 	out io.ReadCloser
 }
+
+var inflaters = sync.Pool{New: func() any { return new(inflater) }}
 
 // CheckZlibHeader checks the two bytes that open a zlib stream (RFC 1950):
 // deflate, a window of at most 32 KiB, no preset dictionary.
@@ -38,11 +40,14 @@ func CheckZlibHeader(f diskformat.Format, b []byte) error {
 
 // Inflate fills dst from deflate data that ends in a sync flush. dict is what
 // the stream put out before, of which the last 32 KiB are used; nil at its
-// beginning. All of payload must be used and make exactly len(dst) bytes.
-func (z *Inflater) Inflate(f diskformat.Format, dst, payload, dict []byte) error {
+// beginning. All of payload must be used and make exactly len(dst) bytes. Decoders
+// are used again; at most as many exist as blocks are inflated at once.
+func Inflate(f diskformat.Format, dst, payload, dict []byte) error {
 	if !bytes.HasSuffix(payload, syncFlush) {
 		return diskformat.Errorf(f, diskformat.ErrCorrupt, "record payload", "it does not end in a zlib sync flush")
 	}
+	z := inflaters.Get().(*inflater)
+	defer z.free()
 	z.in.Reset(payload)
 	dict = dict[max(0, len(dict)-32<<10):]
 	if z.out == nil {
@@ -63,4 +68,10 @@ func (z *Inflater) Inflate(f diskformat.Format, dst, payload, dict []byte) error
 			"more follows the %d bytes of the block", len(dst))
 	}
 	return nil
+}
+
+// free keeps z for the next block, without the payload.
+func (z *inflater) free() {
+	z.in.Reset(nil)
+	inflaters.Put(z)
 }
