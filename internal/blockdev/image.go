@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/quickims/quickims/internal/diskformat/bitmap"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -254,7 +255,7 @@ func (s *images) load(ctx context.Context, im *image, p *place) (_ *image, err e
 // sizes: of ZVHD2 the end of the file and the index, for blocks of 1 MiB and more.
 func parseMemory(data ims.Data) int64 {
 	if data.Format == "raw" {
-		return 4 * data.BitmapSize
+		return 4 * min(data.BitmapSize, bitmap.MaxRead)
 	}
 	blocks := min(data.Size/4096, data.VirtualSize>>20)
 	return min(data.Size, 1<<20) + 24*blocks

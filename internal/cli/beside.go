@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
 )
 
@@ -47,7 +48,7 @@ func findMf(raw *source) (*mfFile, error) {
 // compare reads the RAW file and compares it with its bitmap.
 func (s *session) compare(ctx context.Context, raw *source, mf *mfFile) error {
 	m := s.bytesMeter("verify", raw.size)
-	err := mf.Verify(ctx, raw.File, bitmap.Options{Progress: m.progress})
+	err := mf.Verify(ctx, raw.File, mf.File, bitmap.Options{Progress: m.progress})
 	m.close(err)
 	switch {
 	case err == nil:
@@ -60,3 +61,48 @@ func (s *session) compare(ctx context.Context, raw *source, mf *mfFile) error {
 
 // noMf reports whether findMf found none.
 func noMf(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// mfToSend is the bitmap file of a RAW file: one of the two.
+type mfToSend struct {
+	found *mfFile       // beside it, compared with the disk
+	made  *bitmap.Built // a new one
+}
+
+func (m mfToSend) close() {
+	if m.found != nil {
+		m.found.Close()
+	}
+}
+
+// mfOf gives the bitmap file of a RAW file: the one beside it, once it was compared
+// with the disk, or a new one.
+func (s *session) mfOf(ctx context.Context, src *source) (mfToSend, error) {
+	mf, err := findMf(src)
+	if noMf(err) {
+		made, err := s.buildMap(ctx, src)
+		return mfToSend{made: made}, err
+	}
+	if err != nil {
+		return mfToSend{}, err
+	}
+	if mf.Kind() == bitmap.Unknown {
+		s.note("%s is uploaded as it is but tells nothing (%s): all of the disk counts as data; \"quickims mf --force %s\" makes one that counts",
+			mf.path, mf.Reason(), src.path)
+	} else if err := s.compare(ctx, src, mf); err != nil && !errors.Is(err, bitmap.ErrUnverifiable) {
+		mf.Close()
+		return mfToSend{}, err
+	}
+	return mfToSend{found: mf}, nil
+}
+
+// sendMf uploads the bitmap file of a RAW file.
+func (s *session) sendMf(ctx context.Context, store *client.Store, mf mfToSend, to objectName, restart bool) error {
+	if mf.found != nil {
+		_, err := s.upload(ctx, store, mf.found.source, to, restart)
+		return err
+	}
+	if _, err := store.Put(ctx, to.bucket, to.key, mf.made, mf.made.Size(), nil); err != nil {
+		return fmt.Errorf("upload the bitmap to %s: %w", to, interrupted(ctx, err))
+	}
+	return nil
+}

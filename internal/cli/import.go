@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat"
-	"github.com/quickims/quickims/internal/diskformat/bitmap"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -267,11 +265,12 @@ func (c *ImportCmd) bringAsIs(ctx context.Context, s *session, store *client.Sto
 	if err := adviseConvert(s, src); err != nil {
 		return nil, fmt.Errorf("read %s: %w", src.path, plain(err))
 	}
-	var mf []byte
+	var mf mfToSend
 	if src.format == diskformat.Raw {
 		if mf, err = s.mfOf(ctx, src); err != nil {
 			return nil, err
 		}
+		defer mf.close()
 	}
 	if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
 		return nil, err
@@ -280,10 +279,10 @@ func (c *ImportCmd) bringAsIs(ctx context.Context, s *session, store *client.Sto
 		return nil, err
 	}
 	uploaded = []string{to.String()}
-	if mf != nil {
+	if src.format == diskformat.Raw {
 		beside := objectName{to.bucket, ims.BitmapKey(to.key)}
-		if _, err := store.Put(ctx, beside.bucket, beside.key, bytes.NewReader(mf), int64(len(mf)), nil); err != nil {
-			return nil, fmt.Errorf("upload the bitmap to %s: %w", beside, interrupted(ctx, err))
+		if err := s.sendMf(ctx, store, mf, beside, c.Restart); err != nil {
+			return nil, err
 		}
 		uploaded = append(uploaded, beside.String())
 	}
@@ -398,43 +397,4 @@ func adviseConvert(s *session, src *source) error {
 			size(src.size-stored), size(src.size))
 	}
 	return err
-}
-
-// maxMf is the longest bitmap file that is uploaded along, in bytes: it is held in
-// memory. A bit for each 4 KiB of the largest disk takes half of it.
-const maxMf = 64 << 20
-
-// mfOf gives the bitmap file of a RAW file: the one beside it, once it was compared
-// with the disk, or a new one.
-func (s *session) mfOf(ctx context.Context, src *source) ([]byte, error) {
-	mf, err := findMf(src)
-	if noMf(err) {
-		m, err := s.buildMap(ctx, src)
-		if err != nil {
-			return nil, err
-		}
-		var out bytes.Buffer
-		if _, err := m.WriteTo(&out); err != nil {
-			return nil, fmt.Errorf("make the bitmap of %s: %w", src.path, err)
-		}
-		return out.Bytes(), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer mf.Close()
-	if mf.size > maxMf {
-		return nil, fmt.Errorf("read %s: it has %s, a bitmap at most %s", mf.path, size(mf.size), size(maxMf))
-	}
-	if mf.Kind() == bitmap.Unknown {
-		s.note("%s is uploaded as it is but tells nothing (%s): all of the disk counts as data; \"quickims mf --force %s\" makes one that counts",
-			mf.path, mf.Reason(), src.path)
-	} else if err := s.compare(ctx, src, mf); err != nil && !errors.Is(err, bitmap.ErrUnverifiable) {
-		return nil, err
-	}
-	data := make([]byte, mf.size)
-	if err := diskformat.ReadFull(mf.File, data, 0); err != nil {
-		return nil, fmt.Errorf("read %s: %w", mf.path, err)
-	}
-	return data, nil
 }

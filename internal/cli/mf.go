@@ -114,7 +114,7 @@ func openRaw(path string, forced bool) (*source, error) {
 }
 
 // buildMap reads a RAW file and makes its map.
-func (s *session) buildMap(ctx context.Context, src *source) (*bitmap.Map, error) {
+func (s *session) buildMap(ctx context.Context, src *source) (*bitmap.Built, error) {
 	m := s.bytesMeter("bitmap", src.size)
 	made, err := bitmap.Build(ctx, src.File, src.size, bitmap.Options{Progress: m.progress})
 	m.close(err)

@@ -7,9 +7,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -201,11 +201,12 @@ func place(tb *measure.Console, s *harness.Server, d disk) (key string, size int
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var buf bytes.Buffer
-	if _, err := m.WriteTo(&buf); err != nil {
+	mf, err := os.Create(filepath.Join(folder, "disk.mf"))
+	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, "disk.mf"), buf.Bytes(), 0o644); err != nil {
+	_, err = m.WriteTo(mf)
+	if err := errors.Join(err, mf.Close()); err != nil {
 		tb.Fatal(err)
 	}
 	return "disk.raw", d.size

@@ -97,11 +97,9 @@ func makeTiB(path string) error {
 	return f.Truncate(measure.TiB)
 }
 
-// derive makes the bitmap and the ZVHD2 form, which is made last, of a RAW disk.
+// derive makes the bitmap, anew each time so that it is what this version makes, and
+// unless it is there the ZVHD2 form of a RAW disk.
 func (d *disks) derive(rawName, mfName, zvhd2Name string) error {
-	if _, err := os.Stat(filepath.Join(d.dir, zvhd2Name)); err == nil {
-		return nil
-	}
 	ctx := context.Background()
 	raw, err := os.Open(filepath.Join(d.dir, rawName))
 	if err != nil {
@@ -116,23 +114,32 @@ func (d *disks) derive(rawName, mfName, zvhd2Name string) error {
 	if err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	if _, err := m.WriteTo(&text); err != nil {
+	err = writeFile(filepath.Join(d.dir, mfName), func(w io.Writer) error {
+		_, err := m.WriteTo(w)
 		return err
-	}
-	if err := os.WriteFile(filepath.Join(d.dir, mfName), text.Bytes(), 0o600); err != nil {
-		return err
-	}
-	aside := filepath.Join(d.dir, zvhd2Name+".part")
-	out, err := os.Create(aside)
+	})
 	if err != nil {
 		return err
 	}
-	_, err = zvhd2.Convert(ctx, out, raw, info.Size(), zvhd2.ConvertOptions{})
-	if err = errors.Join(err, out.Close()); err != nil {
+	if _, err := os.Stat(filepath.Join(d.dir, zvhd2Name)); err == nil {
+		return nil
+	}
+	return writeFile(filepath.Join(d.dir, zvhd2Name), func(w io.Writer) error {
+		_, err := zvhd2.Convert(ctx, w, raw, info.Size(), zvhd2.ConvertOptions{})
+		return err
+	})
+}
+
+// writeFile makes a file of what write writes. It is there whole or as it was before.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path + ".part")
+	if err != nil {
 		return err
 	}
-	return os.Rename(aside, filepath.Join(d.dir, zvhd2Name))
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // sizeOf is the size of a file in bytes.

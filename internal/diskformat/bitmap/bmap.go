@@ -23,7 +23,7 @@ import (
 )
 
 // Bounds of a block map. bmaptool writes the file system's block size, mostly
-// 4096, and about 100 bytes for a range, so that MaxBMAPSize holds some 30000.
+// 4096, and about 100 bytes for a range, so that MaxRead holds some 30000.
 const (
 	bmapMaxRanges = 1 << 16
 	bmapMaxValues = 32

@@ -94,12 +94,12 @@ func TestBMAPVersions(t *testing.T) {
 			t.Errorf("version %s: %s (%s)", version, m.Kind(), m.Reason())
 		}
 		checkMap(t, m, f.raw, false)
-		if err := m.Verify(t.Context(), bytes.NewReader(f.raw), Options{}); err != nil {
+		if err := m.Verify(t.Context(), bytes.NewReader(f.raw), nil, Options{}); err != nil {
 			t.Errorf("version %s: %v", version, err)
 		}
 		changed := bytes.Clone(f.raw)
 		changed[1024*4096+9] ^= 1
-		if err := m.Verify(t.Context(), bytes.NewReader(changed), Options{}); !errors.Is(err, diskformat.ErrMismatch) {
+		if err := m.Verify(t.Context(), bytes.NewReader(changed), nil, Options{}); !errors.Is(err, diskformat.ErrMismatch) {
 			t.Errorf("version %s, a changed disk: %v", version, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestBMAPFolding(t *testing.T) {
 			t.Errorf("block %d: %v", i, !data)
 		}
 	}
-	if err := m.Verify(t.Context(), bytes.NewReader(make([]byte, f.size)), Options{}); !errors.Is(err, ErrUnverifiable) {
+	if err := m.Verify(t.Context(), bytes.NewReader(make([]byte, f.size)), nil, Options{}); !errors.Is(err, ErrUnverifiable) {
 		t.Errorf("without checksums of ranges: %v", err)
 	}
 	big := bmapFile{version: "2.0", sumType: "sha256", size: 3 << 30, block: 64 << 20, count: "48", mapped: "1", ranges: []string{"47"}}
@@ -142,7 +142,7 @@ func TestBMAPFolding(t *testing.T) {
 		t.Errorf("blocks of 64 MiB: %v", err)
 	}
 	empty := bmapFile{version: "2.0", sumType: "sha256", size: 100, block: 4096, count: "1", mapped: "0"}
-	if m, err := parseBytes(empty.bytes(), empty.size); err != nil || m.DataBlocks() != 0 || m.Verify(t.Context(), nil, Options{}) != nil {
+	if m, err := parseBytes(empty.bytes(), empty.size); err != nil || m.DataBlocks() != 0 || m.Verify(t.Context(), nil, nil, Options{}) != nil {
 		t.Errorf("no ranges: %v", err)
 	}
 }
@@ -252,7 +252,7 @@ func TestBMAPNotWholeOrTooLong(t *testing.T) {
 		_, err := parseBytes(mendBMAP(b[:bytes.LastIndex(b, []byte(end))]), f.size)
 		wantKind(t, err, diskformat.ErrCorrupt, "XML")
 	}
-	f.end = "<!--" + strings.Repeat(" ", MaxBMAPSize) + "-->"
+	f.end = "<!--" + strings.Repeat(" ", MaxRead) + "-->"
 	if m, err := parseBytes(f.bytes(), f.size); err != nil || m.Kind() != Unknown || m.DataBlocks() != m.Blocks() {
 		t.Errorf("%d bytes: %v", len(f.bytes()), err)
 	}
@@ -279,7 +279,7 @@ func TestBMAPOfBmaptool(t *testing.T) {
 	if m.DataBlocks() != 3 || !m.Block(0) || !m.Block(2) || !m.Block(5) {
 		t.Errorf("%d data blocks", m.DataBlocks())
 	}
-	if err := m.Verify(t.Context(), disk, Options{}); err != nil {
+	if err := m.Verify(t.Context(), disk, nil, Options{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -292,16 +292,16 @@ func TestBMAPVerifyFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("bad sector")
-	if err := m.Verify(t.Context(), disktest.Failing{R: bytes.NewReader(f.raw), At: 100, Err: broken}, Options{}); !errors.Is(err, broken) {
+	if err := m.Verify(t.Context(), disktest.Failing{R: bytes.NewReader(f.raw), At: 100, Err: broken}, nil, Options{}); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.Verify(ctx, bytes.NewReader(f.raw), Options{}); !errors.Is(err, context.Canceled) {
+	if err := m.Verify(ctx, bytes.NewReader(f.raw), nil, Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	last := int64(0)
-	if err := m.Verify(t.Context(), bytes.NewReader(f.raw), Options{Progress: func(done, _ int64) { last = done }}); err != nil || last != f.size {
+	if err := m.Verify(t.Context(), bytes.NewReader(f.raw), nil, Options{Progress: func(done, _ int64) { last = done }}); err != nil || last != f.size {
 		t.Errorf("%v, progress ended at %d", err, last)
 	}
 }

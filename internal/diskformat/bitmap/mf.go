@@ -14,7 +14,7 @@ import (
 // Our own layout. All integers are little-endian.
 //
 //	header, 4096 bytes:
-//	   0  8  magic "IMSMF\0\0\1"; its last byte is the version
+//	   0  8  magic "IMSMF\0\0\2"; its last byte is the version
 //	   8  4  length of the header, 4096
 //	  12  4  block size, 2097152
 //	  16  8  size of the disk in bytes
@@ -27,14 +27,22 @@ import (
 //	  64  8  length of the table: four bytes for each block not all zeros
 //	  72  4  CRC-32C of the bitmap
 //	  76  4  CRC-32C of the table
-//	  80     zero
+//	  80  8  offset of the unit table
+//	  88  8  length of the unit table: 256 bytes for each block not all zeros
+//	  96  4  unit size, 32768
+//	 100     zero
 //	4092  4  CRC-32C of the header's bytes before
 //	bitmap: bit i%8, least significant first, of byte i/8 for block i; 1 = not
 //	        all zeros
 //	table:  the CRC-32C of each block whose bit is set, in order; of the disk's
 //	        last block as far as the disk goes
+//	unit table:
+//	        for each of these blocks, in order, the CRC-32C of its 64 units; of
+//	        the disk's last unit as far as the disk goes, 0 for those beyond.
+//	        It has no checksum of its own: those of a block's units make the
+//	        block's, so that any part of it can be read and checked alone
 const (
-	magic       = "IMSMF\x00\x00\x01"
+	magic       = "IMSMF\x00\x00\x02"
 	magicUsed   = 7 // without the version
 	headerSize  = 4096
 	bitmapAlign = 4096
@@ -50,25 +58,30 @@ const (
 	offTableLen   = 64
 	offBitmapCRC  = 72
 	offTableCRC   = 76
-	offReserved   = 80
+	offUnits      = 80
+	offUnitsLen   = 88
+	offUnitSize   = 96
+	offReserved   = 100
 	offHeaderCRC  = headerSize - 4
 
-	// firstRead holds a whole map of 64 GiB of data, and any unknown file's
-	// beginning.
-	firstRead = 256 << 10
+	// The first read holds all that is read of a map of 64 GiB of data. It is no
+	// longer than the disk's map can need, but not so short that another read is
+	// needed for a usual block map.
+	mostFirstRead  = 256 << 10
+	leastFirstRead = 64 << 10
 )
 
 func bitmapLen(blocks int64) int64 {
 	return ((blocks+7)/8 + bitmapAlign - 1) / bitmapAlign * bitmapAlign
 }
 
-// WriteTo writes a map that [Build] made in our layout.
-func (m *Map) WriteTo(w io.Writer) (int64, error) {
-	if m.kind != Ours {
-		return 0, fmt.Errorf("writing a map: it is of the kind %q, only one made by Build can be written", m.kind)
-	}
+// headLen is the length of what [Parse] reads: all but the unit table.
+func headLen(blocks, data int64) int64 { return headerSize + bitmapLen(blocks) + 4*data }
+
+// encodeHead makes what lies before the unit table of the file of a map of Ours.
+func (m *Map) encodeHead() []byte {
 	n := bitmapLen(m.Blocks())
-	b := make([]byte, headerSize+n+4*int64(len(m.sums)))
+	b := make([]byte, headLen(m.Blocks(), m.DataBlocks()))
 	bitmap, table := b[headerSize:headerSize+n], b[headerSize+n:]
 	copy(bitmap, m.data.Bytes(int(n)))
 	le := binary.LittleEndian
@@ -87,17 +100,16 @@ func (m *Map) WriteTo(w io.Writer) (int64, error) {
 	le.PutUint64(b[offTableLen:], uint64(len(table)))
 	le.PutUint32(b[offBitmapCRC:], crc32.Checksum(bitmap, castagnoli))
 	le.PutUint32(b[offTableCRC:], crc32.Checksum(table, castagnoli))
+	le.PutUint64(b[offUnits:], uint64(len(b)))
+	le.PutUint64(b[offUnitsLen:], uint64(unitSumsLen*m.DataBlocks()))
+	le.PutUint32(b[offUnitSize:], UnitSize)
 	le.PutUint32(b[offHeaderCRC:], crc32.Checksum(b[:offHeaderCRC], castagnoli))
-	written, err := w.Write(b)
-	if err != nil {
-		err = fmt.Errorf("writing a map: %w", err)
-	}
-	return int64(written), err
+	return b
 }
 
 // Parse reads the file r of size bytes that lies beside a RAW disk of
-// imageSize bytes, at most 1 TiB, with at most two reads. A file of neither
-// kind gives a map of kind Unknown and no error. Errors: ErrCorrupt,
+// imageSize bytes, at most 1 TiB, with at most two reads of [MaxRead] bytes
+// together; the checksums of units are not read. A file of neither kind gives a map of kind Unknown and no error. Errors: ErrCorrupt,
 // ErrIncomplete and ErrUnsupported for a file of a known kind that can't be
 // trusted, ErrMismatch for one that was made for a disk of another size; or
 // what r returned.
@@ -116,7 +128,8 @@ func parse(r io.ReaderAt, size, imageSize int64) (*Map, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("the size %d is negative", size)
 	}
-	first := make([]byte, min(size, firstRead))
+	n := int64(blocks(imageSize))
+	first := make([]byte, min(size, mostFirstRead, max(leastFirstRead, headLen(n, n))))
 	if err := diskformat.ReadFull(r, first, 0); err != nil {
 		return nil, err
 	}
@@ -134,8 +147,8 @@ func parse(r io.ReaderAt, size, imageSize int64) (*Map, error) {
 	if text := bytes.TrimLeft(bytes.TrimPrefix(first, []byte("\xef\xbb\xbf")), " \t\r\n"); len(text) == 0 || text[0] != '<' {
 		return newUnknown(imageSize, "it is neither a map of ours nor a block map"), nil
 	}
-	if size > MaxBMAPSize {
-		return newUnknown(imageSize, fmt.Sprintf("it has %d bytes, a block map is read up to %d", size, MaxBMAPSize)), nil
+	if size > MaxRead {
+		return newUnknown(imageSize, fmt.Sprintf("it has %d bytes, a block map is read up to %d", size, MaxRead)), nil
 	}
 	all, err := rest(size)
 	if err != nil {
@@ -150,7 +163,7 @@ func corruptMF(field, problem string, args ...any) error {
 
 func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, error)) (*Map, error) {
 	if v := first[magicUsed]; v != magic[magicUsed] {
-		return nil, diskformat.Errorf(formatMF, diskformat.ErrUnsupported, "header.magic", "version %d, %d is read", v, magic[magicUsed])
+		return nil, diskformat.Errorf(formatMF, diskformat.ErrUnsupported, "header.magic", "version %d, %d is read; make the map anew", v, magic[magicUsed])
 	}
 	if len(first) < headerSize {
 		return nil, diskformat.Errorf(formatMF, diskformat.ErrIncomplete, "header",
@@ -174,6 +187,7 @@ func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, er
 	}
 	mapLen := bitmapLen(n)
 	table := headerSize + mapLen
+	head := headLen(n, int64(count))
 	for _, f := range []struct {
 		name      string
 		got, want uint64
@@ -185,6 +199,9 @@ func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, er
 		{"bitmap length", le.Uint64(h[offBitmapLen:]), uint64(mapLen)},
 		{"table offset", le.Uint64(h[offTable:]), uint64(table)},
 		{"table length", le.Uint64(h[offTableLen:]), 4 * count},
+		{"unit table offset", le.Uint64(h[offUnits:]), uint64(head)},
+		{"unit table length", le.Uint64(h[offUnitsLen:]), unitSumsLen * count},
+		{"unit size", uint64(le.Uint32(h[offUnitSize:])), UnitSize},
 	} {
 		if f.got != f.want {
 			return nil, corruptMF("header."+f.name, "it is %d, right is %d", f.got, f.want)
@@ -195,7 +212,7 @@ func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, er
 			return nil, corruptMF("header", "a reserved byte is not zero")
 		}
 	}
-	whole := table + 4*int64(count)
+	whole := head + unitSumsLen*int64(count)
 	if size < whole {
 		return nil, diskformat.Errorf(formatMF, diskformat.ErrIncomplete, "file",
 			"it has %d bytes, the header makes %d; upload it whole", size, whole)
@@ -206,7 +223,7 @@ func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, er
 	if madeFor != uint64(imageSize) {
 		return nil, mismatch(formatMF, "header.image size", int64(madeFor), imageSize)
 	}
-	b, err := rest(whole) // at most 4 KiB + 64 KiB + 2 MiB
+	b, err := rest(head) // at most 4 KiB + 64 KiB + 2 MiB
 	if err != nil {
 		return nil, err
 	}

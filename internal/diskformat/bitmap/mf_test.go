@@ -7,6 +7,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,11 +21,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func encode(t testing.TB, m *Map) []byte {
+func encode(t testing.TB, m *Built) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if n, err := m.WriteTo(&b); err != nil || n != int64(b.Len()) {
-		t.Fatalf("%d bytes written, %v", n, err)
+	if n, err := m.WriteTo(&b); err != nil || n != int64(b.Len()) || n != m.Size() {
+		t.Fatalf("%d bytes written of %d, %v", n, m.Size(), err)
 	}
 	return b.Bytes()
 }
@@ -102,11 +103,12 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkMap(t, m, raw, true)
+		checkMap(t, m.Map, raw, true)
 		var file bytes.Buffer
 		if _, err := m.WriteTo(&file); err != nil {
 			t.Fatal(err)
 		}
+		checkUnits(t, m.Map, file.Bytes(), raw)
 		again, err := parseBytes(file.Bytes(), int64(len(raw)))
 		if err != nil {
 			t.Fatal(err)
@@ -115,11 +117,12 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("it came back as %s (%s)", again.Kind(), again.Reason())
 		}
 		checkMap(t, again, raw, true)
-		if err := again.Verify(context.Background(), bytes.NewReader(raw), Options{}); err != nil {
+		checkUnits(t, again, file.Bytes(), raw)
+		if err := again.Verify(context.Background(), bytes.NewReader(raw), m, Options{}); err != nil {
 			t.Fatal(err)
 		}
 		raw[rapid.IntRange(0, len(raw)-1).Draw(t, "changed byte")] ^= 0x80
-		if err := again.Verify(context.Background(), bytes.NewReader(raw), Options{}); !errors.Is(err, diskformat.ErrMismatch) {
+		if err := again.Verify(context.Background(), bytes.NewReader(raw), m, Options{}); !errors.Is(err, diskformat.ErrMismatch) {
 			t.Fatalf("a changed disk: %v", err)
 		}
 	})
@@ -135,10 +138,11 @@ func TestLayout(t *testing.T) {
 	}
 	b := encode(t, m)
 	le := binary.LittleEndian
-	if string(b[:8]) != "IMSMF\x00\x00\x01" || le.Uint32(b[8:]) != 4096 || le.Uint32(b[12:]) != 2<<20 || le.Uint64(b[16:]) != 16806400 ||
+	if string(b[:8]) != "IMSMF\x00\x00\x02" || le.Uint32(b[8:]) != 4096 || le.Uint32(b[12:]) != 2<<20 || le.Uint64(b[16:]) != 16806400 ||
 		le.Uint64(b[24:]) != 9 || le.Uint64(b[32:]) != 3 || le.Uint64(b[40:]) != 4096 || le.Uint64(b[48:]) != 4096 ||
-		le.Uint64(b[56:]) != 8192 || le.Uint64(b[64:]) != 12 || len(b) != 8192+12 {
-		t.Errorf("header % x, %d bytes", b[:80], len(b))
+		le.Uint64(b[56:]) != 8192 || le.Uint64(b[64:]) != 12 || le.Uint64(b[80:]) != 8204 || le.Uint64(b[88:]) != 3*256 ||
+		le.Uint32(b[96:]) != 32<<10 || len(b) != 8204+3*256 {
+		t.Errorf("header % x, %d bytes", b[:100], len(b))
 	}
 	// The bitmap is, bit for bit, that of the ZVHD2 of the same disk.
 	zvhd2 := disktest.Fixture(t, "c.zvhd2")
@@ -150,13 +154,28 @@ func TestLayout(t *testing.T) {
 		if got := le.Uint32(b[8192+4*k:]); got != want {
 			t.Errorf("checksum %d is %#x, right is %#x", k, got, want)
 		}
+		for u := range 64 {
+			want := crc32.Checksum(raw[block*BlockSize+u*(32<<10):][:32<<10], crc32.MakeTable(crc32.Castagnoli))
+			if got := le.Uint32(b[8204+256*k+4*u:]); got != want {
+				t.Errorf("checksum %d of unit %d is %#x, right is %#x", k, u, got, want)
+			}
+		}
 	}
 }
 
-// victimMF is a sound map of 20 blocks, of which 1, 3 and 19 hold data.
-func victimMF(t testing.TB) (b []byte, size int64) {
+// victimHead is where victimMF's unit table begins.
+const victimHead = 8192 + 3*4
+
+// victimDisk has 20 blocks, of which 1, 3 and 19 hold data.
+func victimDisk() []byte {
 	raw := make([]byte, 19*BlockSize+700)
 	raw[BlockSize], raw[3*BlockSize], raw[len(raw)-1] = 1, 1, 1
+	return raw
+}
+
+// victimMF is a sound map of victimDisk.
+func victimMF(t testing.TB) (b []byte, size int64) {
+	raw := victimDisk()
 	m, err := Build(t.Context(), bytes.NewReader(raw), int64(len(raw)), Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +187,8 @@ func victimMF(t testing.TB) (b []byte, size int64) {
 func seal(b []byte) {
 	le := binary.LittleEndian
 	le.PutUint32(b[offBitmapCRC:], crc32.Checksum(b[4096:8192], castagnoli))
-	le.PutUint32(b[offTableCRC:], crc32.Checksum(b[8192:], castagnoli))
+	end := min(uint64(len(b)), 8192+4*le.Uint64(b[offDataBlocks:])%(1<<32))
+	le.PutUint32(b[offTableCRC:], crc32.Checksum(b[8192:end], castagnoli))
 	le.PutUint32(b[offHeaderCRC:], crc32.Checksum(b[:offHeaderCRC], castagnoli))
 }
 
@@ -187,7 +207,8 @@ func TestHostileMapsAreRefused(t *testing.T) {
 		kind  error
 		field string
 	}{
-		{"another version", func(b []byte) []byte { b[7] = 2; seal(b); return b }, diskformat.ErrUnsupported, "magic"},
+		{"the version before", func(b []byte) []byte { b[7] = 1; seal(b); return b }, diskformat.ErrUnsupported, "magic"},
+		{"another version", func(b []byte) []byte { b[7] = 3; seal(b); return b }, diskformat.ErrUnsupported, "magic"},
 		{"header's checksum", func(b []byte) []byte { b[100] ^= 1; return b }, diskformat.ErrCorrupt, "header"},
 		{"bitmap's checksum", func(b []byte) []byte { b[4096] ^= 1; return b }, diskformat.ErrCorrupt, "bitmap"},
 		{"a zeroed bitmap", func(b []byte) []byte { clear(b[4096:8192]); return b }, diskformat.ErrCorrupt, "bitmap"},
@@ -213,6 +234,17 @@ func TestHostileMapsAreRefused(t *testing.T) {
 		{"bitmap length", set64(offBitmapLen, 3), diskformat.ErrCorrupt, "bitmap length"},
 		{"table offset", set64(offTable, 4096), diskformat.ErrCorrupt, "table offset"},
 		{"table length", set64(offTableLen, 1<<40), diskformat.ErrCorrupt, "table length"},
+		{"unit table offset", set64(offUnits, 8192), diskformat.ErrCorrupt, "unit table offset"},
+		{"unit table offset giant", set64(offUnits, 1<<63), diskformat.ErrCorrupt, "unit table offset"},
+		{"unit table offset negative", set64(offUnits, 1<<64-1), diskformat.ErrCorrupt, "unit table offset"},
+		{"unit table length 0", set64(offUnitsLen, 0), diskformat.ErrCorrupt, "unit table length"},
+		{"unit table length of one unit less", set64(offUnitsLen, 3*256-4), diskformat.ErrCorrupt, "unit table length"},
+		{"unit table length giant", set64(offUnitsLen, 1<<62), diskformat.ErrCorrupt, "unit table length"},
+		{"unit size 0", set32(offUnitSize, 0), diskformat.ErrCorrupt, "unit size"},
+		{"unit size of a block", set32(offUnitSize, 2<<20), diskformat.ErrCorrupt, "unit size"},
+		{"unit size giant", set32(offUnitSize, 1<<32-1), diskformat.ErrCorrupt, "unit size"},
+		{"without the unit table", func(b []byte) []byte { return b[:8204] }, diskformat.ErrIncomplete, "file"},
+		{"with a part of the unit table", func(b []byte) []byte { return b[:len(b)-256] }, diskformat.ErrIncomplete, "file"},
 		{"a reserved byte", func(b []byte) []byte { b[4000] = 1; seal(b); return b }, diskformat.ErrCorrupt, "header"},
 		{"bytes after it", func(b []byte) []byte { return append(b, 0) }, diskformat.ErrCorrupt, "file"},
 	} {
@@ -230,11 +262,12 @@ func TestHostileMapsAreRefused(t *testing.T) {
 	}
 }
 
-// Every bit of our file counts, except that without its magic it is nobody's.
+// Every bit that Parse reads counts, except that without its magic the file is
+// nobody's. (Those of the unit table: TestEveryUnitBitCounts.)
 func TestEveryBitCounts(t *testing.T) {
 	t.Parallel()
 	b, size := victimMF(t)
-	for bit := 8 * magicUsed; bit < 8*len(b); bit++ {
+	for bit := 8 * magicUsed; bit < 8*victimHead; bit++ {
 		b[bit/8] ^= 1 << (bit % 8)
 		if _, err := parseBytes(b, size); err == nil {
 			t.Fatalf("bit %d flipped: taken", bit)
@@ -268,7 +301,7 @@ func TestTruncatedAtEveryByte(t *testing.T) {
 // What is of neither kind tells nothing: all blocks count as data.
 func TestUnknown(t *testing.T) {
 	t.Parallel()
-	big := bytes.Repeat([]byte(" "), MaxBMAPSize+1)
+	big := bytes.Repeat([]byte(" "), MaxRead+1)
 	big[0] = '<'
 	for name, b := range map[string][]byte{
 		"empty":       {},
@@ -291,11 +324,8 @@ func TestUnknown(t *testing.T) {
 		if len(extents) != 1 || extents[0] != (diskformat.Extent{Length: 5*BlockSize + 1, Data: true}) {
 			t.Errorf("%s: extents %v", name, extents)
 		}
-		if err := m.Verify(t.Context(), bytes.NewReader(nil), Options{}); !errors.Is(err, ErrUnverifiable) {
+		if err := m.Verify(t.Context(), bytes.NewReader(nil), nil, Options{}); !errors.Is(err, ErrUnverifiable) {
 			t.Errorf("%s: verified: %v", name, err)
-		}
-		if _, err := m.WriteTo(io.Discard); err == nil {
-			t.Errorf("%s: written", name)
 		}
 	}
 	for _, size := range []int64{0, -1, 1<<40 + 1} {
@@ -328,35 +358,62 @@ func TestSparseTerabyte(t *testing.T) {
 		t.Errorf("%d blocks, %d of them data; progress ended at %d", m.Blocks(), m.DataBlocks(), last)
 	}
 	b := encode(t, m)
-	if len(b) != 4096+65536+8 {
+	if len(b) != 4096+65536+2*(4+256) {
 		t.Errorf("the map takes %d bytes", len(b))
 	}
 	r := &disktest.Counter{R: bytes.NewReader(b)}
-	if _, err := Parse(r, int64(len(b)), 1<<40); err != nil || len(r.Reads()) != 1 {
-		t.Errorf("%v", err)
+	again, err := Parse(r, int64(len(b)), 1<<40)
+	if err != nil || len(r.Reads()) != 1 {
+		t.Fatal(err)
+	}
+	for _, i := range []int64{0, 524287} {
+		off, n, ok := again.UnitSums(i)
+		if !ok || again.CheckUnitSums(b[off:][:n], i) != nil {
+			t.Errorf("block %d: checksums of units in %d bytes at %d, %v", i, n, off, ok)
+		}
+	}
+	if err := again.Verify(t.Context(), f, bytes.NewReader(b), Options{}); err != nil {
+		t.Error(err)
 	}
 }
 
-// A full disk of 1 TiB. Not parallel: it measures.
+// A full disk of 1 TiB: little is read of its map, and little needed to write it, though
+// the checksums of units take 128 MiB. Not parallel: it measures.
 func TestFullTerabyte(t *testing.T) {
 	m := newUnknown(1<<40, "")
 	m.kind, m.sums = Ours, make([]uint32, 524288)
 	for i := range m.sums {
 		m.sums[i] = uint32(i) * 2654435761
 	}
-	b := encode(t, m)
-	r := &disktest.Counter{R: bytes.NewReader(b)}
+	head := m.encodeHead()
+	built := &Built{m, head, slices.Repeat([]*unitSums{{}}, len(m.sums))}
+	r := &disktest.Counter{R: built}
 	n := disktest.Allocated(func() {
-		got, err := Parse(r, int64(len(b)), 1<<40)
+		got, err := Parse(r, built.Size(), 1<<40)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if sum, ok := got.Checksum(400_000); !ok || sum != m.sums[400_000] {
 			t.Errorf("checksum %#x, %v", sum, ok)
 		}
+		if off, n, ok := got.UnitSums(524287); !ok || off+n != built.Size() {
+			t.Errorf("the last block's checksums of units take %d bytes at %d of %d", n, off, built.Size())
+		}
 	})
-	if reads := r.Reads(); len(reads) > 2 || n > 6<<20 {
-		t.Errorf("%d reads, %d bytes allocated", len(reads), n)
+	reads, end := r.Reads(), int64(0)
+	for _, r := range reads {
+		end = max(end, r.Off+r.Len)
+	}
+	if len(reads) > 2 || end != int64(len(head)) || end > MaxRead || n > 6<<20 {
+		t.Errorf("%d reads, up to %d of %d bytes; %d bytes allocated", len(reads), end, built.Size(), n)
+	}
+	n = disktest.Allocated(func() {
+		if n, err := built.WriteTo(io.Discard); err != nil || n != 4096+65536+(4+256)<<19 {
+			t.Errorf("%d bytes written, %v", n, err)
+		}
+	})
+	if n > 1<<20 {
+		t.Errorf("writing it allocates %d bytes", n)
 	}
 }
 
@@ -384,7 +441,7 @@ func TestBuildFails(t *testing.T) {
 		t.Errorf("cancelled on the way: %v", err)
 	}
 	b, size := victimMF(t)
-	for _, at := range []int64{0, int64(len(b)) - 1} {
+	for _, at := range []int64{0, victimHead - 1} {
 		if _, err := Parse(disktest.Failing{R: bytes.NewReader(b), At: at, Err: broken}, int64(len(b)), size); !errors.Is(err, broken) {
 			t.Errorf("a map that can't be read: %v", err)
 		}
@@ -412,8 +469,8 @@ func FuzzMF(f *testing.F) {
 			if m.ImageSize() != size || m.Kind() == Unknown && m.DataBlocks() != m.Blocks() {
 				t.Fatalf("%s: %d of %d blocks of %d", m.Kind(), m.DataBlocks(), m.Blocks(), m.ImageSize())
 			}
-			if m.Kind() == Ours && !bytes.Equal(encode(t, m), b) {
-				t.Fatal("a map that was taken is not the one that is written")
+			if m.Kind() == Ours {
+				fuzzUnits(t, m, b)
 			}
 		}
 	})
