@@ -183,10 +183,12 @@ func (e bootEntry) rescue() bool {
 	return isRescue(e.kernel) || strings.Contains(strings.ToLower(e.title), "rescue") || strings.Contains(e.title, "recovery")
 }
 
+var noQuotes = strings.NewReplacer(`"`, "", `'`, "")
+
 // optionValues gives the values of an option of a kernel's command line.
 func optionValues(options, key string) []string {
 	var list []string
-	for _, f := range strings.Fields(strings.NewReplacer(`"`, "", `'`, "").Replace(options)) {
+	for _, f := range strings.Fields(noQuotes.Replace(options)) {
 		if value, ok := strings.CutPrefix(f, key+"="); ok {
 			list = append(list, value)
 		}

@@ -122,6 +122,7 @@ func Check(ctx context.Context, disk io.ReaderAt, size int64) (Report, error) {
 	}
 	d := &watched{disk: disk}
 	c := &checker{Report: Report{Size: size}, src: filesystem.NewSource(ctx, d, size, budget)}
+	defer c.src.Release()
 	steps := []func(){
 		c.partitions, c.volumes, c.bootMode, c.findRoot, c.architecture, c.firmware, c.osVersion,
 		c.fstab, c.bootConfig, c.kernels, c.cloudInit, c.network, c.hostKeys, c.machineID,

@@ -1,6 +1,7 @@
 package diskcheck_test
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -58,15 +59,19 @@ func TestMakeSeeds(t *testing.T) {
 	}
 }
 
-// TestSeeds: the seeds lead the fuzzer through every check.
+// TestSeeds: the seeds lead the fuzzer through every check, in the memory of another.
 func TestSeeds(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"gpt", "dos"} {
+	d := new(fstest.Disk)
+	for _, name := range []string{"gpt", "dos", "gpt"} {
 		b, err := os.ReadFile("testdata/seeds/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := fstest.Unpack(b)
+		d.Refill(b)
+		if !bytes.Equal(d.Pack(), fstest.Unpack(b).Pack()) {
+			t.Errorf("%s is another disk in the memory of the one before", name)
+		}
 		r, err := diskcheck.Check(t.Context(), d, d.Size)
 		if err != nil || r.OSVersion != "Debian GNU/Linux 12.0.0 64bit" || len(find(r, diskcheck.VirtioBlk)) != 1 || find(r, diskcheck.VirtioBlk)[0].Severity != diskcheck.OK {
 			t.Errorf("%s: %v, %q\n%s", name, err, r.OSVersion, show(r))
@@ -78,8 +83,9 @@ func TestSeeds(t *testing.T) {
 // something of it.
 func FuzzCheck(f *testing.F) {
 	fstest.Seeds(f)
+	d := new(fstest.Disk)
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
-		d := fstest.Unpack(b)
+		d.Refill(b)
 		r, err := diskcheck.Check(t.Context(), d, d.Size)
 		if err != nil {
 			t.Fatalf("an error of the disk, which has none: %v", err)

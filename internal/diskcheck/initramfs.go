@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -64,6 +65,9 @@ var compressions = []struct {
 	{"\x04\x22\x4d\x18", "lz4 frames", nil},
 }
 
+// unpacked are buffers of what a compressed stream holds.
+var unpacked = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
+
 // read walks all archives. An error means that not everything was seen.
 func (i *initramfs) read(r io.Reader) error {
 	err := i.archives(r)
@@ -74,7 +78,7 @@ func (i *initramfs) read(r io.Reader) error {
 }
 
 func (i *initramfs) archives(r io.Reader) error {
-	in := bufio.NewReaderSize(r, 64<<10)
+	in := bufio.NewReader(r) // r itself if it is one
 	for {
 		magic, err := skipZeros(in)
 		if err != nil {
@@ -114,7 +118,12 @@ func (i *initramfs) compressed(in *bufio.Reader, magic string) (last bool, err e
 			return true, fmt.Errorf("%s: %w", c.name, err)
 		}
 		defer done()
-		out := bufio.NewReaderSize(&spending{z, i.src}, 64<<10)
+		out := unpacked.Get().(*bufio.Reader)
+		out.Reset(&spending{z, i.src})
+		defer func() {
+			out.Reset(nil)
+			unpacked.Put(out)
+		}()
 		for found := false; ; found = true {
 			magic, err := skipZeros(out)
 			switch {

@@ -183,8 +183,9 @@ func chooseVersion(table *ims.OSVersions, r osRelease, bits int, arch string) (s
 		version []int
 	}
 	var list []candidate
+	known := table.With(arch)
 	for _, prefix := range families[r.ID] {
-		for _, v := range table.With(arch) {
+		for _, v := range known {
 			rest, ok := strings.CutPrefix(v.Version, prefix)
 			if ok && v.Type == "Linux" && v.Bit == bits && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
 				rest, _, _ = strings.Cut(strings.ReplaceAll(rest, " SP", "."), " ")

@@ -123,7 +123,6 @@ func (c *checker) gpt() {
 			"the GPT was made on a disk of %d-byte sectors; the cloud's disks have sectors of 512 bytes, and neither firmware nor kernel finds it there", c.sectorSize)
 	}
 	for i, e := 1, t.entries; len(e) >= t.eachLength && len(e) > 0; i, e = i+1, e[t.eachLength:] {
-		kind := guid(e[:16])
 		if bytes.Equal(e[:16], make([]byte, 16)) {
 			continue
 		}
@@ -135,7 +134,7 @@ func (c *checker) gpt() {
 		}
 		c.Partitions = append(c.Partitions, Partition{
 			Number: i, Start: int64(first) * c.sectorSize, Size: int64(last-first+1) * c.sectorSize,
-			Type: kind, Name: utf16Text(e[56:128]), UUID: guid(e[16:32]), Active: e[48]&4 != 0,
+			Type: guid(e[:16]), Name: utf16Text(e[56:128]), UUID: guid(e[16:32]), Active: e[48]&4 != 0,
 		})
 	}
 	const repair = "Run sgdisk -e on the disk, which writes the backup to its end."

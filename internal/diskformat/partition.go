@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 // PartitionTable is the kind of a disk's partition table.
@@ -53,12 +54,17 @@ func ReadHints(disk io.ReaderAt, size int64) (Hints, error) {
 	if size < 0 {
 		return Hints{}, fmt.Errorf("reading the partition table: the size %d is negative", size)
 	}
-	front := make([]byte, min(size, headSize))
+	room := heads.Get().(*[headSize]byte)
+	defer heads.Put(room)
+	front := room[:min(size, headSize)]
 	if err := ReadFull(disk, front, 0); err != nil {
 		return Hints{}, fmt.Errorf("reading the partition table: %w", err)
 	}
 	return readHints(disk, size, front)
 }
+
+// heads are where fronts of disks are read to; nothing of them is kept.
+var heads = sync.Pool{New: func() any { return new([headSize]byte) }}
 
 func readHints(r io.ReaderAt, size int64, front []byte) (Hints, error) {
 	mbr, ok := parseMBR(front, size)

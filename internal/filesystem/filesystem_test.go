@@ -153,6 +153,29 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// TestRelease: what was let go of reads the same again, whoever has its memory.
+func TestRelease(t *testing.T) {
+	t.Parallel()
+	one, other := strings.NewReader(strings.Repeat("one", 50_000)), strings.NewReader(strings.Repeat("another", 11_000))
+	a := filesystem.NewSource(t.Context(), one, one.Size(), 1<<30)
+	b := filesystem.NewSource(t.Context(), other, other.Size(), 1<<30)
+	part, err := a.Section(3, 100_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // pages of the one may become pages of the other
+		p, q := make([]byte, 6), make([]byte, 7)
+		if err := part.ReadFull(p, 99_000); err != nil || string(p) != "oneone" {
+			t.Errorf("%q, %v", p, err)
+		}
+		a.Release()
+		if err := b.ReadFull(q, 70_000); err != nil || string(q) != "another" {
+			t.Errorf("%q, %v", q, err)
+		}
+		b.Release()
+	}
+}
+
 // TestBudget: what was read once costs again, pages from the disk cost whole,
 // and a cancelled context ends every read.
 func TestBudget(t *testing.T) {

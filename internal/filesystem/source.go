@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // How a Source remembers what it read: small reads come from pages of 64 KiB,
@@ -35,7 +36,21 @@ type meter struct {
 
 type page struct {
 	no   int64
-	data []byte
+	data []byte // of room, as far as it was read
+	room *[pageSize]byte
+}
+
+var rooms = sync.Pool{New: func() any { return new([pageSize]byte) }}
+
+// Release lets go of what s and its sections remember. They can be used on, at the
+// cost of reading it again. Without Release the memory is garbage with s.
+func (m *meter) Release() {
+	for i := range m.pages {
+		if p := &m.pages[i]; p.room != nil {
+			rooms.Put(p.room)
+			*p = page{}
+		}
+	}
 }
 
 // NewSource makes a Source of a disk of size bytes that works until ctx ends or
@@ -100,12 +115,10 @@ func (m *meter) page(no int64) ([]byte, error) {
 		return p.data, nil
 	}
 	at := no * pageSize
-	data := p.data[:0:cap(p.data)]
-	if want := int(min(pageSize, m.end-at)); cap(data) >= want {
-		data = data[:want]
-	} else {
-		data = make([]byte, want)
+	if p.room == nil {
+		p.room = rooms.Get().(*[pageSize]byte)
 	}
+	data := p.room[:min(pageSize, m.end-at)]
 	p.data = nil // what is half read is not kept
 	if err := m.Spend(int64(len(data))); err != nil {
 		return nil, err

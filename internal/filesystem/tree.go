@@ -181,7 +181,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) { return f.vol.ReadAt(f.
 
 // Reader reads the file from its beginning, in pieces of 256 KiB.
 func (f *File) Reader() io.Reader {
-	return bufio.NewReaderSize(io.NewSectionReader(f, 0, f.node.Size), 256<<10)
+	return bufio.NewReaderSize(io.NewSectionReader(f, 0, f.node.Size), int(min(f.node.Size, 256<<10)))
 }
 
 // walk resolves a path. The names still to look up are kept in one list, into

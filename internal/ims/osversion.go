@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 //go:embed osversions.csv
@@ -41,13 +42,15 @@ var osVersionTags = []string{"x86", "arm", "uefi", "bms"}
 const maxOSVersions = 10_000
 
 // DefaultOSVersions is the table that the service comes with.
-func DefaultOSVersions() *OSVersions {
+func DefaultOSVersions() *OSVersions { return defaultOSVersions() }
+
+var defaultOSVersions = sync.OnceValue(func() *OSVersions {
 	t := &OSVersions{index: map[string]int{}}
 	if err := t.add(bytes.NewReader(osVersionsCSV)); err != nil {
 		panic("ims: osversions.csv: " + err.Error()) // embedded: a broken build
 	}
 	return t
-}
+})
 
 // Extend returns the table with the rows of a CSV file of the same columns added;
 // a row of a known os_version replaces it.

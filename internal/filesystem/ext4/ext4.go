@@ -74,6 +74,8 @@ type Volume struct {
 	backupGroups   [2]uint32
 
 	compat, incompat, roCompat uint32
+
+	room []byte // for a directory, while none is listed
 }
 
 // Detect reports whether the volume begins as one of this family does.

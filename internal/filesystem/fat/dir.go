@@ -21,6 +21,9 @@ const (
 	attrLongMask  = 0x3f
 )
 
+// rootPiece is how much of the root directory of FAT12 and FAT16 is read at once.
+const rootPiece = 128 * entrySize
+
 // maxDirectory is the longest directory the format allows, 65536 entries.
 const maxDirectory = entrySize << 16
 
@@ -104,17 +107,24 @@ func (v *Volume) eachEntry(id uint64, yield func(filesystem.Entry) bool) error {
 	}
 	var long longName
 	if id == 0 && v.bits != 32 {
-		b := make([]byte, v.rootSize)
-		if err := v.src.ReadFull(b, v.rootAt); err != nil {
-			return err
+		room := v.take(rootPiece)
+		defer v.give(room)
+		for off := int64(0); off < v.rootSize; off += rootPiece {
+			b := room[:min(rootPiece, v.rootSize-off)]
+			if err := v.src.ReadFull(b, v.rootAt+off); err != nil {
+				return err
+			}
+			if !long.entries(b, v.rootAt+off, yield) {
+				return nil
+			}
 		}
-		long.entries(b, v.rootAt, yield)
 		return nil
 	}
 	if err := v.valid(cluster); err != nil {
 		return err
 	}
-	b := make([]byte, v.clusterSize)
+	b := v.take(v.clusterSize)
+	defer v.give(b)
 	for read := int64(0); read < maxDirectory; read += v.clusterSize {
 		at := v.data + int64(cluster-2)*v.clusterSize
 		if err := v.src.ReadFull(b, at); err != nil {
@@ -230,3 +240,17 @@ func shortSum(name []byte) byte {
 	}
 	return sum
 }
+
+// take gives room for n bytes of a directory, that of the listing before if there is
+// none under way.
+func (v *Volume) take(n int64) []byte {
+	b := v.room
+	v.room = nil
+	if int64(cap(b)) < n {
+		b = make([]byte, n)
+	}
+	return b[:n]
+}
+
+// give keeps b for the next listing.
+func (v *Volume) give(b []byte) { v.room = b }

@@ -30,6 +30,8 @@ type Volume struct {
 	rootAt      int64  // byte and length of the root directory of FAT12 and FAT16
 	rootSize    int64
 	rootCluster uint32 // of FAT32
+
+	room []byte // for a directory, while none is listed
 }
 
 // bootSector is what the first sector says, checked for sense.

@@ -21,6 +21,7 @@ import (
 type Disk struct {
 	Size   int64
 	pieces map[int64]*[piece]byte // by their number
+	spare  []*[piece]byte         // of what the disk was before
 }
 
 const (
@@ -113,19 +114,50 @@ func (d *Disk) Pack() []byte {
 
 // Unpack is the reverse of Pack.
 func Unpack(b []byte) *Disk {
-	d := &Disk{pieces: map[int64]*[piece]byte{}}
+	d := new(Disk)
+	d.Refill(b)
+	return d
+}
+
+// Refill makes what Unpack makes, in the memory of d, whose content is lost. No other
+// disk may have been cloned from d.
+func (d *Disk) Refill(b []byte) {
+	for _, p := range d.pieces {
+		d.spare = append(d.spare, p)
+	}
+	if clear(d.pieces); d.pieces == nil {
+		d.pieces = map[int64]*[piece]byte{}
+	}
+	d.Size = 0
 	if len(b) < 4 {
-		return d
+		return
 	}
 	d.Size = min(int64(binary.LittleEndian.Uint32(b))<<10, maxDisk)
 	for b = b[4:]; len(b) > 5; {
 		at, n := int64(binary.LittleEndian.Uint32(b))*unit, int(b[4])*unit
 		b = b[5:]
 		n = min(n, len(b))
-		d.Put(at, b[:n]...)
+		d.fill(at, b[:n])
 		b = b[n:]
 	}
-	return d
+}
+
+// fill is Put where no other disk shares a piece.
+func (d *Disk) fill(off int64, b []byte) {
+	for len(b) > 0 && off < d.Size {
+		p := d.pieces[off/piece]
+		if p == nil {
+			if last := len(d.spare) - 1; last >= 0 {
+				p, d.spare = d.spare[last], d.spare[:last]
+				*p = [piece]byte{}
+			} else {
+				p = new([piece]byte)
+			}
+			d.pieces[off/piece] = p
+		}
+		n := copy(p[off%piece:], b)
+		b, off = b[n:], off+int64(n)
+	}
 }
 
 // Seeds adds the packed disks in testdata/seeds to a fuzz target.
