@@ -33,11 +33,15 @@ type Options struct {
 	// MaxRequestBytes is the longest read in bytes, the maximum block size that
 	// clients are told; a power of two, 64 KiB to 64 MiB [32 MiB].
 	MaxRequestBytes int
-	// MaxConnectionBytes bounds the data in bytes that replies of one connection hold [64 MiB].
+	// ReserveBytes is what each connection may hold of data in its replies whatever
+	// others hold, in bytes; a power of two of at least 64 KiB [256 KiB].
+	ReserveBytes int64
+	// MaxConnectionBytes bounds the data in bytes that replies of one connection hold
+	// beyond that [16 MiB]. A single reply that must be one piece may be larger.
 	MaxConnectionBytes int64
 	// MaxBytes bounds the data in bytes that replies of all connections hold [512 MiB].
-	// A connection may hold as much of it as is left free; beyond it each may have one
-	// reply of up to 64 KiB. So reads go on beside clients that do not take their answers.
+	// What the reserves of MaxConnections leave of it is shared: connections of one
+	// export hold together no more of that than they leave free.
 	MaxBytes int64
 
 	// HandshakeTimeout is the time that a client has to begin the transmission [20 s].
@@ -79,8 +83,9 @@ func (o Options) withDefaults() (Options, error) {
 	orDefault(&o.MaxConnectionsPerAddress, 256)
 	orDefault(&o.MaxRequests, 64)
 	orDefault(&o.MaxRequestBytes, 32<<20)
-	orDefault(&o.MaxConnectionBytes, max(64<<20, int64(o.MaxRequestBytes)))
-	orDefault(&o.MaxBytes, max(512<<20, o.MaxConnectionBytes))
+	orDefault(&o.ReserveBytes, 256<<10)
+	orDefault(&o.MaxConnectionBytes, max(16<<20, o.ReserveBytes))
+	orDefault(&o.MaxBytes, max(512<<20, 2*int64(o.MaxConnections)*o.ReserveBytes))
 	orDefault(&o.HandshakeTimeout, 20*time.Second)
 	orDefault(&o.RequestTimeout, 30*time.Second)
 	orDefault(&o.WriteTimeout, 30*time.Second)
@@ -95,12 +100,17 @@ func (o Options) withDefaults() (Options, error) {
 	if n := o.MaxRequestBytes; n < 64<<10 || n > 64<<20 || n&(n-1) != 0 {
 		return o, fmt.Errorf("NBD server: MaxRequestBytes is %d, it must be a power of two between 64 KiB and 64 MiB", n)
 	}
-	if o.MaxConnectionBytes < int64(o.MaxRequestBytes) || o.MaxBytes < o.MaxConnectionBytes {
-		return o, fmt.Errorf("NBD server: the limits of bytes must grow: a request %d, a connection %d, the server %d",
-			o.MaxRequestBytes, o.MaxConnectionBytes, o.MaxBytes)
+	if n := o.ReserveBytes; n < 64<<10 || n&(n-1) != 0 || n > o.MaxConnectionBytes {
+		return o, fmt.Errorf("NBD server: ReserveBytes is %d, it must be a power of two between 64 KiB and MaxConnectionBytes, %d", n, o.MaxConnectionBytes)
+	}
+	if n := o.poolBytes(); n < 0 {
+		return o, fmt.Errorf("NBD server: MaxBytes is %d, which is %d less than the reserves of %d connections", o.MaxBytes, -n, o.MaxConnections)
 	}
 	return o, nil
 }
+
+// poolBytes is what the reserves leave of MaxBytes.
+func (o *Options) poolBytes() int64 { return o.MaxBytes - int64(o.MaxConnections)*o.ReserveBytes }
 
 // maxPayload is the longest payload of a request that is read and thrown away; the
 // connection of a longer one is cut.

@@ -95,7 +95,7 @@ func fuzzed() Export {
 // converse lets the server answer what a client says, and returns its answers.
 func converse(t testing.TB, export Export, input []byte) []byte {
 	t.Helper()
-	srv, err := New(Options{MaxRequestBytes: 64 << 10, MaxConnectionBytes: 256 << 10, MaxBytes: 256 << 10, Logger: slog.New(slog.DiscardHandler),
+	srv, err := New(Options{MaxRequestBytes: 64 << 10, MaxConnections: 2, ReserveBytes: 64 << 10, MaxConnectionBytes: 128 << 10, MaxBytes: 256 << 10, Logger: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, name string) (Export, error) {
 			if name != secret {
 				return nil, ErrUnknownExport

@@ -128,6 +128,7 @@ const secret = "7f3c0a" // the name of the export of the tests
 
 // server is a running server with one export.
 type server struct {
+	srv              *Server
 	network, address string
 	stop             func()
 	log              *safeBuffer
@@ -176,6 +177,7 @@ func start(t testing.TB, network string, export Export, opts Options) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.srv = srv
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx, l) }()

@@ -79,7 +79,7 @@ func (g *gauge) ReadAtContext(ctx context.Context, p []byte, off int64) error {
 // together; the rest waits, and all are answered.
 func TestBudgets(t *testing.T) {
 	t.Parallel()
-	const each = 24
+	const each, K = 24, 1 << 10
 	for _, b := range []struct {
 		name      string
 		opts      Options
@@ -87,86 +87,61 @@ func TestBudgets(t *testing.T) {
 		number    int   // that get through at once
 		mostBytes int64 // at once
 	}{
-		{"number", Options{MaxRequests: 5}, 4096, 15, 15 * 4096},
-		{"bytes of a connection", Options{MaxRequestBytes: 256 << 10, MaxConnectionBytes: 512 << 10, MaxBytes: 64 << 20}, 256 << 10, 6, 3 << 19},
-		{"bytes of all", Options{MaxRequestBytes: 256 << 10, MaxConnectionBytes: 512 << 10, MaxBytes: 512 << 10}, 256 << 10, 2, 512 << 10},
-		{"small ones when the bytes are used up", Options{MaxRequestBytes: 64 << 10, MaxConnectionBytes: 64 << 10, MaxBytes: 64 << 10}, 33 << 10, 3, 99 << 10},
+		{"number", Options{MaxRequests: 5}, 4 * K, 15, 60 * K},
+		{"bytes of a connection", Options{ReserveBytes: 64 * K, MaxConnectionBytes: 512 * K}, 256 * K, 6, 1536 * K},
+		{"bytes of all", Options{MaxConnections: 3, ReserveBytes: 64 * K, MaxConnectionBytes: 512 * K, MaxBytes: 704 * K}, 256 * K, 3, 448 * K},
+		{"reserves alone", Options{MaxConnections: 3, ReserveBytes: 64 * K, MaxBytes: 192 * K}, 256 * K, 3, 192 * K},
+		{"small ones in the reserves", Options{MaxConnections: 3, ReserveBytes: 64 * K, MaxBytes: 192 * K}, 32 * K, 6, 192 * K},
 	} {
-		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
-			g := &gauge{memory: &memory{data: make([]byte, 1<<20), block: 4096}, arrived: make(chan struct{}, 3*each), released: make(chan struct{})}
-			s := start(t, "tcp", g, b.opts)
-			var clients []*nbdtest.Conn
-			for range 3 {
-				c, _, err := nbdtest.Negotiate(t.Context(), s.dial(t), nbdtest.Config{Export: secret, Simple: true})
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i := range uint64(each) {
-					if err := c.Queue(wire.Request{Command: wire.CmdRead, Cookie: i, Length: b.length}, make([]byte, b.length), nil); err != nil {
+		for _, form := range []nbdtest.Config{{Export: secret}, {Export: secret, Simple: true}} {
+			t.Run(fmt.Sprintf("%s, simple %t", b.name, form.Simple), func(t *testing.T) {
+				t.Parallel()
+				g := &gauge{memory: &memory{data: make([]byte, 1<<20), block: 4096}, arrived: make(chan struct{}, 3*each*b.length/(4*K)), released: make(chan struct{})}
+				s := start(t, "tcp", g, b.opts)
+				var clients []*nbdtest.Conn
+				for range 3 {
+					c, _, err := nbdtest.Negotiate(t.Context(), s.dial(t), form)
+					if err != nil {
 						t.Fatal(err)
 					}
-				}
-				if err := c.Flush(); err != nil {
-					t.Fatal(err)
-				}
-				clients = append(clients, c)
-			}
-			for range b.number {
-				<-g.arrived
-			}
-			var all sync.WaitGroup
-			for _, c := range clients {
-				all.Go(func() {
-					for range each {
-						if r, err := c.Receive(); err != nil || r.Err() != nil {
-							t.Errorf("%+v, %v", r, err)
-							return
+					for i := range uint64(each) {
+						if err := c.Queue(wire.Request{Command: wire.CmdRead, Cookie: i, Length: b.length}, make([]byte, b.length), nil); err != nil {
+							t.Fatal(err)
 						}
 					}
-				})
-			}
-			// One by one, so that there are always as many under way as may be.
-			for range 3 * each {
-				g.released <- struct{}{}
-			}
-			all.Wait()
-			if g.most > b.number || g.mostBytes > b.mostBytes {
-				t.Errorf("%d reads of %d bytes were under way at once, the limits are %d and %d", g.most, g.mostBytes, b.number, b.mostBytes)
-			}
-		})
-	}
-}
-
-// Clients that do not take their answers leave room for one that does.
-func TestStalledClientsLeaveRoom(t *testing.T) {
-	t.Parallel()
-	const length = 256 << 10
-	m := newMemory(52, 1<<20)
-	m.silent = true
-	s := start(t, "unix", m, Options{MaxRequestBytes: length, MaxConnectionBytes: 2 << 20, MaxBytes: 2 << 20, WriteTimeout: time.Hour, DrainTimeout: time.Millisecond})
-	for range 2 {
-		stalled, _, err := nbdtest.Negotiate(t.Context(), s.dial(t), nbdtest.Config{Export: secret})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range uint64(50) {
-			if err := stalled.Queue(wire.Request{Command: wire.CmdRead, Cookie: i, Offset: length, Length: length}, make([]byte, length), nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := stalled.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		if r, err := stalled.Receive(); err != nil || r.Err() != nil { // the rest is under way now
-			t.Fatalf("%+v, %v", r, err)
-		}
-	}
-	c := s.client(t, nbdtest.Config{})
-	p := make([]byte, length)
-	for range 40 {
-		if err := c.Read(p, 3*length); err != nil {
-			t.Fatal(err)
+					if err := c.Flush(); err != nil {
+						t.Fatal(err)
+					}
+					clients = append(clients, c)
+				}
+				for range b.number {
+					<-g.arrived
+				}
+				var all sync.WaitGroup
+				for _, c := range clients {
+					all.Go(func() {
+						for range each {
+							if r, err := c.Receive(); err != nil || r.Err() != nil {
+								t.Errorf("%+v, %v", r, err)
+								return
+							}
+						}
+					})
+				}
+				done := make(chan struct{})
+				go func() { all.Wait(); close(done) }()
+				// One by one, so that there are always as many under way as may be.
+				for open := true; open; {
+					select {
+					case g.released <- struct{}{}:
+					case <-done:
+						open = false
+					}
+				}
+				if g.mostBytes > b.mostBytes || b.opts.MaxRequests > 0 && g.most > b.number {
+					t.Errorf("%d reads of %d bytes were under way at once, the limits are %d and %d", g.most, g.mostBytes, b.number, b.mostBytes)
+				}
+			})
 		}
 	}
 }
@@ -209,8 +184,11 @@ func TestOptionsAreChecked(t *testing.T) {
 		"negative":        {Open: open, MaxRequests: -1},
 		"power of two":    {Open: open, MaxRequestBytes: 100_000},
 		"between 64 KiB":  {Open: open, MaxRequestBytes: 1 << 30},
-		"must grow: a re": {Open: open, MaxRequestBytes: 1 << 20, MaxConnectionBytes: 1 << 19},
-		"the server 4":    {Open: open, MaxConnectionBytes: 64 << 20, MaxBytes: 4},
+		"ReserveBytes is": {Open: open, ReserveBytes: 32 << 10},
+		"power of two be": {Open: open, ReserveBytes: 100_000},
+		"ConnectionBytes": {Open: open, ReserveBytes: 1 << 20, MaxConnectionBytes: 1 << 19},
+		"MaxBytes is 4":   {Open: open, MaxBytes: 4},
+		"of 9 connection": {Open: open, MaxConnections: 9, MaxBytes: 9*256<<10 - 1},
 	} {
 		if _, err := New(opts); err == nil || !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%+v: %v, want %q", opts, err, want)

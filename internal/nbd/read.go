@@ -127,11 +127,12 @@ func (t *transmission) hold(a *answer, j *job, data int64) []byte {
 }
 
 // readSimple answers with a simple reply to a range with holes: nothing is sent before
-// all has been read.
+// all has been read, or all of a run.
 func (t *transmission) readSimple(a *answer, j *job, data int64, read source) (int64, error) {
 	rest := t.hold(a, j, data)
-	wire.PutSimpleReply(a.small[:], j.Cookie, 0)
-	a.pieces = append(a.pieces, a.small[:wire.SimpleReplySize])
+	if !j.begun {
+		t.beginWhole(a, j)
+	}
 	for _, x := range a.parts {
 		if x.Hole {
 			for n := x.Length; n > 0; n -= int64(len(zeros)) {
@@ -159,7 +160,7 @@ func (t *transmission) readChunks(a *answer, j *job, data int64, read source) (i
 	}
 	for i, x := range a.parts {
 		flags := uint16(0)
-		if i == len(a.parts)-1 {
+		if i == len(a.parts)-1 && !j.more {
 			flags = wire.ReplyFlagDone
 		}
 		if x.Hole {

@@ -36,7 +36,7 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{opts: opts, pool: &pool{free: opts.MaxBytes}, perAddress: map[string]int{}}, nil
+	return &Server{opts: opts, pool: newPool(opts.poolBytes()), perAddress: map[string]int{}}, nil
 }
 
 // Serve accepts clients until ctx ends, then closes l, lets requests under way finish

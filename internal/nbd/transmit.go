@@ -36,16 +36,19 @@ type transmission struct {
 type job struct {
 	wire.Request
 	grant grant
+	runs  bool // of a read: less was granted than its data may take, it goes on in runs
+	begun bool // the header of the reply was sent
+	more  bool // behind the run there are others
 }
 
 // transmit serves requests until the client disconnects or the connection breaks.
 // cancel ends ctx.
 func (c *conn) transmit(ctx context.Context, cancel context.CancelFunc) error {
 	_ = c.raw.SetWriteDeadline(never)
-	opts := &c.s.opts
-	t := &transmission{conn: c, ctx: ctx, requests: make(chan job),
-		budget: newBudget(c.s.pool, opts.MaxRequests, opts.MaxConnectionBytes)}
-	t.out = newWriter(c, t.budget)
+	share := c.s.pool.join(c.export.name)
+	defer c.s.pool.leave(share)
+	t := &transmission{conn: c, ctx: ctx, requests: make(chan job), budget: newBudget(c.s.pool, share, &c.s.opts)}
+	t.out = newWriter(c, t.budget, t.workers.Go)
 	t.warm, _ = c.export.Export.(Warmed)
 	err := t.read()
 	t.out.flush()
@@ -53,7 +56,7 @@ func (c *conn) transmit(ctx context.Context, cancel context.CancelFunc) error {
 		cancel()
 	}
 	// Every request under way is answered, or its answer dropped, before the export is closed.
-	<-t.budget.whenIdle()
+	<-t.budget.atMost(0)
 	close(t.requests)
 	t.workers.Wait()
 	return errors.Join(err, t.out.failed())
@@ -121,7 +124,7 @@ func (t *transmission) stop(err error) bool {
 	}
 	t.stopping = true
 	t.sleep()
-	idle := t.budget.whenIdle()
+	idle := t.budget.atMost(0)
 	t.workers.Go(func() {
 		select {
 		case <-idle:
@@ -139,29 +142,36 @@ func (t *transmission) dispatch(r wire.Request) error {
 	if err != nil {
 		return err
 	}
-	hold := int64(0)
+	hold, whole := int64(0), false
 	if errno == 0 {
 		switch r.Command {
 		case wire.CmdRead:
-			hold = charge(int(r.Length))
+			hold, whole = charge(int(r.Length)), !t.structured || r.Flags&wire.CmdFlagDF != 0
+			if !whole {
+				hold = min(hold, maxRun)
+			}
 		case wire.CmdBlockStatus:
 			hold = charge(t.statusBytes(r))
 		}
 	}
-	g, ok := t.budget.tryTake(hold)
-	if !ok {
-		t.out.flush() // what waits to be sent holds what is waited for
-		if g, err = t.budget.take(t.ctx, hold); err != nil {
-			return err
-		}
+	// What waits to be sent holds what is waited for: it must leave first.
+	g, err := t.budget.begin(t.ctx, hold, whole, t.out.flush)
+	if err != nil {
+		return err
 	}
-	j := job{r, g}
+	j := job{Request: r, grant: g}
 	if errno != 0 {
 		t.fail(j, errno, text)
 		return nil
 	}
-	if r.Command == wire.CmdRead && t.readAtOnce(&j) {
-		return nil
+	if r.Command == wire.CmdRead {
+		j.runs = g.bytes() < charge(int(r.Length))
+		switch {
+		case j.runs && whole:
+			return t.readAlone(j)
+		case !j.runs && t.readAtOnce(&j):
+			return nil
+		}
 	}
 	select {
 	case t.requests <- j:
@@ -269,7 +279,11 @@ func (t *transmission) work(j job) {
 func (t *transmission) handle(j job) {
 	switch j.Command {
 	case wire.CmdRead:
-		t.handleRead(j)
+		if j.runs {
+			t.readInRuns(j)
+		} else {
+			t.handleRead(j)
+		}
 	case wire.CmdBlockStatus:
 		t.handleStatus(j)
 	case wire.CmdCache:

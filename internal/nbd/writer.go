@@ -57,6 +57,7 @@ const piece = 1 << 20
 type writer struct {
 	c      *conn
 	budget *budget
+	spawn  func(func()) // runs a function in a goroutine
 
 	mu     sync.Mutex
 	queue  []*answer
@@ -71,7 +72,9 @@ type writer struct {
 	rest    net.Buffers // what is not written yet
 }
 
-func newWriter(c *conn, b *budget) *writer { return &writer{c: c, budget: b} }
+func newWriter(c *conn, b *budget, spawn func(func())) *writer {
+	return &writer{c: c, budget: b, spawn: spawn}
+}
 
 // maxQueued is how many bytes of data wait at most for others to leave with.
 const maxQueued = 256 << 10
@@ -82,27 +85,46 @@ func (w *writer) add(a *answer) {
 	w.mu.Lock()
 	w.queue = append(w.queue, a)
 	if w.queued += a.dataBytes; w.queued >= maxQueued {
-		w.work()
+		w.work(true)
 		return
 	}
 	w.mu.Unlock()
+}
+
+// post queues an answer and lets others send it, so that its maker can go on.
+func (w *writer) post(a *answer) {
+	w.mu.Lock()
+	w.queue = append(w.queue, a)
+	busy := w.busy
+	w.mu.Unlock()
+	if !busy {
+		w.spawn(w.drain)
+	}
 }
 
 // send sends the answer and what is queued, or leaves that to the one who is at it.
 func (w *writer) send(a *answer) {
 	w.mu.Lock()
 	w.queue = append(w.queue, a)
-	w.work()
+	w.work(false)
 }
 
-// flush sends what is queued.
+// flush sends what is queued, but not what comes meanwhile: the reader of requests must
+// go on.
 func (w *writer) flush() {
 	w.mu.Lock()
-	w.work()
+	w.work(true)
 }
 
-// work writes the queue unless somebody is at it. It is called locked and unlocks.
-func (w *writer) work() {
+// drain sends what is queued and what comes meanwhile.
+func (w *writer) drain() {
+	w.mu.Lock()
+	w.work(false)
+}
+
+// work writes the queue unless somebody is at it; once leaves to others what comes
+// meanwhile. It is called locked and unlocks.
+func (w *writer) work(once bool) {
 	if w.busy {
 		w.mu.Unlock()
 		return
@@ -126,9 +148,16 @@ func (w *writer) work() {
 			w.err = err
 			w.c.raw.Close() // the reader notices
 		}
+		if once {
+			break
+		}
 	}
 	w.busy = false
+	rest := len(w.queue) > 0
 	w.mu.Unlock()
+	if rest {
+		w.spawn(w.drain)
+	}
 }
 
 // failed is the error that ended writing.
