@@ -38,6 +38,8 @@ func checkBudgets(t *testing.T, p *pool, size int64, all []*budget) {
 	t.Helper()
 	held := map[*share]int64{}
 	for _, b := range all {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		held[b.share] += b.shared
 		if b.own < 0 || b.own > b.reserve || b.shared < 0 || b.number < 0 || b.number > b.maxNumber {
 			t.Fatalf("a connection holds %d of its own, %d of the pool, %d requests", b.own, b.shared, b.number)
@@ -54,6 +56,8 @@ func checkBudgets(t *testing.T, p *pool, size int64, all []*budget) {
 			t.Fatalf("a request of %d bytes waits, while its connection holds %d of the pool", b.waiting[0].bytes, b.shared)
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	sum := p.free
 	for s, n := range held {
 		if s.held != n {
@@ -105,7 +109,10 @@ func TestBudgetHolds(t *testing.T) {
 							switch {
 							case err == nil:
 								served++
-								if w := h.of.waiting; inOrder && len(w) > 0 && w[0].request < h.grant.request {
+								h.of.mu.Lock()
+								w := h.of.waiting
+								h.of.mu.Unlock()
+								if inOrder && len(w) > 0 && w[0].request < h.grant.request {
 									t.Fatal("a request is served before an older one")
 								}
 							case !errors.Is(err, context.Canceled):
@@ -136,13 +143,18 @@ func TestBudgetHolds(t *testing.T) {
 					h := &holder{of: b}
 					n := charge(r.IntN(1 << (1 + r.IntN(21)))) // up to longest
 					whole := r.IntN(2) == 0
+					p.mu.Lock()
 					free, held := p.free, b.share.held
+					p.mu.Unlock()
 					h.wait(func(ctx context.Context) (grant, error) { return b.begin(ctx, n, whole, func() {}) })
 					begins[b] = h
 					holders = append(holders, h)
 					synctest.Wait()
-					if took := free - p.free; took > 0 && held+took > p.free {
-						t.Fatalf("a share took %d to its %d and left %d", took, held, p.free)
+					p.mu.Lock()
+					took, left := free-p.free, p.free
+					p.mu.Unlock()
+					if took > 0 && held+took > left {
+						t.Fatalf("a share took %d to its %d and left %d", took, held, left)
 					}
 				case len(holders) == 0:
 				default:
