@@ -193,10 +193,11 @@ type place struct {
 
 // add makes a finding. Found is formatted; fix is not.
 func (c *checker) add(id ID, s Severity, fix, found string, args ...any) {
-	if !slices.Contains(IDs(), id) {
+	reason := why(id)
+	if reason == "" {
 		panic("diskcheck: no text for " + string(id)) // a slip in this package
 	}
-	c.Findings = append(c.Findings, Finding{ID: id, Severity: s, Found: fmt.Sprintf(found, args...), Why: why(id), Fix: fix})
+	c.Findings = append(c.Findings, Finding{ID: id, Severity: s, Found: fmt.Sprintf(found, args...), Why: reason, Fix: fix})
 }
 
 // needRoot is false when there is no root, and makes an Unknown finding of that,

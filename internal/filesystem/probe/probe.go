@@ -183,12 +183,16 @@ func match(src *filesystem.Source, list []mark) (Content, bool) {
 // isZFS looks for one of the 128 uberblocks of the first label, in either byte
 // order.
 func isZFS(src *filesystem.Source) bool {
-	b := make([]byte, 128<<10)
-	if src.ReadFull(b, int64(len(b))) != nil {
+	const from, to = 128 << 10, 256 << 10
+	if src.Size() < to {
 		return false
 	}
-	for ; len(b) > 0; b = b[1024:] {
-		if m := string(b[:8]); m == "\x0c\xb1\xba\x00\x00\x00\x00\x00" || m == "\x00\x00\x00\x00\x00\xba\xb1\x0c" {
+	b := make([]byte, 8)
+	for at := int64(from); at < to; at += 1024 {
+		if src.ReadFull(b, at) != nil {
+			return false
+		}
+		if m := string(b); m == "\x0c\xb1\xba\x00\x00\x00\x00\x00" || m == "\x00\x00\x00\x00\x00\xba\xb1\x0c" {
 			return true
 		}
 	}
