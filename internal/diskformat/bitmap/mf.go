@@ -109,7 +109,7 @@ func (m *Map) encodeHead() []byte {
 
 // Parse reads the file r of size bytes that lies beside a RAW disk of
 // imageSize bytes, at most 1 TiB, with at most two reads of [MaxRead] bytes
-// together; the checksums of units are not read. A file of neither kind gives a map of kind Unknown and no error. Errors: ErrCorrupt,
+// together, without the checksums of units. A file of neither kind gives a map of kind Unknown and no error. Errors: ErrCorrupt,
 // ErrIncomplete and ErrUnsupported for a file of a known kind that can't be
 // trusted, ErrMismatch for one that was made for a disk of another size; or
 // what r returned.
