@@ -109,10 +109,10 @@ func (m *Map) encodeHead() []byte {
 
 // Parse reads the file r of size bytes that lies beside a RAW disk of
 // imageSize bytes, at most 1 TiB, with at most two reads of [MaxRead] bytes
-// together, without the checksums of units. A file of neither kind gives a map of kind Unknown and no error. Errors: ErrCorrupt,
-// ErrIncomplete and ErrUnsupported for a file of a known kind that can't be
-// trusted, ErrMismatch for one that was made for a disk of another size; or
-// what r returned.
+// together, without the checksums of units. A file of neither kind gives a map
+// of kind Unknown and no error. Errors: ErrCorrupt, ErrIncomplete and
+// ErrUnsupported for a file of a known kind that can't be trusted, ErrMismatch
+// for one that was made for a disk of another size; or what r returned.
 func Parse(r io.ReaderAt, size, imageSize int64) (*Map, error) {
 	m, err := parse(r, size, imageSize)
 	if err != nil {
