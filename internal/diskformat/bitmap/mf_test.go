@@ -7,7 +7,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +15,6 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
-	"github.com/quickims/quickims/internal/fuzztest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -339,84 +337,6 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
-// A sparse disk of 1 TiB: only what is allocated is read, the map is small and
-// is read at once.
-func TestSparseTerabyte(t *testing.T) {
-	t.Parallel()
-	f := disktest.SparseFile(t, 1<<40)
-	for _, off := range []int64{5, 1<<40 - 1} {
-		if _, err := f.WriteAt([]byte{1}, off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	last := int64(0)
-	m, err := Build(t.Context(), f, 1<<40, Options{Progress: func(done, _ int64) { last = done }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if m.Blocks() != 524288 || m.DataBlocks() != 2 || !m.Block(0) || !m.Block(524287) || last != 1<<40 {
-		t.Errorf("%d blocks, %d of them data; progress ended at %d", m.Blocks(), m.DataBlocks(), last)
-	}
-	b := encode(t, m)
-	if len(b) != 4096+65536+2*(4+256) {
-		t.Errorf("the map takes %d bytes", len(b))
-	}
-	r := &disktest.Counter{R: bytes.NewReader(b)}
-	again, err := Parse(r, int64(len(b)), 1<<40)
-	if err != nil || len(r.Reads()) != 1 {
-		t.Fatal(err)
-	}
-	for _, i := range []int64{0, 524287} {
-		off, n, ok := again.UnitSums(i)
-		if !ok || again.CheckUnitSums(b[off:][:n], i) != nil {
-			t.Errorf("block %d: checksums of units in %d bytes at %d, %v", i, n, off, ok)
-		}
-	}
-	if err := again.Verify(t.Context(), f, bytes.NewReader(b), Options{}); err != nil {
-		t.Error(err)
-	}
-}
-
-// A full disk of 1 TiB: little is read of its map, and little needed to write it, though
-// the checksums of units take 128 MiB. Not parallel: it measures.
-func TestFullTerabyte(t *testing.T) {
-	m := newUnknown(1<<40, "")
-	m.kind, m.sums = Ours, make([]uint32, 524288)
-	for i := range m.sums {
-		m.sums[i] = uint32(i) * 2654435761
-	}
-	head := m.encodeHead()
-	built := &Built{m, head, slices.Repeat([]*unitSums{{}}, len(m.sums))}
-	r := &disktest.Counter{R: built}
-	n := disktest.Allocated(func() {
-		got, err := Parse(r, built.Size(), 1<<40)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if sum, ok := got.Checksum(400_000); !ok || sum != m.sums[400_000] {
-			t.Errorf("checksum %#x, %v", sum, ok)
-		}
-		if off, n, ok := got.UnitSums(524287); !ok || off+n != built.Size() {
-			t.Errorf("the last block's checksums of units take %d bytes at %d of %d", n, off, built.Size())
-		}
-	})
-	reads, end := r.Reads(), int64(0)
-	for _, r := range reads {
-		end = max(end, r.Off+r.Len)
-	}
-	if len(reads) > 2 || end != int64(len(head)) || end > MaxRead || n > 6<<20 {
-		t.Errorf("%d reads, up to %d of %d bytes; %d bytes allocated", len(reads), end, built.Size(), n)
-	}
-	n = disktest.Allocated(func() {
-		if n, err := built.WriteTo(io.Discard); err != nil || n != 4096+65536+(4+256)<<19 {
-			t.Errorf("%d bytes written, %v", n, err)
-		}
-	})
-	if n > 1<<20 {
-		t.Errorf("writing it allocates %d bytes", n)
-	}
-}
-
 func TestBuildFails(t *testing.T) {
 	t.Parallel()
 	raw := make([]byte, 5*BlockSize)
@@ -446,32 +366,4 @@ func TestBuildFails(t *testing.T) {
 			t.Errorf("a map that can't be read: %v", err)
 		}
 	}
-}
-
-func FuzzMF(f *testing.F) {
-	b, size := victimMF(f)
-	f.Add(b, size)
-	f.Add(b[:4096], size)
-	f.Add(b[:8], int64(512))
-	f.Add([]byte{}, int64(1<<40))
-	f.Add(append(bytes.Clone(b), b...), size+1)
-	fuzztest.Fuzz(f, func(t *testing.T, b []byte, size int64) {
-		// With checksums that hold, more of the reader is reached.
-		sealed := bytes.Clone(b)
-		if len(sealed) >= 8192 {
-			seal(sealed)
-		}
-		for _, b := range [][]byte{b, sealed} {
-			m, err := parseBytes(b, size)
-			if err != nil {
-				continue
-			}
-			if m.ImageSize() != size || m.Kind() == Unknown && m.DataBlocks() != m.Blocks() {
-				t.Fatalf("%s: %d of %d blocks of %d", m.Kind(), m.DataBlocks(), m.Blocks(), m.ImageSize())
-			}
-			if m.Kind() == Ours {
-				fuzzUnits(t, m, b)
-			}
-		}
-	})
 }
