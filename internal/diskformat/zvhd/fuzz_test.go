@@ -23,12 +23,15 @@ func addFiles(f *testing.F) {
 	f.Add(append(bytes.Clone(small[:4096]), small[:4096]...))
 	// Each block refers back to the one before.
 	f.Add(encodeBlocks(f, bytes.Repeat([]byte("a block of made-up text\n"), 3*fuzzBlock/24), fuzzBlock))
-	// Matches of all lengths and distances.
+	// Matches of many lengths and distances, in dynamic codes.
 	var text []byte
-	for i := 0; len(text) < fuzzBlock; i++ {
+	for i := 0; len(text) < fuzzBlock/8; i++ {
 		text = fmt.Appendf(text, "%x line %d of made-up text\n", i*i*i*i*i, i*i)
 	}
-	f.Add(encodeBlocks(f, text[:fuzzBlock], fuzzBlock))
+	far := make([]byte, fuzzBlock)
+	copy(far, text)
+	copy(far[fuzzBlock/2-2048:], text[:2048])
+	f.Add(encodeBlocks(f, far, fuzzBlock))
 	f.Add([]byte(cookie))
 }
 

@@ -140,7 +140,7 @@ func sample(t testing.TB) (file []byte, records []int) { return sampleBlocks(t, 
 func sampleBlocks(t testing.TB, size int) (file []byte, records []int) {
 	raw := make([]byte, 4*size+512)
 	for _, block := range []int{0, 2, 3} {
-		disktest.Fill(raw[block*size:][:9000], uint64(block))
+		disktest.Fill(raw[block*size:][:size/64], uint64(block))
 		raw[block*size] = 1
 	}
 	file = encodeBlocks(t, raw, size)

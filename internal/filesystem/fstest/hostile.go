@@ -38,13 +38,14 @@ func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	n := int(min(int64(len(p)), d.Size-off))
-	clear(p[:n])
 	for done := 0; done < n; {
 		at := off + int64(done)
 		within := int(at % piece)
 		step := min(n-done, piece-within)
 		if b, ok := d.pieces[at/piece]; ok {
 			copy(p[done:done+step], b[within:])
+		} else {
+			clear(p[done : done+step])
 		}
 		done += step
 	}
