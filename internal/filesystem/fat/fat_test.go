@@ -257,8 +257,9 @@ func TestMakeSeeds(t *testing.T) {
 
 func FuzzFAT(f *testing.F) {
 	fstest.Seeds(f)
+	d := new(fstest.Disk)
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
-		d := fstest.Unpack(b)
+		d.Refill(b)
 		_ = fstest.Exercise(t, open, d, d.Size, 4*mib)
 	})
 }

@@ -197,7 +197,9 @@ func Exercise(t testing.TB, open Opener, disk io.ReaderAt, size, budget int64) e
 			first = err
 		}
 	}
-	v, err := open(filesystem.NewSource(context.Background(), disk, size, budget))
+	src := filesystem.NewSource(context.Background(), disk, size, budget)
+	defer src.Release()
+	v, err := open(src)
 	if note(err); err != nil {
 		return first
 	}

@@ -116,9 +116,12 @@ func FuzzProbe(f *testing.F) {
 	} {
 		f.Add(d.Pack())
 	}
+	d := new(fstest.Disk)
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
-		d := fstest.Unpack(b)
-		c := probe.Probe(filesystem.NewSource(t.Context(), d, d.Size, 4*mib))
+		d.Refill(b)
+		src := filesystem.NewSource(t.Context(), d, d.Size, 4*mib)
+		defer src.Release()
+		c := probe.Probe(src)
 		if c.Volume != nil && (c.Err != nil || c.Type == "") {
 			t.Errorf("%+v", c)
 		}

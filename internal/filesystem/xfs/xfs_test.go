@@ -321,8 +321,9 @@ func TestMakeSeeds(t *testing.T) {
 
 func FuzzXFS(f *testing.F) {
 	fstest.Seeds(f)
+	d := new(fstest.Disk)
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
-		d := fstest.Unpack(b)
+		d.Refill(b)
 		_ = fstest.Exercise(t, open, d, d.Size, 4*mib)
 	})
 }
