@@ -182,9 +182,13 @@ func chooseVersion(table *ims.OSVersions, r osRelease, bits int, arch string) (s
 		name    string
 		version []int
 	}
+	prefixes := families[r.ID]
+	if len(prefixes) == 0 || len(want) == 0 {
+		return otherLinux(bits), noFamily
+	}
 	var list []candidate
 	known := table.With(arch)
-	for _, prefix := range families[r.ID] {
+	for _, prefix := range prefixes {
 		for _, v := range known {
 			rest, ok := strings.CutPrefix(v.Version, prefix)
 			if ok && v.Type == "Linux" && v.Bit == bits && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
@@ -193,7 +197,7 @@ func chooseVersion(table *ims.OSVersions, r osRelease, bits int, arch string) (s
 			}
 		}
 	}
-	if len(list) == 0 || len(want) == 0 {
+	if len(list) == 0 {
 		return otherLinux(bits), noFamily
 	}
 	class := func(v []int) int {
