@@ -123,7 +123,10 @@ func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-var _ nbd.Warmed = (*export)(nil)
+var (
+	_ nbd.Warmed     = (*export)(nil)
+	_ nbd.Prefetcher = (*export)(nil)
+)
 
 // ReadWarm implements nbd.Warmed.
 func (x *export) ReadWarm(p []byte, off int64) bool {

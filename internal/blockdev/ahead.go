@@ -117,12 +117,22 @@ func (d *Device) ahead(off, n int64) {
 	if want <= 0 {
 		return
 	}
-	unit, end := l.unit(), units(l)
+	unit := l.unit()
+	if upTo, ok := d.fetchFrom((from+unit-1)/unit, units(l), want, c.mem.limit/4); ok {
+		d.streams.fetched(id, upTo)
+	}
+}
+
+// fetchFrom starts to fetch what nobody has of want bytes of data in the units from u to
+// end, as long as no more than most bytes lie there unread. It says how far it came;
+// false if there was no memory now.
+func (d *Device) fetchFrom(u, end, want, most int64) (upTo int64, ok bool) {
+	l, c := d.im.layout, d.im.cache
+	unit := l.unit()
 	var list []*block
-	u := l.nextData((from + unit - 1) / unit)
-	for ; want > 0 && u < end; u = l.nextData(u + 1) {
+	for u = l.nextData(u); want > 0 && u < end; u = l.nextData(u + 1) {
 		want -= unit
-		if c.counts.aheadUnread.Load()+unit > c.mem.limit/4 {
+		if c.counts.aheadUnread.Load()+unit > most {
 			break
 		}
 		if b := c.wantAhead(d.im.keyOf(u), u); b != nil {
@@ -131,14 +141,12 @@ func (d *Device) ahead(off, n int64) {
 		}
 		if int64(len(list))*unit >= aheadRange {
 			if !d.im.fetchAhead(list) {
-				return
+				return 0, false
 			}
 			list = nil
 		}
 	}
-	if d.im.fetchAhead(list) {
-		d.streams.fetched(id, min(u*unit, l.size()))
-	}
+	return min(u*unit, l.size()), d.im.fetchAhead(list)
 }
 
 // fetchAhead starts to fetch blocks that nobody waits for yet; false if there is no

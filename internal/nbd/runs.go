@@ -58,6 +58,9 @@ func (t *transmission) again(j *job, off int64) (err error) {
 
 // readInRuns answers with chunks, a run at a time.
 func (t *transmission) readInRuns(j job) {
+	if p, ok := t.export.Export.(Prefetcher); ok {
+		_ = p.Prefetch(t.ctx, int64(j.Offset), int64(j.Length)) // what fails is tried again by the reads
+	}
 	for off := int64(j.Offset); ; {
 		a := newAnswer()
 		off = t.nextRun(a, &j, off)

@@ -1,0 +1,94 @@
+package blockdev
+
+import (
+	"bytes"
+	"testing"
+)
+
+// settled returns when nothing is being fetched.
+func (c *Cache) settled() {
+	c.run.Lock()
+	defer c.run.Unlock()
+	c.work.Wait()
+}
+
+// What was prefetched is read without another fetch, what lies around it is not fetched,
+// and what is there already is not fetched again.
+func TestPrefetch(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(12 << 20)
+	clear(disk[4<<20 : 6<<20])
+	for _, form := range forms {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			c := newCache(t, CacheOptions{Memory: 96 << 20})
+			d := f.open(t, c, f.image(t, form, disk))
+			const off, n = 2<<20 + 100, 6 << 20
+			for range 2 {
+				if err := d.Prefetch(t.Context(), off, n); err != nil {
+					t.Fatal(err)
+				}
+				c.settled()
+				want := int64(n + 2*2<<20)
+				if s := c.Stats(); s.Ahead < n-2<<20 || s.Ahead > want {
+					t.Errorf("%d bytes were fetched for a range of %d", s.Ahead, n)
+				}
+			}
+			before := c.Stats()
+			p := make([]byte, n)
+			if !d.ReadWarm(p, off) || !bytes.Equal(p, disk[off:off+n]) {
+				t.Error("the range was not fetched whole, or wrong")
+			}
+			if after := c.Stats(); after.Fetched != before.Fetched || after.AheadUsed < n-2<<20 {
+				t.Errorf("%d bytes were fetched for what was prefetched, %d of it were used", after.Fetched-before.Fetched, after.AheadUsed)
+			}
+			if d.ReadWarm(p[:1], d.BlockSize()-1) {
+				t.Error("what is before the range was fetched")
+			}
+		})
+	}
+}
+
+// However much is asked for, no more than an eighth of the memory waits to be read; once
+// it is read there is room for more.
+func TestPrefetchIsBounded(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(24 << 20)
+	f := newFixture(t)
+	c := newCache(t, CacheOptions{Memory: 32 << 20})
+	d := f.open(t, c, f.image(t, "raw", disk))
+	prefetch := func(want int64) {
+		t.Helper()
+		for range 3 {
+			if err := d.Prefetch(t.Context(), 0, d.Size()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.settled()
+		if got := c.Stats().Ahead; got != want {
+			t.Errorf("%d bytes were fetched, want %d", got, want)
+		}
+	}
+	prefetch(4 << 20)
+	if !d.ReadWarm(make([]byte, 1<<20), 0) {
+		t.Error("the front was not fetched")
+	}
+	prefetch(5 << 20)
+
+	for _, x := range [][2]int64{{-1, 1}, {0, -1}, {1, d.Size()}, {d.Size(), 1}, {1 << 62, 1 << 62}} {
+		if d.Prefetch(t.Context(), x[0], x[1]) == nil {
+			t.Errorf("%d bytes at %d are prefetched", x[1], x[0])
+		}
+	}
+	if err := d.Prefetch(t.Context(), d.Size(), 0); err != nil {
+		t.Errorf("nothing at the end: %v", err)
+	}
+	closed, err := Open(t.Context(), f.store, c, "closed", at(f.image(t, "raw", disk)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if closed.Close() != nil || closed.Prefetch(t.Context(), 0, 1) == nil {
+		t.Error("a closed device is prefetched")
+	}
+}
