@@ -30,13 +30,14 @@ func TestAttach(t *testing.T) {
 						Size     int64 `json:"export-size"`
 						ReadOnly bool  `json:"is_read_only"`
 						Multi    bool  `json:"can_multi_conn"`
+						Cache    bool  `json:"can_cache"`
 						Contexts []string
 					}
 				}
 				if err := json.Unmarshal([]byte(run(t, "nbdinfo", "--json", a.URI)), &info); err != nil || len(info.Exports) != 1 {
 					t.Fatalf("nbdinfo: %v, %+v", err, info)
 				}
-				if e := info.Exports[0]; e.Size < int64(len(disk)) || !e.ReadOnly || !e.Multi || len(e.Contexts) != 1 || e.Contexts[0] != "base:allocation" {
+				if e := info.Exports[0]; e.Size < int64(len(disk)) || !e.ReadOnly || !e.Multi || !e.Cache || len(e.Contexts) != 1 || e.Contexts[0] != "base:allocation" {
 					t.Errorf("nbdinfo says %+v", e)
 				}
 				file := diskFile(t, disk)
