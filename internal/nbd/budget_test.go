@@ -163,7 +163,8 @@ func TestBudgetHolds(t *testing.T) {
 					switch {
 					case h.result != nil:
 						if k < 6 && !ending {
-							// Sometimes it is granted what it does not want any more.
+							h.cancel()
+							// Sometimes it is granted all the same what it no longer wants.
 							for i, o := range holders {
 								if k == 4 && o.of == h.of && o.result == nil {
 									o.of.give(o.grant)
@@ -171,7 +172,6 @@ func TestBudgetHolds(t *testing.T) {
 									break
 								}
 							}
-							h.cancel()
 							cancelled++
 						}
 					case k == 4 && h.grant.bytes() > 4096:
