@@ -124,19 +124,21 @@ func (d *Device) ahead(off, n int64) {
 }
 
 // fetchFrom starts to fetch what nobody has of want bytes of data in the units from u to
-// end, as long as no more than most bytes lie there unread. It says how far it came;
-// false if there was no memory now.
+// end, as long as no more than most bytes lie there unread, and of its image no more
+// than it leaves to others: readers that stop must not keep it from those who go on. It
+// says how far it came; false if there was no memory now.
 func (d *Device) fetchFrom(u, end, want, most int64) (upTo int64, ok bool) {
 	l, c := d.im.layout, d.im.cache
 	unit := l.unit()
 	var list []*block
 	for u = l.nextData(u); want > 0 && u < end; u = l.nextData(u + 1) {
 		want -= unit
-		if c.counts.aheadUnread.Load()+unit > most {
+		if d.im.unread.Load()+unit > most-c.counts.aheadUnread.Load()-unit {
 			break
 		}
 		if b := c.wantAhead(d.im.keyOf(u), u); b != nil {
-			c.counts.aheadUnread.Add(unit)
+			b.of = d.im
+			c.unread(b, 1)
 			list = append(list, b)
 		}
 		if int64(len(list))*unit >= aheadRange {
@@ -147,6 +149,13 @@ func (d *Device) fetchFrom(u, end, want, most int64) (upTo int64, ok bool) {
 		}
 	}
 	return min(u*unit, l.size()), d.im.fetchAhead(list)
+}
+
+// unread counts a block that was asked for ahead of a reader: 1, or -1 when it was read
+// or given up.
+func (c *Cache) unread(b *block, n int64) {
+	c.counts.aheadUnread.Add(n * b.size())
+	b.of.unread.Add(n * b.size())
 }
 
 // fetchAhead starts to fetch blocks that nobody waits for yet; false if there is no

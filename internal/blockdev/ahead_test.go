@@ -110,3 +110,45 @@ func TestAheadFetchesOnce(t *testing.T) {
 		}
 	}
 }
+
+// Many that begin to read an image in order and stop leave room for what is fetched
+// ahead of the reader of another.
+func TestAheadBesideReadersThatStop(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(96 << 20)
+	f := newFixture(t)
+	data := f.image(t, "raw", disk)
+	c := newCache(t, CacheOptions{Memory: 128 << 20})
+	open := func(id string) *Device {
+		t.Helper()
+		d, err := Open(t.Context(), f.store, c, id, at(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	p := make([]byte, 256<<10)
+	read := func(d *Device, from int64, reads int) {
+		t.Helper()
+		for i := range int64(reads) {
+			if _, err := d.ReadAt(p, from+i*int64(len(p))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range int64(20) {
+		read(open("stops"), i*4<<20, 8)
+	}
+	c.settled()
+	// 32 MiB may lie there unread, of one image half of it.
+	if got := c.counts.aheadUnread.Load(); got < 8<<20 || got > 16<<20 {
+		t.Errorf("%d bytes were fetched ahead of readers that stop", got)
+	}
+	before := c.Stats()
+	read(open("goes on"), 0, 4*16)
+	c.settled()
+	if used := c.Stats().AheadUsed - before.AheadUsed; used < 12<<20 {
+		t.Errorf("of 16 MiB that a reader went through %d bytes were fetched ahead", used)
+	}
+}

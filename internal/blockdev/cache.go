@@ -105,6 +105,7 @@ type block struct {
 	refs   atomic.Int32 // of those who read data: it stays while there are any
 	recent atomic.Bool  // read since the hand passed
 	ahead  atomic.Bool  // asked for ahead of a reader, and not read yet
+	of     *image       // if it was: whose
 
 	data []byte // filled by the fetch; read by others once held
 
@@ -187,7 +188,7 @@ func (c *Cache) touch(b *block) {
 	}
 	if b.ahead.Load() && b.ahead.CompareAndSwap(true, false) {
 		c.counts.aheadUsed.Add(int64(len(b.data)))
-		c.counts.aheadUnread.Add(-b.size())
+		c.unread(b, -1)
 	}
 }
 
@@ -248,7 +249,7 @@ func (c *Cache) settle(b *block, err error) {
 		b.state, b.err = gone, err
 		delete(s.blocks, b.key)
 		if b.ahead.CompareAndSwap(true, false) {
-			c.counts.aheadUnread.Add(-b.size())
+			c.unread(b, -1)
 		}
 	} else {
 		b.state = held
@@ -277,7 +278,7 @@ func (c *Cache) evict() bool {
 		if b := s.evict(); b != nil {
 			if b.ahead.Load() {
 				c.counts.aheadWasted.Add(int64(len(b.data)))
-				c.counts.aheadUnread.Add(-b.size())
+				c.unread(b, -1)
 			}
 			c.counts.evictions.Add(1)
 			size := int64(cap(b.data))

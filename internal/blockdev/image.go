@@ -29,6 +29,7 @@ type image struct {
 	id     string
 	key    imageKey
 	layout layout
+	unread atomic.Int64 // what was fetched ahead of its readers and not read yet, in bytes
 
 	place  atomic.Pointer[place]
 	moving sync.Mutex // held while it is asked where the data went

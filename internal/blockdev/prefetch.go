@@ -7,8 +7,9 @@ import (
 
 // Prefetch starts to fetch the data of a range that is not held, from the front, and
 // does not wait for it. Of all that was asked for so and was not read yet no more is
-// kept than an eighth of the memory, which leaves as much for what is fetched ahead of
-// sequential readers; what there is no room for is fetched when it is read.
+// kept than an eighth of the memory, of one image half as much, which leaves some for
+// what is fetched ahead of sequential readers; what there is no room for is fetched when
+// it is read.
 func (d *Device) Prefetch(_ context.Context, off, n int64) error {
 	if d.closed.Load() {
 		return fmt.Errorf("prefetch image %s: %w", d.im.id, errClosed)
