@@ -5,12 +5,8 @@ import (
 	"testing"
 )
 
-// settled returns when nothing is being fetched.
-func (c *Cache) settled() {
-	c.run.Lock()
-	defer c.run.Unlock()
-	c.work.Wait()
-}
+// settled returns when nothing is being fetched. Nobody may read meanwhile.
+func (c *Cache) settled() { c.work.Wait() }
 
 // What was prefetched is read without another fetch, what lies around it is not fetched,
 // and what is there already is not fetched again.
