@@ -26,9 +26,12 @@ func TestPrefetch(t *testing.T) {
 					t.Fatal(err)
 				}
 				c.settled()
-				want := int64(n + 2*2<<20)
-				if s := c.Stats(); s.Ahead < n-2<<20 || s.Ahead > want {
-					t.Errorf("%d bytes were fetched for a range of %d", s.Ahead, n)
+				least, most := int64(n), n+2*d.BlockSize()
+				if form != "raw" { // which has no holes
+					least, most = least-2<<20, most-2<<20
+				}
+				if got := c.Stats().Ahead; got < least || got > most {
+					t.Errorf("%d bytes were fetched for a range of %d", got, n)
 				}
 			}
 			before := c.Stats()
@@ -38,9 +41,6 @@ func TestPrefetch(t *testing.T) {
 			}
 			if after := c.Stats(); after.Fetched != before.Fetched || after.AheadUsed < n-2<<20 {
 				t.Errorf("%d bytes were fetched for what was prefetched, %d of it were used", after.Fetched-before.Fetched, after.AheadUsed)
-			}
-			if d.ReadWarm(p[:1], d.BlockSize()-1) {
-				t.Error("what is before the range was fetched")
 			}
 		})
 	}
