@@ -119,15 +119,6 @@ func TestAheadBesideReadersThatStop(t *testing.T) {
 	f := newFixture(t)
 	data := f.image(t, "raw", disk)
 	c := newCache(t, CacheOptions{Memory: 128 << 20})
-	open := func(id string) *Device {
-		t.Helper()
-		d, err := Open(t.Context(), f.store, c, id, at(data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { d.Close() })
-		return d
-	}
 	p := make([]byte, 256<<10)
 	read := func(d *Device, from int64, reads int) {
 		t.Helper()
@@ -138,7 +129,7 @@ func TestAheadBesideReadersThatStop(t *testing.T) {
 		}
 	}
 	for i := range int64(20) {
-		read(open("stops"), i*4<<20, 8)
+		read(f.openFar(t, c, "stops", data), i*4<<20, 8)
 	}
 	c.settled()
 	// 32 MiB may lie there unread, of one image half of it.
@@ -146,7 +137,7 @@ func TestAheadBesideReadersThatStop(t *testing.T) {
 		t.Errorf("%d bytes were fetched ahead of readers that stop", got)
 	}
 	before := c.Stats()
-	read(open("goes on"), 0, 4*16)
+	read(f.openFar(t, c, "goes on", data), 0, 4*16)
 	c.settled()
 	if used := c.Stats().AheadUsed - before.AheadUsed; used < 12<<20 {
 		t.Errorf("of 16 MiB that a reader went through %d bytes were fetched ahead", used)

@@ -3,7 +3,21 @@ package blockdev
 import (
 	"bytes"
 	"testing"
+
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
 )
+
+// openFar opens an image in a store whose every read is a request: it holds nothing open.
+func (f fixture) openFar(t *testing.T, c *Cache, id string, data ims.Data) *Device {
+	t.Helper()
+	d, err := Open(t.Context(), struct{ objectstore.Store }{f.store}, c, id, at(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
 
 // settled returns when nothing is being fetched. Nobody may read meanwhile.
 func (c *Cache) settled() { c.work.Wait() }
@@ -19,7 +33,7 @@ func TestPrefetch(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			c := newCache(t, CacheOptions{Memory: 128 << 20})
-			d := f.open(t, c, f.image(t, form, disk))
+			d := f.openFar(t, c, "image", f.image(t, form, disk))
 			const off, n = 2<<20 + 100, 6 << 20
 			for range 2 {
 				if err := d.Prefetch(t.Context(), off, n); err != nil {
@@ -54,7 +68,7 @@ func TestPrefetchIsBounded(t *testing.T) {
 	disk := benchDisk(24 << 20)
 	f := newFixture(t)
 	c := newCache(t, CacheOptions{Memory: 32 << 20})
-	d := f.open(t, c, f.image(t, "raw", disk))
+	d := f.openFar(t, c, "image", f.image(t, "raw", disk))
 	prefetch := func(want int64) {
 		t.Helper()
 		for range 3 {
@@ -81,10 +95,7 @@ func TestPrefetchIsBounded(t *testing.T) {
 	if err := d.Prefetch(t.Context(), d.Size(), 0); err != nil {
 		t.Errorf("nothing at the end: %v", err)
 	}
-	closed, err := Open(t.Context(), f.store, c, "closed", at(f.image(t, "raw", disk)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	closed := f.openFar(t, c, "closed", f.image(t, "raw", disk))
 	if closed.Close() != nil || closed.Prefetch(t.Context(), 0, 1) == nil {
 		t.Error("a closed device is prefetched")
 	}
