@@ -136,7 +136,7 @@ func (d *Device) fetchFrom(u, end, want, most int64) (upTo int64, ok bool) {
 		if d.im.unread.Load()+unit > most-c.counts.aheadUnread.Load()-unit {
 			break
 		}
-		if b := c.wantAhead(d.im.keyOf(u), u); b != nil {
+		if b := c.wantAlone(d.im.keyOf(u), u, true); b != nil {
 			b.of = d.im
 			c.unread(b, 1)
 			list = append(list, b)

@@ -224,8 +224,8 @@ func (c *Cache) want(k key, unit int64, r *reception) (b *block, mine bool) {
 	return b, mine
 }
 
-// wantAhead makes a block that nobody has or waits for; nil if there is one.
-func (c *Cache) wantAhead(k key, unit int64) *block {
+// wantAlone makes a block that nobody has or waits for; nil if there is one.
+func (c *Cache) wantAlone(k key, unit int64, ahead bool) *block {
 	s := c.shardOf(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,7 +233,7 @@ func (c *Cache) wantAhead(k key, unit int64) *block {
 		return nil
 	}
 	b := &block{key: k, unit: unit}
-	b.ahead.Store(true)
+	b.ahead.Store(ahead)
 	s.blocks[k] = b
 	return b
 }

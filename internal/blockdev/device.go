@@ -141,9 +141,6 @@ func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	if rest := d.Size() - off; int64(len(p)) > rest {
 		p, atEnd = p[:rest], io.EOF
 	}
-	if d.most > 0 {
-		d.ahead(off, int64(len(p)))
-	}
 	for n := 0; n < len(p); {
 		at := off + int64(n)
 		part := p[n:]
@@ -163,6 +160,7 @@ func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 	l, c := d.im.layout, d.im.cache
 	unit := l.unit()
+	local, ready := d.local(), false
 	var r *reception
 	var mine []*block
 	for at := 0; at < len(p); {
@@ -171,18 +169,26 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 		if int64(len(part)) > unit-within {
 			part = part[:unit-within]
 		}
-		at += len(part)
 		if l.hole(u) {
 			clear(part)
+			at += len(part)
 			c.counts.holeBytes.Add(int64(len(part)))
 			continue
 		}
 		k := d.im.keyOf(u)
 		if b := c.hit(k, len(part)); b != nil {
-			copy(part, b.data[within:])
+			at += copy(part, b.data[within:])
 			c.leave(b)
 			continue
 		}
+		if local != nil {
+			if n := d.readReady(local, p[at:], off+int64(at)); n > 0 {
+				at += n
+				ready = true
+				continue
+			}
+		}
+		at += len(part)
 		if r == nil {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -194,6 +200,9 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 		if b, m := c.want(k, u, r); m {
 			mine = append(mine, b)
 		}
+	}
+	if d.most > 0 && !ready { // else the machine reads ahead
+		d.ahead(off, int64(len(p)))
 	}
 	if r == nil {
 		return nil

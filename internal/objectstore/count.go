@@ -74,6 +74,15 @@ func (h *countedHeld) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
+func (h *countedHeld) ReadReady(p []byte, off int64) int {
+	n := h.Held.ReadReady(p, off)
+	if n > 0 {
+		h.t.opens.Add(1)
+		h.t.bytes.Add(int64(n))
+	}
+	return n
+}
+
 type countedBody struct {
 	io.ReadCloser
 	t *tally

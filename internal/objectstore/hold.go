@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // Held is one generation of an object that is kept open for many small reads. It may be
@@ -15,6 +17,11 @@ type Held interface {
 	// ReadAt fills p from off, under the promises of Store.Open: all of it, of that
 	// generation, or an error. An object that was removed meanwhile is ErrNotFound.
 	ReadAt(ctx context.Context, p []byte, off int64) error
+	// ReadReady fills as much of p from off as is in the machine's memory already, under
+	// the same promises and without waiting for a disk, and returns how much that is: 0
+	// if nothing is, if that can't be told, or if reading fails. What lies behind it in p
+	// is unspecified.
+	ReadReady(p []byte, off int64) int
 	// Close lets the object go. Reads under way may fail.
 	Close() error
 }
@@ -66,6 +73,8 @@ type dirHeld struct {
 	loc  Location
 	f    *os.File
 	seen atomic.Pointer[fileState]
+	// waits: the file system can't read without waiting.
+	waits atomic.Bool
 }
 
 func (h *dirHeld) ReadAt(ctx context.Context, p []byte, off int64) error {
@@ -88,6 +97,34 @@ func (h *dirHeld) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return fail("read", h.loc, classify(err))
 	}
 	return nil
+}
+
+func (h *dirHeld) ReadReady(p []byte, off int64) int {
+	if h.waits.Load() || len(p) == 0 || checkRange(off, int64(len(p))) != nil {
+		return 0
+	}
+	seen := h.seen.Load()
+	n, err := preadReady(h.f, p, off)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		h.waits.Store(true)
+	}
+	if n <= 0 || h.unchanged(seen) != nil {
+		clear(p)
+		return 0
+	}
+	return n
+}
+
+// preadReady is a pread of what the page cache has (preadv2(2), RWF_NOWAIT).
+func preadReady(f *os.File, p []byte, off int64) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		n, err = unix.Preadv2(int(fd), [][]byte{p}, off, unix.RWF_NOWAIT)
+	})
+	return n, errors.Join(err, cerr)
 }
 
 func (h *dirHeld) unchanged(seen *fileState) error {
