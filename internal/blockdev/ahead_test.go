@@ -91,7 +91,7 @@ func TestAheadFetchesOnce(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(24 << 20)
 	for _, form := range forms {
-		f := newFixture(t)
+		f := newFarFixture(t)
 		c := newCache(t, CacheOptions{Memory: 64 << 20})
 		d := f.open(t, c, f.image(t, form, disk))
 		before := f.store.ImageReads()

@@ -116,7 +116,8 @@ type block struct {
 	fetch *fetch
 	slot  int // in the ring
 
-	fromDisk bool // the fetch found it in the disk cache
+	fromDisk bool   // the fetch found it in the disk cache
+	sum      uint32 // what the fetch checks it against, if its layout needs that
 }
 
 // NewCache makes a cache. Close it when its devices are closed.
@@ -165,7 +166,8 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// hit returns a block that is held, for reading n bytes of it; leave it afterwards.
+// hit returns a block that is held, for reading n bytes of it, or 0 if that is not to be
+// counted; leave it afterwards.
 func (c *Cache) hit(k key, n int) *block {
 	s := c.shardOf(k)
 	s.mu.Lock()
@@ -175,8 +177,10 @@ func (c *Cache) hit(k key, n int) *block {
 		return nil
 	}
 	b.refs.Add(1)
-	s.hits++
-	s.bytes += int64(n)
+	if n > 0 {
+		s.hits++
+		s.bytes += int64(n)
+	}
 	s.mu.Unlock()
 	c.touch(b)
 	return b

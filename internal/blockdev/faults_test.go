@@ -160,14 +160,14 @@ func TestDamageStaysInItsBlock(t *testing.T) {
 		if _, err := d.ReadAt(p, 0); !Damaged(err) {
 			t.Fatalf("%s: damage was read with error %v", form, err)
 		}
-		before := f.store.ImageReads().Opens
+		before := store.opens.Load()
 		for _, u := range []int64{0, 2} {
 			off := u * d.BlockSize()
 			if _, err := d.ReadAt(p[:4096], off); err != nil || !bytes.Equal(p[:4096], disk[off:off+4096]) {
 				t.Errorf("%s: a neighbour of a damaged block: error %v, or other bytes", form, err)
 			}
 		}
-		if n := f.store.ImageReads().Opens - before; n > 1 {
+		if n := store.opens.Load() - before; n > 1 {
 			t.Errorf("%s: the neighbours were fetched %d times again", form, n)
 		}
 	}

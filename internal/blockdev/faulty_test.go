@@ -3,16 +3,19 @@ package blockdev
 import (
 	"context"
 	"io"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
-// faulty is a real store whose next reads go wrong as a test has planned. A plan that
-// was not carried out fails the test.
+// faulty is a real store whose next reads of disks go wrong as a test has planned, and
+// which holds nothing open. A plan that was not carried out fails the test.
 type faulty struct {
 	objectstore.Store
+	opens atomic.Int64 // of disks
 	mu    sync.Mutex
 	plans []plan
 }
@@ -41,6 +44,10 @@ func (f *faulty) plan(plans ...plan) {
 
 func (f *faulty) Open(ctx context.Context, loc objectstore.Location, cond objectstore.Condition, off, n int64) (io.ReadCloser, error) {
 	open := func(ctx context.Context) (io.ReadCloser, error) { return f.Store.Open(ctx, loc, cond, off, n) }
+	if strings.HasSuffix(loc.Key, "/bitmap") {
+		return open(ctx)
+	}
+	f.opens.Add(1)
 	f.mu.Lock()
 	if len(f.plans) == 0 {
 		f.mu.Unlock()

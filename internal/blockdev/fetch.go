@@ -136,6 +136,16 @@ func (f *fetch) start(granted bool) {
 
 func (f *fetch) work(granted bool) {
 	c := f.cache
+	if err := f.readSums(f.im.sumsAtHand); err != nil {
+		if granted { // who holds memory waits for nothing that takes memory
+			c.mem.release(f.need())
+			granted = false
+		}
+		if err := f.readSums(f.im.sumsRead(f.ctx)); err != nil {
+			f.fail(f.blocks, err)
+			return
+		}
+	}
 	if !granted {
 		if err := c.mem.acquire(f.ctx, f.need()); err != nil {
 			f.fail(f.blocks, err)
@@ -174,6 +184,21 @@ func (f *fetch) work(granted bool) {
 			return
 		}
 	}
+}
+
+// readSums notes what the blocks are checked against.
+func (f *fetch) readSums(read func(p []byte, off int64) error) error {
+	if f.im.sums == nil {
+		return nil
+	}
+	sums := make([]uint32, len(f.blocks))
+	if err := f.im.sumsOf(sums, func(i int) int64 { return f.blocks[i].unit }, read); err != nil {
+		return err
+	}
+	for i, b := range f.blocks {
+		b.sum = sums[i]
+	}
+	return nil
 }
 
 // release gives back the memory of blocks that were not filled.
@@ -322,7 +347,7 @@ func (f *fetch) readRaw(r *ranged, blocks []*block, why func(error) error) (left
 		if rerr := r.read(b.data, off); rerr != nil {
 			return append(left, blocks[i:]...), why(rerr)
 		}
-		if ferr := l.fill(b.data, b.data, b.unit); ferr != nil {
+		if ferr := l.fill(b.data, b.data, b.unit, b.sum); ferr != nil {
 			left = append(left, b)
 			err = firstOf(err, why(ferr))
 			continue
@@ -360,7 +385,7 @@ func (f *fetch) readRecords(r *ranged, blocks []*block, why func(error) error) (
 		}
 		decode := func() {
 			decoders <- struct{}{}
-			ferr := l.fill(b.data, buf[:length], b.unit)
+			ferr := l.fill(b.data, buf[:length], b.unit, b.sum)
 			<-decoders
 			bufs <- buf
 			if ferr == nil {

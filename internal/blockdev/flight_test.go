@@ -67,7 +67,7 @@ func TestOneFetchForManyReaders(t *testing.T) {
 			off := devices[0].firstData(t)
 			p, entered, release := hold()
 			store.plan(p)
-			before := f.store.ImageReads().Opens
+			before := store.opens.Load()
 
 			const readers, leavers = 100, 30
 			leaving, leave := context.WithCancel(t.Context())
@@ -103,7 +103,7 @@ func TestOneFetchForManyReaders(t *testing.T) {
 			left.Wait()
 			release()
 			all.Wait()
-			if n := f.store.ImageReads().Opens - before; n != 1 {
+			if n := store.opens.Load() - before; n != 1 {
 				t.Errorf("%d readers of one block made %d fetches, want 1", readers, n)
 			}
 		})

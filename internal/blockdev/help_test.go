@@ -19,7 +19,19 @@ type fixture struct {
 	buckets string
 }
 
+// newFixture makes a directory store, as the service uses it.
 func newFixture(t testing.TB) fixture {
+	t.Helper()
+	return newFixtureOf(t, func(s objectstore.Store) objectstore.Store { return s })
+}
+
+// newFarFixture makes a store whose every read is a request: it holds nothing open.
+func newFarFixture(t testing.TB) fixture {
+	t.Helper()
+	return newFixtureOf(t, func(s objectstore.Store) objectstore.Store { return struct{ objectstore.Store }{s} })
+}
+
+func newFixtureOf(t testing.TB, as func(objectstore.Store) objectstore.Store) fixture {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"buckets", "images"} {
@@ -31,7 +43,7 @@ func newFixture(t testing.TB) fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fixture{objectstore.Count(store), filepath.Join(dir, "images"), filepath.Join(dir, "buckets")}
+	return fixture{objectstore.Count(as(store)), filepath.Join(dir, "images"), filepath.Join(dir, "buckets")}
 }
 
 func (f fixture) put(t testing.TB, key string, data []byte) objectstore.ObjectInfo {

@@ -29,6 +29,7 @@ type image struct {
 	id     string
 	key    imageKey
 	layout layout
+	sums   *Device      // the checksums of its units, if layout needs them; nil: it does not
 	unread atomic.Int64 // what was fetched ahead of its readers and not read yet, in bytes
 
 	place  atomic.Pointer[place]
@@ -139,12 +140,33 @@ type images struct {
 	memory int64
 }
 
+// use tells the places whether somebody uses the image.
+func (im *image) use(used bool) {
+	im.place.Load().use(used)
+	if im.sums != nil {
+		im.sums.im.place.Load().use(used)
+	}
+}
+
+// moveTo says that the image lies at another place.
+func (im *image) moveTo(p *place) {
+	im.use(false)
+	im.place.Store(p)
+	if im.sums != nil {
+		im.sums.im.place.Store(p.ofSums())
+	}
+}
+
 // letGo lets go of all objects that are held open.
 func (s *images) letGo() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, im := range s.all {
-		im.place.Load().use(false)
+		if im.opening != nil {
+			im.place.Load().use(false)
+		} else {
+			im.use(false)
+		}
 	}
 }
 
@@ -192,11 +214,10 @@ func (s *images) claim(id string, p *place) (im *image, wait <-chan struct{}, mi
 		im.seen = s.clock
 		if now := im.place.Load(); now.data == p.data && now.store == p.store {
 			if im.uses == 1 {
-				now.use(true)
+				im.use(true)
 			}
 		} else {
-			im.place.Store(p)
-			now.use(false)
+			im.moveTo(p)
 		}
 		return im, nil, false
 	}
@@ -245,6 +266,7 @@ func (s *images) load(ctx context.Context, im *image, p *place) (_ *image, err e
 	if err != nil {
 		return nil, err
 	}
+	im.sums = newSums(im)
 	if need, most := unitMemory(im.layout), mem.limit/2; need > most {
 		return nil, fmt.Errorf("its blocks of %d bytes take %d bytes of memory to read, the cache can give %d; give it more (cache.memory)",
 			im.layout.unit(), need, most)
@@ -321,7 +343,7 @@ func (s *images) close(im *image) {
 	if im.uses > 0 {
 		return
 	}
-	im.place.Load().use(false)
+	im.use(false)
 	if s.all[im.id] != im { // another disk took its place
 		s.drop(im)
 		return

@@ -31,9 +31,12 @@ type layout interface {
 	// scratch is the longest place of a unit in bytes, 0 if what lies there is the unit
 	// itself.
 	scratch() int64
+	// sumOf says where among the image's checksums that of a unit lies, in bytes; false if
+	// fill does not need it.
+	sumOf(u int64) (off int64, ok bool)
 	// fill makes the unit's bytes of what lay at its place, and checks them. Without
 	// scratch both are the same memory.
-	fill(unit, stored []byte, u int64) error
+	fill(unit, stored []byte, u int64, sum uint32) error
 	// extents covers the disk from off to its end.
 	extents(off int64) iter.Seq[diskformat.Extent]
 	// memory is about how many bytes the layout takes.
@@ -46,11 +49,11 @@ func unitBytes(l layout, u int64) int64 { return min(l.unit(), l.size()-u*l.unit
 // units is the number of a disk's units.
 func units(l layout) int64 { return (l.size() + l.unit() - 1) / l.unit() }
 
-// rawUnit is the unit of a RAW disk whose blocks have no checksum. It is what one
+// rawUnit is the unit of a RAW disk, what our bitmaps have checksums of. It is what one
 // random read of a few KiB fetches: little enough to cost a local store next to
 // nothing, and enough that what lies beside is there when it is asked for next.
 // Longer reads and sequential ones join units into long ranges.
-const rawUnit = 32 << 10
+const rawUnit = bitmap.UnitSize
 
 // errNoData means that an image has nothing that could be read.
 var errNoData = errors.New("it has no data yet")
@@ -92,55 +95,56 @@ func diskOf(data ims.Data) objectstore.Location {
 	return objectstore.Location{Bucket: data.Bucket, Key: data.Key}
 }
 
-// rawLayout is a RAW disk, maybe with its bitmap. Units are the bitmap's blocks where
-// those have checksums: such a unit is only ever read whole.
+// rawLayout is a RAW disk, maybe with its bitmap.
 type rawLayout struct {
 	m     *bitmap.Map // nil: none, all is data
 	bytes int64
-	shift uint
 	sums  bool
 }
 
 func newRawLayout(m *bitmap.Map, size int64) rawLayout {
-	r := rawLayout{m: m, bytes: size, shift: uint(bits.TrailingZeros64(rawUnit))}
-	if m != nil && m.Kind() == bitmap.Ours {
-		r.sums, r.shift = true, uint(bits.TrailingZeros64(bitmap.BlockSize))
-	}
-	return r
+	return rawLayout{m: m, bytes: size, sums: m != nil && m.Kind() == bitmap.Ours}
 }
 
 func (r rawLayout) size() int64    { return r.bytes }
-func (r rawLayout) unit() int64    { return 1 << r.shift }
+func (r rawLayout) unit() int64    { return rawUnit }
 func (r rawLayout) scratch() int64 { return 0 }
 
-func (r rawLayout) hole(u int64) bool {
-	return r.m != nil && !r.m.Block(u<<r.shift/bitmap.BlockSize)
-}
+// inBlock is how many units a block of the bitmap has.
+const inBlock = bitmap.BlockSize / rawUnit
+
+func (r rawLayout) hole(u int64) bool { return r.m != nil && !r.m.Block(u/inBlock) }
 
 func (r rawLayout) nextData(u int64) int64 {
 	if r.m == nil {
 		return min(u, units(r))
 	}
-	for e := range r.m.ExtentsFrom(u << r.shift) {
+	for e := range r.m.ExtentsFrom(u * rawUnit) {
 		if e.Data {
-			return e.Offset >> r.shift
+			return e.Offset / rawUnit
 		}
 	}
 	return units(r)
 }
 
-func (r rawLayout) place(u int64) (off, length int64) { return u << r.shift, unitBytes(r, u) }
+func (r rawLayout) place(u int64) (off, length int64) { return u * rawUnit, unitBytes(r, u) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func (r rawLayout) fill(unit, _ []byte, u int64) error {
+func (r rawLayout) sumOf(u int64) (off int64, ok bool) {
+	if !r.sums {
+		return 0, false
+	}
+	return (r.m.DataBefore(u/inBlock)*inBlock + u%inBlock) * sumSize, true
+}
+
+func (r rawLayout) fill(unit, _ []byte, u int64, sum uint32) error {
 	if !r.sums {
 		return nil
 	}
-	want, ok := r.m.Checksum(u)
-	if got := crc32.Checksum(unit, castagnoli); !ok || got != want {
-		return fmt.Errorf("block %d (bytes %d to %d): %w: %08x, the bitmap says %08x",
-			u, u<<r.shift, u<<r.shift+int64(len(unit)), ErrChecksum, got, want)
+	if got := crc32.Checksum(unit, castagnoli); got != sum {
+		return fmt.Errorf("bytes %d to %d: %w: %08x, the bitmap says %08x",
+			u*rawUnit, u*rawUnit+int64(len(unit)), ErrChecksum, got, sum)
 	}
 	return nil
 }
@@ -192,7 +196,9 @@ func (z zvhd2Layout) place(u int64) (off, length int64) {
 	return off, length
 }
 
-func (z zvhd2Layout) fill(unit, stored []byte, u int64) error {
+func (z zvhd2Layout) sumOf(int64) (off int64, ok bool) { return 0, false } // they are in the records
+
+func (z zvhd2Layout) fill(unit, stored []byte, u int64, _ uint32) error {
 	return z.DecodeRecord(unit, stored, uint32(u))
 }
 

@@ -52,13 +52,17 @@ func (d *Device) readyUnits(file objectstore.Held, p []byte, u int64) int {
 	for most := min(int64(len(p)), readyRange); u < units(l) && n+unitBytes(l, u) <= most && !l.hole(u); u++ {
 		n += unitBytes(l, u)
 	}
+	var sums [readyRange / rawUnit]uint32
+	if !d.readySums(sums[:u-first], first) {
+		return 0
+	}
 	off, _ := l.place(first)
 	got := int64(file.ReadReady(p[:n], off))
 	d.im.cache.counts.fetched.Add(got)
 	n = 0
 	for u = first; u < units(l) && n+unitBytes(l, u) <= got; u++ {
 		part := p[n : n+unitBytes(l, u)]
-		if l.fill(part, part, u) != nil {
+		if l.fill(part, part, u, sums[u-first]) != nil {
 			break // a fetch reads it again and says what is wrong
 		}
 		n += int64(len(part))
@@ -70,6 +74,10 @@ func (d *Device) readyUnits(file objectstore.Held, p []byte, u int64) int {
 func (d *Device) readyPart(file objectstore.Held, p []byte, u, within int64) int {
 	l, c := d.im.layout, d.im.cache
 	length := unitBytes(l, u)
+	var sum [1]uint32
+	if !d.readySums(sum[:], u) {
+		return 0
+	}
 	if !c.mem.try(bufferSize(length)) {
 		return 0
 	}
@@ -82,7 +90,7 @@ func (d *Device) readyPart(file objectstore.Held, p []byte, u, within int64) int
 	off, _ := l.place(u)
 	got := file.ReadReady(b.data, off)
 	c.counts.fetched.Add(int64(got))
-	if int64(got) < length || l.fill(b.data, b.data, u) != nil {
+	if int64(got) < length || l.fill(b.data, b.data, u, sum[0]) != nil {
 		c.release([]*block{b}, l)
 		c.settle(b, errAbandoned) // who waits for it meanwhile fetches it
 		return 0
@@ -90,4 +98,10 @@ func (d *Device) readyPart(file objectstore.Held, p []byte, u, within int64) int
 	n := copy(p, b.data[within:])
 	c.settle(b, nil)
 	return n
+}
+
+// readySums reads the checksums of the units from u on, if they are needed; false if
+// that takes waiting.
+func (d *Device) readySums(sums []uint32, u int64) bool {
+	return d.im.sums == nil || d.im.sumsOf(sums, func(i int) int64 { return u + int64(i) }, d.im.sumsAtHand) == nil
 }

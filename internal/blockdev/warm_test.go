@@ -14,7 +14,7 @@ func TestReadWarm(t *testing.T) {
 	disk := make([]byte, 4*block) // data, hole, data, data
 	rand.NewChaCha8([32]byte{9}).Read(disk[:block])
 	rand.NewChaCha8([32]byte{10}).Read(disk[2*block:])
-	f := newFixture(t)
+	f := newFarFixture(t)
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
 			c := newCache(t, CacheOptions{})

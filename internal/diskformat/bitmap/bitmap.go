@@ -72,6 +72,13 @@ func (m *Map) Blocks() int64 { return int64(m.data.Len()) }
 // DataBlocks is the number of blocks that may hold data.
 func (m *Map) DataBlocks() int64 { return int64(m.data.Count()) }
 
+// DataBlock is the number of the block that may hold data with k such blocks before it;
+// k is at least 0 and less than DataBlocks.
+func (m *Map) DataBlock(k int64) int64 { return int64(m.data.Select(uint32(k))) }
+
+// DataBefore is how many blocks before block i, one of the disk's, may hold data.
+func (m *Map) DataBefore(i int64) int64 { return int64(m.data.Rank(uint32(i))) }
+
 // Block tells whether block i may hold data. One that does not, or that lies
 // beyond the disk, is zero.
 func (m *Map) Block(i int64) bool { return i >= 0 && i < m.Blocks() && m.data.Has(uint32(i)) }

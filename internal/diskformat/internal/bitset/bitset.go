@@ -2,7 +2,10 @@
 // member in constant time.
 package bitset
 
-import "math/bits"
+import (
+	"math/bits"
+	"sort"
+)
 
 // Set holds numbers from 0 to Len-1. Add members, then Rank may be asked after
 // Index. Reading is safe from many goroutines.
@@ -81,6 +84,16 @@ func (s *Set) Has(i uint32) bool { return i < s.n && s.words[i/64]&(1<<(i%64)) !
 // Rank is the number of members less than i, which is less than Len.
 func (s *Set) Rank(i uint32) uint32 {
 	return s.ranks[i/64] + uint32(bits.OnesCount64(s.words[i/64]&(1<<(i%64)-1)))
+}
+
+// Select is the member with k members before it; k is less than Count.
+func (s *Set) Select(k uint32) uint32 {
+	w := sort.Search(len(s.ranks), func(i int) bool { return s.ranks[i] > k }) - 1
+	word := s.words[w]
+	for range k - s.ranks[w] {
+		word &= word - 1
+	}
+	return uint32(64*w + bits.TrailingZeros64(word))
 }
 
 // Next is the first member from i on, or Len.
