@@ -160,10 +160,11 @@ func (c *Cache) Close() error {
 	c.run.Unlock()
 	c.work.Wait()
 	c.images.letGo()
+	var err error
 	if c.disk != nil {
-		return c.disk.close()
+		err = c.disk.close()
 	}
-	return nil
+	return errors.Join(err, c.mem.close())
 }
 
 // hit returns a block that is held, for reading n bytes of it, or 0 if that is not to be

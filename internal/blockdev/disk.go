@@ -140,6 +140,13 @@ func (d *diskCache) prepare() error {
 // close ends the writer and removes the files.
 func (d *diskCache) close() error {
 	<-d.ended
+	for len(d.queue) > 0 { // nobody offers any more: fetches have ended
+		if w := <-d.queue; w.b != nil {
+			d.c.leave(w.b)
+		} else {
+			close(w.done)
+		}
+	}
 	err := d.file.Close()
 	for _, name := range []string{diskBlocks, diskLock} {
 		if rerr := os.Remove(filepath.Join(d.dir, name)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {

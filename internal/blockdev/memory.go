@@ -28,10 +28,13 @@ type memory struct {
 	free    map[int][][]byte
 	idle    int64 // bytes of free
 	peak    int64 // the most that live, fixed and idle were together
+	arena   arena
+	closed  bool
 }
 
 func newMemory(limit int64, evict func() bool) *memory {
-	return &memory{limit: limit, evict: evict, turn: make(chan struct{}, 1), freed: make(chan struct{}, 1), free: map[int][][]byte{}}
+	return &memory{limit: limit, evict: evict, turn: make(chan struct{}, 1), freed: make(chan struct{}, 1),
+		free: map[int][][]byte{}, arena: newArena()}
 }
 
 // bufferSize is how many bytes the buffer for n bytes takes: few sizes are in use, so
@@ -49,7 +52,8 @@ func bufferSize(n int64) int64 {
 	return size
 }
 
-// acquire waits until n bytes are granted, which are at most the limit.
+// acquire waits until n bytes are granted, which are at most the limit. It fails when
+// ctx ends and after close.
 func (m *memory) acquire(ctx context.Context, n int64) error {
 	select {
 	case m.turn <- struct{}{}:
@@ -63,6 +67,9 @@ func (m *memory) acquire(ctx context.Context, n int64) error {
 	m.waiting.Store(true)
 	defer m.waiting.Store(false)
 	for !m.grant(n) {
+		if m.isClosed() {
+			return errClosed
+		}
 		select {
 		case <-m.freed:
 		case <-ctx.Done():
@@ -86,12 +93,13 @@ func (m *memory) try(n int64) bool {
 func (m *memory) grant(n int64) bool {
 	for {
 		m.mu.Lock()
-		fits := m.granted+n <= m.limit
+		closed := m.closed
+		fits := m.granted+n <= m.limit && !closed
 		if fits {
 			m.granted += n
 		}
 		m.mu.Unlock()
-		if fits || !m.evict() {
+		if fits || closed || !m.evict() {
 			return fits
 		}
 	}
@@ -102,9 +110,10 @@ func (m *memory) grant(n int64) bool {
 func (m *memory) charge(n int64) {
 	m.mu.Lock()
 	m.granted += n
+	m.fixed += n
 	over := m.granted > m.limit
+	m.trim()
 	m.mu.Unlock()
-	m.fix(n)
 	for over && m.evict() {
 		m.mu.Lock()
 		over = m.granted > m.limit
@@ -124,6 +133,7 @@ func (m *memory) fix(n int64) {
 func (m *memory) trim() {
 	for size, l := range m.free {
 		for len(l) > 0 && m.live+m.fixed+m.idle > m.limit {
+			m.arena.giveBack(l[len(l)-1])
 			l[len(l)-1] = nil
 			l = l[:len(l)-1]
 			m.idle -= int64(size)
@@ -139,6 +149,39 @@ func (m *memory) release(n int64) {
 	m.granted -= n
 	m.mu.Unlock()
 	m.wake()
+}
+
+func (m *memory) isClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed
+}
+
+// close grants nothing any more, waits until nobody reads a block or works in a buffer,
+// and gives the memory back.
+func (m *memory) close() error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.waiting.Store(true)
+	m.wake() // who waits in acquire
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
+	m.waiting.Store(true)
+	for {
+		m.mu.Lock()
+		if m.granted == m.fixed {
+			err := m.arena.close()
+			clear(m.free)
+			m.idle = 0
+			m.mu.Unlock()
+			return err
+		}
+		m.mu.Unlock()
+		if !m.evict() {
+			<-m.freed
+		}
+	}
 }
 
 // wake lets who waits look again. It is called after a block was left by its last
@@ -167,7 +210,7 @@ func (m *memory) get(n int64) []byte {
 		return b[:n]
 	}
 	m.trim()
-	return make([]byte, n, size)
+	return m.arena.take(int(size))[:n]
 }
 
 // put takes a buffer of get back. What was granted for it stays so until release.

@@ -55,6 +55,7 @@ func TestMemoryBound(t *testing.T) {
 		}
 	}
 	wg.Wait()
+	c.work.Wait() // fetches that nobody waits for
 	c.disk.flush()
 	s := c.Stats()
 	if s.MemoryPeak > MinMemory || s.MemoryPeak < MinMemory/2 {
@@ -84,6 +85,7 @@ func TestMemoryModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const limit = 1 << 20
 		m := newMemory(limit, func() bool { return false })
+		defer m.arena.close()
 		var out [][]byte
 		used := int64(0)
 		for range rapid.IntRange(1, 100).Draw(t, "steps") {
