@@ -160,7 +160,8 @@ func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 	l, c := d.im.layout, d.im.cache
 	unit := l.unit()
-	local, ready := d.local(), false
+	local := d.local()
+	ready, ahead := false, local == nil
 	var r *reception
 	var mine []*block
 	for at := 0; at < len(p); {
@@ -176,7 +177,8 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 			continue
 		}
 		k := d.im.keyOf(u)
-		if b := c.hit(k, len(part)); b != nil {
+		if b, first := c.hit(k, len(part)); b != nil {
+			ahead = ahead || first
 			at += copy(part, b.data[within:])
 			c.leave(b)
 			continue
@@ -187,6 +189,7 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 				ready = true
 				continue
 			}
+			ahead = true
 		}
 		at += len(part)
 		if r == nil {
@@ -201,7 +204,7 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 			mine = append(mine, b)
 		}
 	}
-	if d.most > 0 && !ready { // else the machine reads ahead
+	if d.most > 0 && ahead && !ready { // else the machine reads ahead
 		d.ahead(off, int64(len(p)))
 	}
 	if r == nil {

@@ -14,6 +14,7 @@ func (d *Device) ReadWarm(p []byte, off int64) bool {
 	holes := int64(0)
 	var local objectstore.Held
 	var ready []span
+	ahead := false
 	for at := 0; at < len(p); {
 		u, within := (off+int64(at))/unit, (off+int64(at))%unit
 		part := p[at:]
@@ -26,7 +27,8 @@ func (d *Device) ReadWarm(p []byte, off int64) bool {
 			at += len(part)
 			continue
 		}
-		if b := c.hit(d.im.keyOf(u), len(part)); b != nil {
+		if b, first := c.hit(d.im.keyOf(u), len(part)); b != nil {
+			ahead = ahead || first
 			at += copy(part, b.data[within:])
 			c.leave(b)
 			continue
@@ -48,7 +50,7 @@ func (d *Device) ReadWarm(p []byte, off int64) bool {
 	if holes > 0 {
 		c.counts.holeBytes.Add(holes)
 	}
-	if d.most > 0 && len(ready) == 0 {
+	if d.most > 0 && len(ready) == 0 && (ahead || d.local() == nil) {
 		d.ahead(off, int64(len(p)))
 	}
 	return true

@@ -1,0 +1,201 @@
+package blockdev
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// raws are the forms whose bytes lie in the object as they are.
+var raws = []string{"raw", "raw with bitmap"}
+
+// touchAll makes the device hold its file open, and the checksums of the whole disk.
+func (d *Device) touchAll(t *testing.T) {
+	t.Helper()
+	p := make([]byte, d.Size())
+	if _, err := d.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if d.local() == nil {
+		t.Fatal("the file is not held open")
+	}
+	d.im.cache.dropMemory()
+	if d.im.sums != nil {
+		if err := d.im.sumsRead(t.Context())(make([]byte, sumSize), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dropPages lets the machine forget what it has of a file in memory. It reports false on
+// file systems that keep it all the same.
+func dropPages(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED),
+		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)); err != nil { // so that a look brings one page back
+		t.Fatal(err)
+	}
+	n, _ := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1)}, 0, unix.RWF_NOWAIT)
+	return n <= 0
+}
+
+// What the machine has in memory of a file is read at once, with and without it in the
+// cache: whole units go past the cache, which keeps those that were read in part.
+func TestReadsWhatTheMachineHas(t *testing.T) {
+	t.Parallel()
+	disk := testDisk()
+	for _, form := range raws {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			c := newCache(t, CacheOptions{})
+			d := f.open(t, c, f.image(t, form, disk))
+			d.touchAll(t)
+			before := c.Stats()
+			unit := d.BlockSize()
+			seed := rand.Uint64()
+			r := rand.New(rand.NewPCG(seed, 1))
+			for range 500 {
+				off := r.Int64N(int64(len(disk)))
+				n := min(1+r.Int64N(3*unit), int64(len(disk))-off)
+				p := make([]byte, n)
+				if !d.ReadWarm(p, off) || !bytes.Equal(p, disk[off:off+n]) {
+					t.Fatalf("seed %d: %d bytes at %d are not at hand, or other bytes", seed, n, off)
+				}
+			}
+			s := c.Stats()
+			if s.Ahead != before.Ahead {
+				t.Error("something was fetched ahead of reads that need no waiting")
+			}
+			c.dropMemory()
+			d.touchAll(t)
+			off := d.firstData(t)
+			before = c.Stats()
+			if !d.ReadWarm(make([]byte, 2*unit), off) || !d.ReadWarm(make([]byte, 2*unit), off) {
+				t.Fatal("whole units are not at hand")
+			}
+			if !d.ReadWarm(make([]byte, 512), off) || !d.ReadWarm(make([]byte, 512), off) {
+				t.Fatal("a part of a unit is not at hand")
+			}
+			s = c.Stats()
+			if hits, fetched := s.Hits-before.Hits, s.Fetched-before.Fetched; fetched != 5*unit || s.Delivered-before.Delivered != 4*unit+1024 || hits < 1 {
+				t.Errorf("%d bytes were read of the file, want %d; %d delivered; %d hits", fetched, 5*unit, s.Delivered-before.Delivered, hits)
+			}
+		})
+	}
+}
+
+// What the machine does not have is fetched.
+func TestReadsWhatTheMachineHasNot(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(8 << 20)
+	for _, form := range raws {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			data := f.image(t, form, disk)
+			d := f.open(t, newCache(t, CacheOptions{}), data)
+			d.touchAll(t)
+			if !dropPages(t, filepath.Join(f.images, data.Key)) {
+				t.Skip("this file system keeps all of a file in memory")
+			}
+			p := make([]byte, 4096)
+			if d.ReadWarm(p, 1<<20) {
+				t.Fatal("what is on the disk alone was read without waiting")
+			}
+			for _, off := range []int64{1 << 20, 3<<20 - 100, 0} {
+				if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4096]) {
+					t.Errorf("at %d: error %v, or other bytes", off, err)
+				}
+			}
+		})
+	}
+}
+
+// A file that was written to, cut or removed while it is held open is an error also for
+// reads that need no waiting.
+func TestHeldFileChanges(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(8 << 20)
+	for name, tc := range map[string]struct {
+		do   func(path string) error
+		want error
+	}{
+		"cut":     {func(path string) error { return os.Truncate(path, 100) }, objectstore.ErrChanged},
+		"removed": {os.Remove, objectstore.ErrNotFound},
+		"written": {func(path string) error {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte("other bytes"), 1<<20)
+			return errors.Join(err, f.Close())
+		}, objectstore.ErrChanged},
+	} {
+		for _, form := range raws {
+			t.Run(name+"/"+form, func(t *testing.T) {
+				t.Parallel()
+				f := newFixture(t)
+				source := f.source(t, f.image(t, form, disk))
+				d := f.open(t, newCache(t, CacheOptions{}), source)
+				d.touchAll(t)
+				p := make([]byte, 64<<10)
+				if !d.ReadWarm(p, 1<<20) || !bytes.Equal(p, disk[1<<20:1<<20+64<<10]) {
+					t.Fatal("the file is not at hand")
+				}
+				if err := tc.do(filepath.Join(f.buckets, source.Bucket, source.Key)); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					if d.ReadWarm(p, 1<<20) {
+						t.Fatal("a changed file was read")
+					}
+					if _, err := d.ReadAt(p, 1<<20); !errors.Is(err, tc.want) {
+						t.Fatalf("a changed file was read with error %v, want %v", err, tc.want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Checksums of units that are damaged fail the reads of their block alone, and are not
+// kept: once they come whole, the block is read.
+func TestDamagedSums(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(6 << 20)
+	for name, fix := range map[string]func(testing.TB) fixture{"held": newFixture, "far": newFarFixture} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := fix(t)
+			data := f.image(t, "raw with bitmap", disk)
+			content, err := os.ReadFile(filepath.Join(f.images, data.BitmapKey))
+			if err != nil {
+				t.Fatal(err)
+			}
+			content[len(content)-256-8] ^= 1 // of the second block of three
+			data.BitmapKey = "damaged/1/bitmap"
+			data.BitmapETag = f.put(t, data.BitmapKey, content).ETag
+			d := f.open(t, newCache(t, CacheOptions{}), data)
+			p := make([]byte, 4096)
+			for range 2 {
+				if _, err := d.ReadAt(p, 3<<20); !Damaged(err) {
+					t.Errorf("a block with damaged checksums was read with error %v", err)
+				}
+			}
+		})
+	}
+}
