@@ -55,7 +55,7 @@ func TestMemoryBound(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	c.work.Wait() // fetches that nobody waits for
+	c.settled()
 	c.disk.flush()
 	s := c.Stats()
 	if s.MemoryPeak > MinMemory || s.MemoryPeak < MinMemory/2 {
