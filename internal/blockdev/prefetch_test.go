@@ -100,3 +100,28 @@ func TestPrefetchIsBounded(t *testing.T) {
 		t.Error("a closed device is prefetched")
 	}
 }
+
+// Of a RAW file on this machine nothing is brought into the cache before it is read.
+func TestPrefetchOfALocalFile(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(4 << 20)
+	f := newFixture(t)
+	c := newCache(t, CacheOptions{})
+	d := f.open(t, c, f.image(t, "raw", disk))
+	p := make([]byte, len(disk))
+	if _, err := d.ReadAt(p[:1], 3<<20); err != nil { // from now on the file is held open
+		t.Fatal(err)
+	}
+	c.settled()
+	before := c.Stats()
+	if err := d.Prefetch(t.Context(), 0, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	c.settled()
+	if after := c.Stats(); after.Fetched != before.Fetched {
+		t.Errorf("%d bytes were fetched", after.Fetched-before.Fetched)
+	}
+	if _, err := d.ReadAt(p, 0); err != nil || !bytes.Equal(p, disk) {
+		t.Errorf("the bytes differ: %v", err)
+	}
+}
