@@ -168,15 +168,14 @@ func (c *Cache) Close() error {
 }
 
 // hit returns a block that is held, for reading n bytes of it, or 0 if that is not to be
-// counted; leave it afterwards. ahead tells that it is the first read of a block that was
-// fetched ahead.
-func (c *Cache) hit(k key, n int) (b *block, ahead bool) {
+// counted; leave it afterwards.
+func (c *Cache) hit(k key, n int) *block {
 	s := c.shardOf(k)
 	s.mu.Lock()
-	b = s.blocks[k]
+	b := s.blocks[k]
 	if b == nil || b.state != held {
 		s.mu.Unlock()
-		return nil, false
+		return nil
 	}
 	b.refs.Add(1)
 	if n > 0 {
@@ -184,21 +183,18 @@ func (c *Cache) hit(k key, n int) (b *block, ahead bool) {
 		s.bytes += int64(n)
 	}
 	s.mu.Unlock()
-	return b, c.touch(b)
+	c.touch(b)
+	return b
 }
 
-// touch notes a read of a block, and tells whether it is the first of one that was
-// fetched ahead.
-func (c *Cache) touch(b *block) bool {
+func (c *Cache) touch(b *block) {
 	if !b.recent.Load() {
 		b.recent.Store(true)
 	}
 	if b.ahead.Load() && b.ahead.CompareAndSwap(true, false) {
 		c.counts.aheadUsed.Add(int64(len(b.data)))
 		c.unread(b, -1)
-		return true
 	}
-	return false
 }
 
 // size is that of a whole unit.

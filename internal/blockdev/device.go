@@ -161,7 +161,7 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 	l, c := d.im.layout, d.im.cache
 	unit := l.unit()
 	local := d.local()
-	ready, ahead := false, local == nil
+	waits := false
 	var r *reception
 	var mine []*block
 	for at := 0; at < len(p); {
@@ -177,8 +177,7 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 			continue
 		}
 		k := d.im.keyOf(u)
-		if b, first := c.hit(k, len(part)); b != nil {
-			ahead = ahead || first
+		if b := c.hit(k, len(part)); b != nil {
 			at += copy(part, b.data[within:])
 			c.leave(b)
 			continue
@@ -186,11 +185,10 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 		if local != nil {
 			if n := d.readReady(local, p[at:], off+int64(at)); n > 0 {
 				at += n
-				ready = true
 				continue
 			}
-			ahead = true
 		}
+		waits = true
 		at += len(part)
 		if r == nil {
 			if err := ctx.Err(); err != nil {
@@ -204,7 +202,7 @@ func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
 			mine = append(mine, b)
 		}
 	}
-	if d.most > 0 && ahead && !ready { // else the machine reads ahead
+	if d.most > 0 && (local == nil || waits) { // else the machine reads ahead
 		d.ahead(off, int64(len(p)))
 	}
 	if r == nil {

@@ -106,7 +106,7 @@ func (im *image) sumsRead(ctx context.Context) func(p []byte, off int64) error {
 func (d *Device) peek(p []byte, off int64) bool {
 	unit := d.im.layout.unit()
 	for len(p) > 0 {
-		b, _ := d.im.cache.hit(d.im.keyOf(off/unit), 0)
+		b := d.im.cache.hit(d.im.keyOf(off/unit), 0)
 		if b == nil {
 			return false
 		}

@@ -14,7 +14,6 @@ func (d *Device) ReadWarm(p []byte, off int64) bool {
 	holes := int64(0)
 	var local objectstore.Held
 	var ready []span
-	ahead := false
 	for at := 0; at < len(p); {
 		u, within := (off+int64(at))/unit, (off+int64(at))%unit
 		part := p[at:]
@@ -27,8 +26,7 @@ func (d *Device) ReadWarm(p []byte, off int64) bool {
 			at += len(part)
 			continue
 		}
-		if b, first := c.hit(d.im.keyOf(u), len(part)); b != nil {
-			ahead = ahead || first
+		if b := c.hit(d.im.keyOf(u), len(part)); b != nil {
 			at += copy(part, b.data[within:])
 			c.leave(b)
 			continue
@@ -50,7 +48,7 @@ func (d *Device) ReadWarm(p []byte, off int64) bool {
 	if holes > 0 {
 		c.counts.holeBytes.Add(holes)
 	}
-	if d.most > 0 && len(ready) == 0 && (ahead || d.local() == nil) {
+	if d.most > 0 && len(ready) == 0 && d.local() == nil {
 		d.ahead(off, int64(len(p)))
 	}
 	return true
