@@ -26,7 +26,7 @@ type Stats struct {
 	DiskWrites int64 // written to the cache folder
 	DiskErrors int64 // reads and writes of the cache folder that failed or did not pass their check
 	Disk       int64 // in the cache folder now
-	Memory     int64 // in use now: blocks, fetches under way, what is known of images, free buffers
+	Memory     int64 // in use now: blocks, fetches under way, what is known of images and of the folder, free buffers
 	MemoryPeak int64 // the most that was in use
 }
 
@@ -51,9 +51,7 @@ func (c *Cache) Stats() Stats {
 	s.Memory, s.MemoryPeak = c.mem.live+c.mem.fixed+c.mem.idle, c.mem.peak
 	c.mem.mu.Unlock()
 	if c.disk != nil {
-		c.disk.mu.Lock()
-		s.Disk = c.disk.held
-		c.disk.mu.Unlock()
+		s.Disk = c.disk.held()
 	}
 	return s
 }

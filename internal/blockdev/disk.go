@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -45,20 +46,12 @@ type diskCache struct {
 	bytes atomic.Int64 // in the queue
 	ended chan struct{}
 
-	mu      sync.Mutex
-	entries map[key]diskEntry
-	order   []diskEntry // as written, the oldest first
-	head    int64       // where the next one goes
-	held    int64
+	mu    sync.Mutex
+	index *diskIndex
+	head  int64 // where the next block goes
+	end   int64 // of what was written before the head began anew
 
 	paused time.Time // the writer's
-}
-
-type diskEntry struct {
-	key    key
-	off    int64
-	length int64
-	sum    uint32
 }
 
 type diskWrite struct {
@@ -75,7 +68,7 @@ func (c *Cache) openDisk() error {
 	if c.opts.DirSize < MinDir {
 		return fmt.Errorf("its folder may take %d bytes, at least %d are needed", c.opts.DirSize, int64(MinDir))
 	}
-	d := &diskCache{c: c, dir: c.opts.Dir, size: c.opts.DirSize, entries: map[key]diskEntry{},
+	d := &diskCache{c: c, dir: c.opts.Dir, size: min(c.opts.DirSize, maxDir),
 		queue: make(chan diskWrite, 1024), ended: make(chan struct{})}
 	err := d.prepare()
 	var refused *refusedError
@@ -90,6 +83,7 @@ func (c *Cache) openDisk() error {
 	if c.opts.wrapFile != nil {
 		d.file = c.opts.wrapFile(d.file)
 	}
+	d.index = newDiskIndex(c.mem, d.size, c.opts.Memory/4)
 	c.disk = d
 	go d.write()
 	return nil
@@ -195,29 +189,29 @@ func (d *diskCache) write() {
 // put writes a block in place of the oldest ones.
 func (d *diskCache) put(b *block) {
 	n := int64(len(b.data))
-	if n > d.size/2 || time.Now().Before(d.paused) {
+	room := (n + filePage - 1) / filePage * filePage
+	if room > d.size/2 || time.Now().Before(d.paused) {
 		return
 	}
-	e := diskEntry{key: b.key, length: n, sum: crc32.Checksum(b.data, castagnoli)}
 	d.mu.Lock()
-	if _, there := d.entries[b.key]; there {
+	if d.index.full() || d.index.find(b.key) != nil {
 		d.mu.Unlock()
 		return
 	}
-	if d.head+n > d.size { // around: what lies behind the head goes too
-		d.dropWhile(func(old diskEntry) bool { return old.off >= d.head })
-		d.head = 0
+	if d.head+room > d.size { // around: what lies behind the head goes too
+		d.drop(d.head, math.MaxInt64)
+		d.head, d.end = 0, d.head
 	}
-	e.off = d.head
-	d.dropWhile(func(old diskEntry) bool { return old.off >= e.off && old.off < e.off+n })
-	d.head += n
+	off := d.head
+	d.drop(off, off+room)
+	d.head += room
 	d.mu.Unlock()
-	if _, err := d.file.WriteAt(b.data, e.off); err != nil {
+	if _, err := d.file.WriteAt(b.data, off); err != nil {
 		d.failed("write to", err)
-		if e.off > 0 && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
+		if off > 0 && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
 			// What lies before is on the disk already: it is gone around in that.
 			d.mu.Lock()
-			d.size, d.head = e.off, e.off
+			d.size, d.head = off, off
 			d.mu.Unlock()
 			return
 		}
@@ -225,26 +219,38 @@ func (d *diskCache) put(b *block) {
 		return
 	}
 	d.c.counts.diskWritten.Add(n)
+	sum := crc32.Checksum(b.data, castagnoli)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.entries[b.key] = e
-	d.order = append(d.order, e)
-	d.held += n
+	d.index.add(b.key, off, sum)
 }
 
-// dropWhile forgets the oldest entries while they are in the way.
-func (d *diskCache) dropWhile(inTheWay func(diskEntry) bool) {
-	for len(d.order) > 0 && inTheWay(d.order[0]) {
-		d.forget(d.order[0])
-		d.order = d.order[1:]
+// drop forgets the oldest blocks while they lie between two offsets of the file.
+func (d *diskCache) drop(from, to int64) {
+	for e := d.index.oldest(); e != nil && e.off() >= from && e.off() < to; e = d.index.oldest() {
+		d.index.drop()
 	}
 }
 
-func (d *diskCache) forget(e diskEntry) {
-	if d.entries[e.key] == e {
-		delete(d.entries, e.key)
-		d.held -= e.length
+// held is how many bytes of the file are in use: from the oldest block to the head.
+func (d *diskCache) held() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.index.oldest()
+	switch {
+	case e == nil:
+		return 0
+	case e.off() < d.head:
+		return d.head - e.off()
 	}
+	return d.end - e.off() + d.head
+}
+
+// leaveTo says how much memory the images take, which the index has to leave to them.
+func (d *diskCache) leaveTo(images int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.index.bound(d.c.mem.limit/4 - images)
 }
 
 func (d *diskCache) failed(what string, err error) {
@@ -256,8 +262,7 @@ func (d *diskCache) failed(what string, err error) {
 func (d *diskCache) has(k key) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, ok := d.entries[k]
-	return ok
+	return d.index.find(k) != nil
 }
 
 // errDiskSum says that the folder gave back other bytes than were written.
@@ -265,26 +270,34 @@ var errDiskSum = errors.New("the bytes are not those that were written")
 
 // get reads a block from the folder; false if it is not there or not what was written.
 func (d *diskCache) get(k key, p []byte) bool {
-	d.mu.Lock()
-	e, ok := d.entries[k]
-	d.mu.Unlock()
-	if !ok || e.length != int64(len(p)) {
+	e, ok := d.find(k)
+	if !ok {
 		return false
 	}
-	_, err := d.file.ReadAt(p, e.off)
+	_, err := d.file.ReadAt(p, e.off())
 	if err == nil && crc32.Checksum(p, castagnoli) != e.sum {
 		err = errDiskSum
 	}
 	d.mu.Lock()
-	still := d.entries[k] == e
+	now := d.index.find(k)
+	still := now != nil && now.page == e.page && now.sum == e.sum
 	if still && err != nil {
-		d.forget(e)
+		d.index.hide(now)
 	}
 	d.mu.Unlock()
 	if err != nil && still { // else it was being overwritten
 		d.failed("read from", err)
 	}
 	return still && err == nil
+}
+
+func (d *diskCache) find(k key) (e diskEntry, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at := d.index.find(k); at != nil {
+		return *at, true
+	}
+	return e, false
 }
 
 // flush returns when all that was offered so far was written or not.

@@ -287,26 +287,45 @@ func parseMemory(data ims.Data) int64 {
 // unitMemory is what a fetch of one unit takes.
 func unitMemory(l layout) int64 { return bufferSize(l.unit()) + bufferSize(l.scratch()) }
 
-// keep grants the memory of an image's layout. All images together take at most half
-// of the cache's; those that nobody uses go first, beyond an eighth at once.
+// keep grants the memory of an image's layout. All images together take at most what
+// most says; those that nobody uses go first, beyond an eighth of all memory at once.
 func (s *images) keep(im *image) error {
 	mem := s.cache.mem
-	n := im.layout.memory()
+	n, most := im.layout.memory(), s.most()
 	s.mu.Lock()
-	for s.memory+n > mem.limit/2 && s.forget() {
+	for s.memory+n > most && s.forget() {
 	}
-	fits := s.memory+n <= mem.limit/2
+	fits := s.memory+n <= most
 	if fits {
-		s.memory += n
 		im.memory = n
+		s.add(n)
 	}
 	s.mu.Unlock()
 	if !fits {
-		return fmt.Errorf("the images in use and this one take more than half of the cache's %d bytes of memory; give it more (cache.memory): %w",
-			mem.limit, objectstore.ErrUnavailable)
+		return fmt.Errorf("the images in use and this one take more than %d of the cache's %d bytes of memory; give it more (cache.memory): %w",
+			most, mem.limit, objectstore.ErrUnavailable)
 	}
 	mem.charge(n)
 	return nil
+}
+
+// most is how much memory all images may take, in bytes: half of it, so that the other
+// half is there for the largest fetch. With a folder a quarter, which its index leaves
+// to them as far as it can; what waits to be written to the folder and what is read
+// from it have the other, as it may not come back for long.
+func (s *images) most() int64 {
+	if d := s.cache.disk; d != nil {
+		return s.cache.mem.limit/4 - d.index.fixed
+	}
+	return s.cache.mem.limit / 2
+}
+
+// add notes that the layouts take n bytes more. The caller holds the lock.
+func (s *images) add(n int64) {
+	s.memory += n
+	if d := s.cache.disk; d != nil {
+		d.leaveTo(s.memory)
+	}
 }
 
 // forget drops the image that nobody uses for the longest time; false if there is none.
@@ -329,7 +348,7 @@ func (s *images) drop(im *image) {
 	if s.all[im.id] == im {
 		delete(s.all, im.id)
 	}
-	s.memory -= im.memory
+	s.add(-im.memory)
 	s.cache.mem.fix(-im.memory)
 	s.cache.mem.release(im.memory)
 	im.memory = 0
