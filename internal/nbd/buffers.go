@@ -20,8 +20,24 @@ type buffer struct {
 
 func (b *buffer) data(n int) []byte { return b.whole[headroom : headroom+n] }
 
-// pools has one pool for each power of two from 4 KiB on.
+// pools has one pool for each power of two from 4 KiB on, of buffers that the garbage
+// collector takes when they are not used.
 var pools [32]sync.Pool
+
+const (
+	// largeClass is the smallest of buffers that are kept in spite of the collector: to
+	// clear new memory and to touch it for the first time takes longer than the reading.
+	largeClass = 16 // 64 KiB
+	// maxKept is how much of them is kept, in bytes.
+	maxKept = 16 << 20
+)
+
+// large are the buffers that are kept, of each size the one used last on top.
+var large struct {
+	mu    sync.Mutex
+	bytes int
+	free  [32][]*buffer
+}
 
 // class is the pool of buffers of n bytes; charge what such a buffer counts.
 func class(n int) int { return max(smallestClass, bits.Len(uint(n-1))) }
@@ -35,10 +51,39 @@ func charge(n int) int64 {
 
 func getBuffer(n int) *buffer {
 	c := class(n)
-	if b, ok := pools[c].Get().(*buffer); ok {
+	if c >= largeClass {
+		if b := takeLarge(c); b != nil {
+			return b
+		}
+	} else if b, ok := pools[c].Get().(*buffer); ok {
 		return b
 	}
 	return &buffer{whole: make([]byte, headroom+1<<c), class: c}
 }
 
-func (b *buffer) release() { pools[b.class].Put(b) }
+func takeLarge(c int) *buffer {
+	large.mu.Lock()
+	defer large.mu.Unlock()
+	l := large.free[c]
+	if len(l) == 0 {
+		return nil
+	}
+	b := l[len(l)-1]
+	l[len(l)-1] = nil
+	large.free[c] = l[:len(l)-1]
+	large.bytes -= 1 << c
+	return b
+}
+
+func (b *buffer) release() {
+	if b.class < largeClass {
+		pools[b.class].Put(b)
+		return
+	}
+	large.mu.Lock()
+	defer large.mu.Unlock()
+	if large.bytes+1<<b.class <= maxKept {
+		large.bytes += 1 << b.class
+		large.free[b.class] = append(large.free[b.class], b)
+	}
+}
