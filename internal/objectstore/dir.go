@@ -192,23 +192,39 @@ func settle(ctx context.Context, f *os.File) (fileState, error) {
 		if err := ctx.Err(); err != nil {
 			return fileState{}, err
 		}
+		before := time.Now()
 		st, err := stateOf(f)
 		if err != nil {
 			return fileState{}, classify(err)
 		}
-		window := settleTick
-		if st.mtime%int64(time.Second) == 0 && st.ctime%int64(time.Second) == 0 {
-			window = settleSecond
-		}
-		age := time.Duration(time.Now().UnixNano() - st.mtime)
-		if age > window || age < -window { // long past, or set to a time to come
+		young := st.unsettled(before, time.Now())
+		if young == 0 {
 			return st, nil
 		}
-		if err := wait(ctx, window-age); err != nil {
+		if err := wait(ctx, young); err != nil {
 			return fileState{}, err
 		}
 	}
 	return fileState{}, fmt.Errorf("%w: the file is being written to; try again when that is done", ErrUnavailable)
+}
+
+// unsettled is how long it takes at least until a write is sure to change the
+// modification time, 0 if that is so already; the state was read between before and
+// after. How old it is goes by the earlier of the two, since the file may have been
+// written to between its state and the later one, in the tick that stamped it.
+func (st fileState) unsettled(before, after time.Time) time.Duration {
+	window := settleTick
+	if st.mtime%int64(time.Second) == 0 && st.ctime%int64(time.Second) == 0 {
+		window = settleSecond
+	}
+	if st.mtime-after.UnixNano() > int64(window) { // set to a time to come
+		return 0
+	}
+	age := time.Duration(before.UnixNano() - st.mtime)
+	if age >= window {
+		return 0
+	}
+	return window - age
 }
 
 // check reports whether a file in this state meets cond, as ErrChanged.

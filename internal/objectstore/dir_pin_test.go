@@ -2,6 +2,7 @@ package objectstore_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -328,35 +329,68 @@ func TestStatIsFitToPin(t *testing.T) {
 	}
 }
 
+// beingWritten is a context under which something is written to whenever the context is
+// asked whether it has ended, which is right before each look: a goroutine that writes
+// all the time would pause for longer than a file must rest on a busy machine.
+type beingWritten struct {
+	context.Context
+	write func()
+}
+
+func (b beingWritten) Err() error {
+	b.write()
+	return b.Context.Err()
+}
+
+// TestStatOfFileBeingWritten: a file that is written to all the time is refused for now.
 func TestStatOfFileBeingWritten(t *testing.T) {
 	t.Parallel()
 	s := newDirStore(t, t.TempDir())
 	s.write(t, src.Bucket, src.Key, []byte("x"))
-	path, done, stopped := s.path(src.Bucket, src.Key), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				now := time.Now()
-				_ = os.Chtimes(path, now, now) // what a write does to the time, in every tick
-			}
-		}
-	}()
-	// On a busy machine the writer may pause for so long that the file is at rest.
-	_, err := s.Stat(t.Context(), src)
+	path := s.path(src.Bucket, src.Key)
+	writes := 0
+	ctx := beingWritten{t.Context(), func() {
+		writes++
+		now := time.Now()
+		must(t, os.Chtimes(path, now, now)) // what a write does to the time
+	}}
+	// The test itself may pause between a write and the look at it.
+	_, err := s.Stat(ctx, src)
 	for try := 0; err == nil && try < 100; try++ {
-		_, err = s.Stat(t.Context(), src)
+		_, err = s.Stat(ctx, src)
 	}
-	close(done)
-	<-stopped
-	if !errors.Is(err, objectstore.ErrUnavailable) {
-		t.Errorf("Stat: %v, want ErrUnavailable", err)
+	if !errors.Is(err, objectstore.ErrUnavailable) || writes < 5 {
+		t.Errorf("Stat: %v after %d writes, want ErrUnavailable", err, writes)
 	}
 	must(t, os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour))) // a time to come is no reason to wait
 	stat(t, s, src)
+}
+
+// TestUnsettled: a file is at rest when a tick of the clock that stamps it has passed
+// before it was looked at. That one passed since says nothing: it may have been written
+// to behind the look, in the tick of its time.
+func TestUnsettled(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	written := time.Unix(1_700_000_000, 123_456_789)
+	second := time.Unix(1_700_000_000, 0)
+	for _, c := range []struct {
+		name                string
+		mtime               time.Time
+		before, after, want time.Duration // since written
+	}{
+		{"long ago", written, time.Hour, time.Hour, 0},
+		{"just now", written, ms, ms, 19 * ms},
+		{"a pause behind the look", written, ms, time.Second, 19 * ms},
+		{"a pause before the look, written to in it", written, -time.Second, ms, 1020 * ms},
+		{"a time to come", written, -time.Hour, -time.Hour, 0},
+		{"whole seconds", second, 21 * ms, 21 * ms, 1999 * ms},
+		{"whole seconds, long ago", second, 3 * time.Second, 3 * time.Second, 0},
+	} {
+		if got := objectstore.Unsettled(c.mtime, c.mtime, c.mtime.Add(c.before), c.mtime.Add(c.after)); got != c.want {
+			t.Errorf("%s: rests after %v, want %v", c.name, got, c.want)
+		}
+	}
 }
 
 // TestPinOfAnEarlierFile: inode numbers are given out again, and a note on the

@@ -11,3 +11,9 @@ func (d *Dir) SweepTemp(now time.Time) error { return d.sweepTemp(now) }
 
 // SetStall sets how long a response may bring nothing.
 func (s *S3) SetStall(d time.Duration) { s.stall = d }
+
+// Unsettled says how long a file with these times has yet to rest, looked at between
+// before and after.
+func Unsettled(mtime, ctime, before, after time.Time) time.Duration {
+	return fileState{mtime: mtime.UnixNano(), ctime: ctime.UnixNano()}.unsettled(before, after)
+}

@@ -120,9 +120,7 @@ func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst L
 	if err != nil {
 		// The parts cost room until the upload is given up, also when ctx is
 		// what ended it. An answer that was lost on completion fails here.
-		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-		if aerr := s.client.AbortMultipartUpload(actx, bucket, key, upload); aerr != nil && minio.ToErrorResponse(aerr).Code != "NoSuchUpload" {
+		if aerr := s.giveUp(context.WithoutCancel(ctx), bucket, key, upload); aerr != nil {
 			err = errors.Join(err, fmt.Errorf("give up the upload: %w", aerr))
 		}
 	}
@@ -135,6 +133,9 @@ func (s *S3) fillUpload(ctx context.Context, source minio.CopySrcOptions, size i
 	header := make(map[string]string)
 	sourceHeader(source, header)
 
+	// A part's failure begins no further ones and lets those under way end, for a
+	// store goes on with a copy whose request was cut, and that would bring parts of
+	// an upload back which was given up.
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(s.cfg.CopyParallel)
 	var mu sync.Mutex
@@ -144,9 +145,12 @@ func (s *S3) fillUpload(ctx context.Context, source minio.CopySrcOptions, size i
 			break
 		}
 		group.Go(func() error {
+			if err := gctx.Err(); err != nil {
+				return err
+			}
 			off := int64(i) * partSize
 			n := min(partSize, size-off)
-			part, err := s.client.CopyObjectPart(gctx, source.Bucket, source.Object, bucket, key, upload, i+1, off, n, header)
+			part, err := s.client.CopyObjectPart(ctx, source.Bucket, source.Object, bucket, key, upload, i+1, off, n, header)
 			if err != nil {
 				return fmt.Errorf("copy part %d of %d: %w", i+1, len(parts), err)
 			}
@@ -180,6 +184,47 @@ func sourceHeader(source minio.CopySrcOptions, into map[string]string) {
 	}
 }
 
+// How long giveUp tries, and its pauses, each twice as long as the one before.
+const (
+	giveUpTime  = 30 * time.Second
+	giveUpFirst = 20 * time.Millisecond
+	giveUpPause = 2 * time.Second
+)
+
+// giveUp aborts an upload until the store no longer knows it, for 30 seconds at most.
+// A part that is still being copied, for a request that was cut, can make an abort fail
+// or come after it; S3 asks to abort again then ("AbortMultipartUpload").
+func (s *S3) giveUp(ctx context.Context, bucket, key, upload string) error {
+	tctx, cancel := context.WithTimeout(ctx, giveUpTime)
+	defer cancel()
+	for pause := giveUpFirst; ; pause = min(2*pause, giveUpPause) {
+		err := s.client.AbortMultipartUpload(tctx, bucket, key, upload)
+		if isNoUpload(err) {
+			return nil
+		}
+		if err == nil {
+			_, err = s.client.ListObjectParts(tctx, bucket, key, upload, 0, 1)
+			switch {
+			case isNoUpload(err):
+				return nil
+			case err == nil:
+				err = fmt.Errorf("%w: the store still lists the upload", ErrUnavailable)
+			case !errors.Is(classifyS3(tctx, err), ErrUnavailable) && tctx.Err() == nil:
+				return nil // a store that does not list parts: its word must do
+			}
+		}
+		err = classifyS3(ctx, err)
+		if !errors.Is(err, ErrUnavailable) || wait(tctx, pause) != nil {
+			return err
+		}
+	}
+}
+
+// isNoUpload reports whether the store says that it does not know an upload.
+func isNoUpload(err error) bool {
+	return err != nil && minio.ToErrorResponse(err).Code == "NoSuchUpload"
+}
+
 // abortUploads gives up the unfinished uploads of a key.
 func (s *S3) abortUploads(ctx context.Context, bucket, key string) error {
 	keyMarker, idMarker := "", ""
@@ -195,9 +240,8 @@ func (s *S3) abortUploads(ctx context.Context, bucket, key string) error {
 			if u.Key != key {
 				continue
 			}
-			err := s.client.AbortMultipartUpload(ctx, bucket, key, u.UploadID)
-			if err != nil && minio.ToErrorResponse(err).Code != "NoSuchUpload" {
-				return classifyS3(ctx, err)
+			if err := s.giveUp(ctx, bucket, key, u.UploadID); err != nil {
+				return err
 			}
 		}
 		if !page.IsTruncated || page.NextKeyMarker == keyMarker && page.NextUploadIDMarker == idMarker {

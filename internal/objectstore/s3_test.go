@@ -2,6 +2,7 @@ package objectstore_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/pem"
 	"errors"
@@ -155,14 +156,30 @@ func TestS3ByParts(t *testing.T) {
 		noUploads(t, s)
 	})
 
+	isAbort := func(r *http.Request) bool { return r.Method == http.MethodDelete && r.URL.Query().Has("uploadId") }
+
 	t.Run("a part fails for a while", func(t *testing.T) {
 		s, from, info := setup(t)
 		var failed atomic.Bool
+		var begun atomic.Int64
+		others := make(chan struct{}) // two more copies are under way
 		g.Use(func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if isPartCopy(r) && failed.CompareAndSwap(false, true) {
-					w.WriteHeader(http.StatusServiceUnavailable)
-					return
+				if isPartCopy(r) {
+					if failed.CompareAndSwap(false, true) {
+						<-others
+						w.WriteHeader(http.StatusServiceUnavailable)
+						return
+					}
+					if begun.Add(1) == 2 {
+						close(others)
+					}
+					<-others
+					defer func() {
+						if r.Context().Err() != nil { // the gateway may well go on with it
+							t.Error("the copy of a part is cut off when another fails")
+						}
+					}()
 				}
 				next.ServeHTTP(w, r)
 			})
@@ -172,11 +189,52 @@ func TestS3ByParts(t *testing.T) {
 			t.Errorf("Adopt: %v", err)
 		}
 		noUploads(t, s)
-		failed.Store(false)
+		var again atomic.Bool
+		g.Use(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if isPartCopy(r) && again.CompareAndSwap(false, true) {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		})
 		made, err := objectstore.Retry(s, objectstore.RetryPolicy{First: time.Millisecond}).
 			Adopt(t.Context(), from, info.Condition(), image("1/data"), objectstore.AdoptOptions{})
 		must(t, err)
 		wantRead(t, s, image("1/data"), made, content)
+	})
+
+	t.Run("an abort fails or comes too early", func(t *testing.T) {
+		s, from, info := setup(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var aborts atomic.Int64
+		g.Use(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case isPartCopy(r):
+					cancel() // as at the end of the service: nobody waits for the copies
+				case isAbort(r):
+					switch aborts.Add(1) {
+					case 1: // a part came while the store was at it
+						w.WriteHeader(http.StatusInternalServerError)
+						return
+					case 2: // a part came when the store was done
+						w.WriteHeader(http.StatusNoContent)
+						return
+					}
+				}
+				next.ServeHTTP(w, r)
+			})
+		})
+		_, err := s.Adopt(ctx, from, info.Condition(), image("1/data"), objectstore.AdoptOptions{})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Adopt: %v", err)
+		}
+		if aborts.Load() < 3 {
+			t.Errorf("%d aborts, want one more than fail", aborts.Load())
+		}
 	})
 
 	t.Run("what a killed attempt leaves", func(t *testing.T) {
