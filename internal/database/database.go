@@ -69,7 +69,13 @@ type DB struct {
 type Tx struct {
 	*sql.Tx
 	dialect Dialect
+	after   []func()
 }
+
+// AfterCommit has fn called when the transaction is known to be committed, and not
+// otherwise: not after a rollback, nor when the commit's answer was lost. fn must return
+// soon and not use the database.
+func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 // Querier reads and writes, in a transaction or without one.
 type Querier interface {
@@ -234,10 +240,17 @@ func (db *DB) once(ctx context.Context, fn func(tx *Tx) error) error {
 		return err
 	}
 	defer raw.Rollback() // of no effect after Commit; ends the transaction on a panic too
-	if err := fn(&Tx{Tx: raw, dialect: db.dialect}); err != nil {
+	tx := &Tx{Tx: raw, dialect: db.dialect}
+	if err := fn(tx); err != nil {
 		return err
 	}
-	return raw.Commit()
+	if err := raw.Commit(); err != nil {
+		return err
+	}
+	for _, f := range tx.after {
+		f()
+	}
+	return nil
 }
 
 // Storable reports whether both databases can hold and compare s as TEXT: valid

@@ -17,14 +17,22 @@ func TestInTx(t *testing.T) {
 				return err
 			}
 		}
-		if err := db.InTx(t.Context(), insert("kept")); err != nil {
-			t.Fatal(err)
+		var after []string // what was called after a commit
+		if err := db.InTx(t.Context(), func(tx *database.Tx) error {
+			tx.AfterCommit(func() { after = append(after, "kept") })
+			return insert("kept")(tx)
+		}); err != nil || len(after) != 1 {
+			t.Fatalf("%v, %d calls after the commit, want one", err, len(after))
 		}
 		planned := errors.New("planned")
 		if err := db.InTx(t.Context(), func(tx *database.Tx) error {
+			tx.AfterCommit(func() { after = append(after, "lost") })
 			return errors.Join(insert("lost")(tx), planned)
 		}); !errors.Is(err, planned) {
 			t.Fatalf("got %v, want the function's own error", err)
+		}
+		if len(after) != 1 {
+			t.Errorf("called after commits: %q, also what was rolled back", after)
 		}
 		var n int
 		// $1 and $2 in this order and the other way round mean the same arguments.

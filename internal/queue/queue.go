@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivertype"
@@ -33,7 +34,9 @@ type Handler func(ctx context.Context, jobID string) (again time.Duration, err e
 type Options struct {
 	// Workers is how many handlers run at once; default 4.
 	Workers int
-	// PollInterval is how often the queue is looked at; default 50 ms.
+	// PollInterval is how often the queue is looked at for what another process
+	// enqueued. What this process enqueues wakes it. Default 50 ms on PostgreSQL, 1 s
+	// on SQLite, where a server has the database to itself.
 	PollInterval time.Duration
 	// Grace is how long Stop lets handlers go on before it ends their context;
 	// default 10 s, and never more than half of the time that Stop has.
@@ -47,6 +50,7 @@ type Options struct {
 type Queue struct {
 	db     *database.DB
 	client *river.Client[*sql.Tx]
+	waker  waker
 	opts   Options
 }
 
@@ -59,6 +63,14 @@ const (
 	rescueAfter = 30 * time.Minute
 	// maxAttempts is more than any entry gets, and fits River's 16 bits.
 	maxAttempts = 30_000
+	// fetchCooldown is the least time between two looks at the queue.
+	fetchCooldown = 5 * time.Millisecond
+	// soon is the longest pause before the handler is called again that River leaves
+	// to whoever looks at the queue; after longer ones it puts the entry forward itself.
+	soon = 5 * time.Second
+	// wakeLater is how long after such a pause the queue is looked at: the entry's time
+	// has surely come then.
+	wakeLater = 10 * time.Millisecond
 	// errorPause is the time before the handler is called again after an error.
 	errorPause = time.Second
 	// reconcileBatch is the most entries that Reconcile puts back in one round.
@@ -80,6 +92,9 @@ func New(db *database.DB, handler Handler, opts Options) (*Queue, error) {
 	}
 	if opts.PollInterval == 0 {
 		opts.PollInterval = 50 * time.Millisecond
+		if db.Dialect() == database.SQLite {
+			opts.PollInterval = time.Second
+		}
 	}
 	if opts.Grace == 0 {
 		opts.Grace = 10 * time.Second
@@ -87,16 +102,16 @@ func New(db *database.DB, handler Handler, opts Options) (*Queue, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	waker := newWaker()
 	workers := river.NewWorkers()
-	if err := river.AddWorkerSafely(workers, &worker{handler: handler, log: opts.Logger}); err != nil {
+	if err := river.AddWorkerSafely(workers, &worker{handler: handler, waker: waker, log: opts.Logger}); err != nil {
 		return nil, fmt.Errorf("set up the queue: %w", err)
 	}
 	config := &river.Config{
 		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
 		Workers:           workers,
-		PollOnly:          true, // the same on both databases
 		FetchPollInterval: opts.PollInterval,
-		FetchCooldown:     max(opts.PollInterval/10, river.FetchCooldownMin),
+		FetchCooldown:     fetchCooldown,
 		// A handler knows its own limits: a large copy may take hours.
 		JobTimeout:                  -1,
 		RescueStuckJobsAfter:        rescueAfter,
@@ -105,14 +120,13 @@ func New(db *database.DB, handler Handler, opts Options) (*Queue, error) {
 		CompletedJobRetentionPeriod: doneKept,
 		Logger:                      slog.New(newQuiet(opts.Logger.Handler())),
 	}
-	q := &Queue{db: db, opts: opts}
-	var err error
+	q := &Queue{db: db, waker: waker, opts: opts}
+	var driver riverdriver.Driver[*sql.Tx] = riverdatabasesql.New(db.Writer())
 	if db.Dialect() == database.SQLite {
-		q.client, err = river.NewClient(riversqlite.New(db.Writer()), config)
-	} else {
-		q.client, err = river.NewClient(riverdatabasesql.New(db.Writer()), config)
+		driver = riversqlite.New(db.Writer())
 	}
-	if err != nil {
+	var err error
+	if q.client, err = river.NewClient(wokenDriver{driver, waker}, config); err != nil {
 		return nil, fmt.Errorf("set up the queue: %w", err)
 	}
 	return q, nil
@@ -123,6 +137,7 @@ func (q *Queue) Enqueue(ctx context.Context, tx *database.Tx, jobID string) erro
 	if _, err := q.client.InsertTx(ctx, tx.Tx, entry{JobID: jobID}, nil); err != nil {
 		return fmt.Errorf("enqueue job %s: %w", jobID, err)
 	}
+	tx.AfterCommit(q.waker.wake)
 	return nil
 }
 
@@ -212,6 +227,7 @@ func (q *Queue) waiting(ctx context.Context, tx *database.Tx) (map[string]bool, 
 type worker struct {
 	river.WorkerDefaults[entry]
 	handler Handler
+	waker   waker
 	log     *slog.Logger
 }
 
@@ -227,6 +243,9 @@ func (w *worker) Work(ctx context.Context, job *river.Job[entry]) error {
 		w.log.Warn("a job could not be carried on, it is tried again", "job_id", job.Args.JobID, "after", again, "error", err)
 	}
 	if again > 0 {
+		if again <= soon {
+			time.AfterFunc(again+wakeLater, w.waker.wake)
+		}
 		return river.JobSnooze(again)
 	}
 	return nil

@@ -252,6 +252,35 @@ func TestReconcile(t *testing.T) {
 	})
 }
 
+// TestWoken: a queue serves what its own process enqueues, and again what its handler
+// asks to have again, without looking for it from time to time.
+func TestWoken(t *testing.T) {
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) {
+		begun, got := make(calls, 1), make(calls, 10)
+		q := newQueue(t, db, func(_ context.Context, id string) (time.Duration, error) {
+			select {
+			case begun <- id: // the first call
+				return 500 * time.Millisecond, nil
+			default:
+				got <- id
+				return 0, nil
+			}
+		}, queue.Options{PollInterval: 24 * time.Hour})
+		start(t, q)
+		for _, id := range []string{"again", "second", "third"} {
+			enqueue(t, db, q, id)
+			if s := got.next(t); s != id {
+				t.Errorf("served %q, want %q", s, id)
+			}
+		}
+		must(t, q.Reconcile(t.Context(), func(context.Context, int) ([]string, error) { return []string{"lost"}, nil }))
+		if s := got.next(t); s != "lost" {
+			t.Errorf("served %q, want the one that was lost", s)
+		}
+	})
+}
+
 // TestOutage: the queue goes on after all connections were cut.
 func TestOutage(t *testing.T) {
 	t.Parallel()
