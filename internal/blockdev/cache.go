@@ -42,6 +42,7 @@ type CacheOptions struct {
 	Logger *slog.Logger
 
 	wrapFile func(diskFile) diskFile // tests: to plan faults
+	hang     time.Duration           // tests: 0 is diskHang
 }
 
 // Cache holds blocks of disks: decoded, checked, and bounded in bytes. All devices
@@ -131,6 +132,9 @@ func NewCache(opts CacheOptions) (*Cache, error) {
 	if opts.Stall <= 0 {
 		opts.Stall = 15 * time.Second
 	}
+	if opts.hang <= 0 {
+		opts.hang = diskHang
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -153,18 +157,19 @@ func NewCache(opts CacheOptions) (*Cache, error) {
 // errClosed is what reads of a closed cache or device fail with.
 var errClosed = errors.New("closed")
 
-// Close ends all fetches and waits for them. Reads fail afterwards.
+// Close ends all fetches and waits for them. Reads fail afterwards. If the folder does not
+// answer, Close fails: what a read or write of it still uses, the files and the memory,
+// is given back when that returns.
 func (c *Cache) Close() error {
 	c.run.Lock()
 	c.stop()
 	c.run.Unlock()
 	c.work.Wait()
 	c.images.letGo()
-	var err error
 	if c.disk != nil {
-		err = c.disk.close()
+		return c.closeWithDisk()
 	}
-	return errors.Join(err, c.mem.close())
+	return c.mem.close()
 }
 
 // hit returns a block that is held, for reading n bytes of it, or 0 if that is not to be

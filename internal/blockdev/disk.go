@@ -44,6 +44,8 @@ type diskCache struct {
 	size  int64 // of the file at most; less when the disk turned out to be full
 	queue chan diskWrite
 	bytes atomic.Int64 // in the queue
+	late  atomic.Int32 // reads and writes that took too long and did not return yet
+	reads atomic.Int64 // bytes that are being read
 	ended chan struct{}
 
 	mu    sync.Mutex
@@ -141,6 +143,7 @@ func (d *diskCache) close() error {
 			close(w.done)
 		}
 	}
+	defer d.watch("close")()
 	err := d.file.Close()
 	for _, name := range []string{diskBlocks, diskLock} {
 		if rerr := os.Remove(filepath.Join(d.dir, name)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
@@ -154,6 +157,9 @@ func (d *diskCache) close() error {
 // of the block's shard.
 func (d *diskCache) offer(b *block) {
 	n := int64(len(b.data))
+	if d.hangs() {
+		return
+	}
 	if d.bytes.Add(n) > d.c.mem.limit/8 {
 		d.bytes.Add(-n)
 		return
@@ -190,7 +196,7 @@ func (d *diskCache) write() {
 func (d *diskCache) put(b *block) {
 	n := int64(len(b.data))
 	room := (n + filePage - 1) / filePage * filePage
-	if room > d.size/2 || time.Now().Before(d.paused) {
+	if room > d.size/2 || d.hangs() || time.Now().Before(d.paused) {
 		return
 	}
 	d.mu.Lock()
@@ -206,7 +212,10 @@ func (d *diskCache) put(b *block) {
 	d.drop(off, off+room)
 	d.head += room
 	d.mu.Unlock()
-	if _, err := d.file.WriteAt(b.data, off); err != nil {
+	end := d.watch("write to")
+	_, err := d.file.WriteAt(b.data, off)
+	end()
+	if err != nil {
 		d.failed("write to", err)
 		if off > 0 && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
 			// What lies before is on the disk already: it is gone around in that.
@@ -308,28 +317,4 @@ func (d *diskCache) flush() {
 		<-done
 	case <-d.ended:
 	}
-}
-
-// fromDisk fills what the cache folder has, and returns the rest.
-func (f *fetch) fromDisk(blocks []*block) (left []*block) {
-	d := f.cache.disk
-	if d == nil {
-		return blocks
-	}
-	for i, b := range blocks {
-		if f.ctx.Err() != nil {
-			return append(left, blocks[i:]...)
-		}
-		if d.has(b.key) {
-			b.data = f.cache.mem.get(unitBytes(f.im.layout, b.unit))
-			if d.get(b.key, b.data) {
-				b.fromDisk = true
-				f.cache.counts.diskHits.Add(1)
-				f.done(b)
-				continue
-			}
-		}
-		left = append(left, b)
-	}
-	return left
 }

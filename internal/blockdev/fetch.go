@@ -128,13 +128,19 @@ func (f *fetch) start(granted bool) {
 		return
 	}
 	go func() {
-		defer c.work.Done()
-		defer f.cancel()
-		f.work(granted)
+		if f.work(granted) {
+			f.end()
+		}
 	}()
 }
 
-func (f *fetch) work(granted bool) {
+func (f *fetch) end() {
+	f.cancel()
+	f.cache.work.Done()
+}
+
+// work does the fetch; false if another one has taken over and has ended it.
+func (f *fetch) work(granted bool) bool {
 	c := f.cache
 	if err := f.readSums(f.im.sumsAtHand); err != nil {
 		if granted { // who holds memory waits for nothing that takes memory
@@ -143,26 +149,29 @@ func (f *fetch) work(granted bool) {
 		}
 		if err := f.readSums(f.im.sumsRead(f.ctx)); err != nil {
 			f.fail(f.blocks, err)
-			return
+			return true
 		}
 	}
 	if !granted {
 		if err := c.mem.acquire(f.ctx, f.need()); err != nil {
 			f.fail(f.blocks, err)
-			return
+			return true
 		}
 	}
+	left, ok := f.fromDisk(f.blocks)
+	if !ok {
+		return false
+	}
 	defer func() { c.mem.release(f.scratchNeed()) }()
-	left := f.fromDisk(f.blocks)
 	if len(left) == 0 {
-		return
+		return true
 	}
 	place := f.im.place.Load()
 	moves := 0
 	for try := 0; ; {
 		var err error
 		if left, err = f.pass(place, left); len(left) == 0 {
-			return
+			return true
 		}
 		if errors.Is(err, errLetGo) && f.ctx.Err() == nil {
 			continue // what was held is so no more
@@ -181,7 +190,7 @@ func (f *fetch) work(granted bool) {
 		if try++; f.ctx.Err() != nil || try >= attempts || !again(err) {
 			c.release(left, f.im.layout)
 			f.fail(left, err)
-			return
+			return true
 		}
 	}
 }
