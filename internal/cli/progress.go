@@ -51,7 +51,7 @@ func (s *session) meter(name string, total int64, unit func(int64) string) *mete
 	if s.quiet || s.json || !isFile || !term.IsTerminal(int(f.Fd())) {
 		return m
 	}
-	m.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
+	m.bars = mpb.New(mpb.WithConsoleWriter(newConsole(f)), mpb.WithWidth(40))
 	if total <= 0 {
 		m.bar = m.bars.New(0, mpb.SpinnerStyle(), mpb.PrependDecorators(decor.Name(name+" ")),
 			mpb.AppendDecorators(decor.CurrentKibiByte("% .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")))

@@ -50,7 +50,7 @@ func (f *File) openDynamic(ft *footer) error {
 		return unsupported("header.header_version", "it is %d.%d, 1.0 is read", v>>16, v&0xffff)
 	}
 	if ft.diskType == typeDiff {
-		return unsupported("footer.disk_type", "it is %d: the disk holds only what differs from its parent %q; merge them first", ft.diskType, parentName(b))
+		return unsupported("footer.disk_type", "it is %d: the disk holds only what differs from its parent%s; merge them first", ft.diskType, parentName(b))
 	}
 	blockSize := be.Uint32(b[dynOffBlockSize:])
 	if blockSize < MinBlockSize || blockSize > MaxBlockSize || bits.OnesCount32(blockSize) != 1 {
@@ -118,14 +118,17 @@ func (f *File) checkEntry(i int, e uint32, table, header int64) error {
 	return nil
 }
 
-// parentName is the parent's file name in the header b, in UTF-16.
+// parentName says the parent's file name, which the header b has in UTF-16.
 func parentName(b []byte) string {
 	u := make([]uint16, 0, parentNameLen/2)
 	for p := b[dynOffParentName : dynOffParentName+parentNameLen]; len(p) > 0; p = p[2:] {
 		u = append(u, binary.BigEndian.Uint16(p))
 	}
 	name, _, _ := strings.Cut(string(utf16.Decode(u)), "\x00")
-	return name
+	if name == "" {
+		return ", which the file does not name"
+	}
+	return fmt.Sprintf(" %q", name)
 }
 
 // readBlock reads p from off, all within one block.

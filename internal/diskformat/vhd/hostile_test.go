@@ -149,13 +149,19 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// The refusal of a differencing disk names its parent, quoted.
+// The refusal of a differencing disk names its parent, quoted, or says that it has no
+// name.
 func TestParentIsNamed(t *testing.T) {
 	t.Parallel()
-	m := victim()
-	m.differencing("C:\\größer\x1b.vhd")
-	if _, err := m.open(); err == nil || !strings.Contains(err.Error(), `"C:\\größer\x1b.vhd"`) {
-		t.Error(err)
+	for name, want := range map[string]string{
+		"C:\\größer\x1b.vhd": `differs from its parent "C:\\größer\x1b.vhd"; merge`,
+		"":                   `differs from its parent, which the file does not name; merge`,
+	} {
+		m := victim()
+		m.differencing(name)
+		if _, err := m.open(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("parent %q: %v", name, err)
+		}
 	}
 }
 
