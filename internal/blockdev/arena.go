@@ -27,7 +27,7 @@ type arena struct {
 
 func newArena() arena { return arena{rest: map[int][]byte{}, cold: map[int][][]byte{}} }
 
-// take returns a buffer of size bytes, a multiple of 4096.
+// take returns a buffer of size bytes, whole pages.
 func (a *arena) take(size int) []byte {
 	if l := a.cold[size]; len(l) > 0 {
 		a.cold[size] = l[:len(l)-1]

@@ -3,6 +3,7 @@ package blockdev
 import (
 	"context"
 	"math/bits"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -37,17 +38,19 @@ func newMemory(limit int64, evict func() bool) *memory {
 		free: map[int][][]byte{}, arena: newArena()}
 }
 
-// bufferSize is how many bytes the buffer for n bytes takes: few sizes are in use, so
-// that buffers fit again, and at most a quarter is wasted. Blocks that are decoded into
-// their buffer have some room behind them there, see zvhd2.DecodeSlack.
+// page is what buffers are cut to, in bytes: of less the machine can't have the memory
+// back without what lies beside it.
+var page = int64(max(4096, os.Getpagesize()))
+
+// bufferSize is how many bytes the buffer for n bytes takes, a multiple of a page: few
+// sizes are in use, so that buffers fit again, and of more than a few pages at most a
+// quarter is wasted. Blocks that are decoded into their buffer have some room behind
+// them there, see zvhd2.DecodeSlack.
 func bufferSize(n int64) int64 {
-	if n <= 4096 {
-		return (n + 4095) / 4096 * 4096
-	}
-	step := int64(1) << max(bits.Len64(uint64(n-1))-3, 0)
+	step := max(int64(1)<<max(bits.Len64(uint64(max(n, 1)-1))-3, 0), page)
 	size := (n + step - 1) / step * step
 	if n >= zvhd2.MinBlockSize && size-n < zvhd2.DecodeSlack {
-		size += 4096
+		size += page
 	}
 	return size
 }

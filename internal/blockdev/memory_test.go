@@ -69,11 +69,11 @@ func TestMemoryBound(t *testing.T) {
 	}
 }
 
-// Buffers waste at most a quarter.
+// Buffers are whole pages and waste at most a quarter, short ones less than a page.
 func TestBufferSizes(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int64{0, 1, 4096, 4097, 1 << 20, 2 << 20, 2<<20 + 4096, 32 << 20} {
-		if got := bufferSize(n); got < n || n > 4096 && got > n+n/4 {
+	for _, n := range []int64{0, 1, 4096, 4097, 5120, 15 << 10, 33 << 10, 1 << 20, 2 << 20, 2<<20 + 4096, 32 << 20} {
+		if got := bufferSize(n); got < n || got%page != 0 || got > n+max(n/4, page-1) {
 			t.Errorf("a buffer for %d bytes takes %d", n, got)
 		}
 	}
@@ -113,4 +113,40 @@ func TestMemoryModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A buffer that is given up takes nothing of the buffers beside it with it, whatever its
+// size is.
+func TestMemoryGivenUp(t *testing.T) {
+	t.Parallel()
+	for n := int64(1); n <= 64<<10; n += 1021 {
+		m := newMemory(16*bufferSize(n), func() bool { return false })
+		var all [][]byte
+		for i := range 16 {
+			b := m.get(n)
+			for k := range b {
+				b[k] = byte(i) + 1
+			}
+			all = append(all, b)
+		}
+		for i := 0; i < len(all); i += 2 {
+			m.put(all[i])
+		}
+		m.charge(8 * bufferSize(n)) // leaves no room for those
+		if m.idle != 0 {
+			t.Errorf("%d bytes of free buffers are kept", m.idle)
+		}
+		for i := 1; i < len(all); i += 2 {
+			if len(bytes.Trim(all[i], string([]byte{byte(i) + 1}))) > 0 {
+				t.Errorf("of buffers of %d bytes one lost bytes when another was given up", n)
+				break
+			}
+		}
+		if cold := len(m.arena.cold[int(bufferSize(n))]); cold != 8 {
+			t.Errorf("of 8 buffers of %d bytes %d can be taken again", n, cold)
+		}
+		if err := m.arena.close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
