@@ -22,6 +22,8 @@ const (
 	streamChunk = 1 << 20
 	// chunkTimeout bounds reading and sending one chunk: a slower client is cut off.
 	chunkTimeout = 30 * time.Second
+	// rightEvery is how often it is asked whether the reader still may read the image.
+	rightEvery = time.Second
 )
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, streamChunk); return &b }}
@@ -67,12 +69,27 @@ func (s *server) imageFile(c *call) error {
 	h.Set("Cache-Control", "private, no-cache")
 	w := &streamWriter{ResponseWriter: c.w, deadline: func() { rc.SetWriteDeadline(time.Now().Add(chunkTimeout)) }}
 	w.deadline() // for reading the first chunk
-	source := &wholeReader{disk: disk, size: disk.Size()}
+	source := &wholeReader{disk: disk, size: disk.Size(), asked: time.Now(), mayRead: func() error { return s.stillReadable(c, img) }}
 	http.ServeContent(w, c.Request, "", img.ActiveAt, source)
 	if source.fault != nil {
 		source.fault = s.diskFault(c, img, source.fault)
 	}
 	return w.finish(source.fault)
+}
+
+// stillReadable is the fault of going on with an image that was deleted, or is no longer
+// shared with the reader. A database that does not answer ends no download.
+func (s *server) stillReadable(c *call, img ims.Image) error {
+	ctx, cancel := context.WithTimeout(c.Context(), s.Timeout)
+	defer cancel()
+	_, member, err := s.Catalog.VisibleImage(ctx, c.project(), img.ID)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
+		return unknownImage().Cause(errors.New("the image was deleted, or is no longer shared with the reader"))
+	case err != nil:
+		return nil
+	}
+	return catalog.MayRead(member)
 }
 
 // diskFault says what a disk that can't be opened or read means to the client. An image
@@ -166,6 +183,16 @@ type wholeReader struct {
 	disk     Disk
 	at, size int64
 	fault    error
+
+	mayRead func() error // the fault of reading on
+	asked   time.Time    // when it was last asked
+}
+
+// ask asks from time to time whether the disk may still be read.
+func (r *wholeReader) ask() {
+	if now := time.Now(); r.fault == nil && now.Sub(r.asked) >= rightEvery {
+		r.asked, r.fault = now, r.mayRead()
+	}
 }
 
 // Seek implements io.Seeker.
@@ -207,6 +234,7 @@ func (r *wholeReader) Read(p []byte) (int, error) {
 // next gives up to most bytes of the disk, in buf or, where it has a hole, in zeros that
 // nobody had to make.
 func (r *wholeReader) next(buf []byte, most int64) ([]byte, error) {
+	r.ask()
 	if n := min(r.disk.Hole(r.at), most, streamChunk); n > 0 && r.fault == nil {
 		r.at += n
 		return zeros[:n], nil

@@ -1,11 +1,15 @@
 package serve
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quickims/quickims/test/harness"
 )
@@ -72,4 +76,54 @@ func TestSharedImage(t *testing.T) {
 	r.isCut(t)
 	fails(t, "nbdinfo", a.URI)
 	member.send(t, http.StatusNotFound, "POST", "/v1/"+member.id+"/attachments", attach)
+}
+
+// TestDownloadEndsWithTheRight: whoever downloads an image is cut off when it is no
+// longer shared with him, and when it is deleted. The clients are slow: what is on its
+// way already arrives.
+func TestDownloadEndsWithTheRight(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.Options{NBD: true})
+	disk := harness.Disk(72, 64)
+	put(t, s, "a.raw", disk)
+	image := s.Import(t, harness.Request("a", "disks:a.raw"))
+	member := newProject(t, s, "lab")
+	if a := s.Do(t, "POST", "/v2/images/"+image+"/members", map[string]any{"member": member.id}); a.Status != http.StatusOK {
+		t.Fatalf("share: %d %s", a.Status, a.Body)
+	}
+	member.send(t, http.StatusOK, "PUT", "/v2/images/"+image+"/members/"+member.id, `{"status":"accepted"}`)
+	for _, c := range []struct{ token, end string }{
+		{member.token, "/v2/images/" + image + "/members/" + member.id},
+		{s.Token(t), "/v2/images/" + image},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", s.API+"/v2/images/"+image+"/file", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Auth-Token", c.token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("download: %v, %v", resp, err)
+		}
+		defer resp.Body.Close()
+		buf, got := make([]byte, 256<<10), 0
+		pace := time.NewTicker(40 * time.Millisecond) // 10 s for all of it
+		defer pace.Stop()
+		for err == nil {
+			var n int
+			n, err = io.ReadFull(resp.Body, buf)
+			if !bytes.Equal(buf[:n], disk[got:got+n]) {
+				t.Fatalf("other bytes at %d", got)
+			}
+			if got += n; got == len(buf) {
+				if a := s.Do(t, "DELETE", c.end, nil); a.Status != http.StatusNoContent {
+					t.Fatalf("DELETE %s: %d %s", c.end, a.Status, a.Body)
+				}
+			}
+			<-pace.C
+		}
+		if got == len(disk) || errors.Is(err, io.EOF) {
+			t.Errorf("after DELETE %s: %d of %d bytes arrived, %v", c.end, got, len(disk), err)
+		}
+	}
 }
