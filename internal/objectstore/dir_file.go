@@ -70,10 +70,17 @@ func retryEINTR[T any](call func() (T, error)) (T, error) {
 // name is empty), not following a symbolic link.
 func statAt(folder *os.File, name string) (fileState, error) {
 	const want = unix.STATX_BASIC_STATS | unix.STATX_BTIME
-	sx, err := retryEINTR(func() (sx unix.Statx_t, err error) {
-		err = unix.Statx(int(folder.Fd()), name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, want, &sx)
-		return sx, err
-	})
+	var sx unix.Statx_t
+	raw, err := folder.SyscallConn()
+	if err == nil {
+		// A held object may be closed while it is read: its number is another file's then.
+		cerr := raw.Control(func(fd uintptr) {
+			_, err = retryEINTR(func() (struct{}, error) {
+				return struct{}{}, unix.Statx(int(fd), name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, want, &sx)
+			})
+		})
+		err = errors.Join(err, cerr)
+	}
 	if err != nil {
 		return fileState{}, &os.PathError{Op: "statx", Path: name, Err: err}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/quickims/quickims/internal/objectstore"
@@ -92,5 +93,43 @@ func TestHoldRefuses(t *testing.T) {
 	must(t, h.Close())
 	if err := h.ReadAt(t.Context(), make([]byte, 1), 0); err == nil {
 		t.Error("what was let go can be read")
+	}
+}
+
+// Reads of an object that is let go meanwhile bring its bytes or fail.
+func TestHeldClosedWhileRead(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("content "), 1000)
+	s := newDirStore(t, t.TempDir())
+	s.write(t, src.Bucket, src.Key, content)
+	info := stat(t, s, src)
+	for range 20 {
+		h := hold(t, s, src, info)
+		var reading, readers sync.WaitGroup
+		for range 4 {
+			reading.Add(1)
+			readers.Go(func() {
+				p := make([]byte, len(content))
+				began := sync.OnceFunc(reading.Done)
+				defer began()
+				for {
+					if n := h.ReadReady(p, 0); !bytes.Equal(p[:n], content[:n]) {
+						t.Error("other bytes were at hand")
+						return
+					}
+					if h.ReadAt(t.Context(), p, 0) != nil {
+						return
+					}
+					if !bytes.Equal(p, content) {
+						t.Error("other bytes were read")
+						return
+					}
+					began()
+				}
+			})
+		}
+		reading.Wait()
+		must(t, h.Close())
+		readers.Wait()
 	}
 }
