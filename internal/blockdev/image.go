@@ -48,9 +48,10 @@ type place struct {
 	data   ims.Data
 	locate Locate
 
-	mu     sync.Mutex
-	held   objectstore.Held // the open object, where the store can hold it
-	tried  bool             // to hold it, since somebody uses the image
+	held atomic.Pointer[objectstore.Held] // the open object, where the store can hold it
+
+	mu     sync.Mutex // held while held changes, and while the object is opened
+	tried  bool       // to hold it, since somebody uses the image
 	unused bool
 }
 
@@ -61,20 +62,27 @@ func (p *place) hold(ctx context.Context) objectstore.Held {
 	if !p.tried && !p.unused {
 		h, err := objectstore.Hold(ctx, p.store, diskOf(p.data), p.condition())
 		p.tried = ctx.Err() == nil
-		if err == nil { // else a read by other means says what is wrong
-			p.held = h
+		if err == nil && h != nil { // else a read by other means says what is wrong
+			p.held.Store(&h)
 		}
 	}
-	return p.held
+	return p.open()
+}
+
+// open is what hold returned last, without waiting for who opens it.
+func (p *place) open() objectstore.Held {
+	if h := p.held.Load(); h != nil {
+		return *h
+	}
+	return nil
 }
 
 // letGo ends the holding, for good or until it is used anew.
 func (p *place) letGo() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.held != nil {
-		_ = p.held.Close() // it was read from; reads say what is wrong
-		p.held = nil
+	if h := p.held.Swap(nil); h != nil {
+		_ = (*h).Close() // it was read from; reads say what is wrong
 	}
 }
 

@@ -16,10 +16,7 @@ func (d *Device) local() objectstore.Held {
 	if d.im.layout.scratch() > 0 || d.im.cache.disk != nil {
 		return nil
 	}
-	p := d.im.place.Load()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.held
+	return d.im.place.Load().open()
 }
 
 // readReady fills p from off on, which lies in a unit that is data and that is not held,

@@ -2,6 +2,7 @@ package blockdev
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -197,5 +198,45 @@ func TestDamagedSums(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// slowHolder is a store that is slow to open what is to be held: not before it may.
+type slowHolder struct {
+	*objectstore.Dir
+	asked chan struct{}
+	may   chan struct{}
+}
+
+func (s slowHolder) Hold(ctx context.Context, loc objectstore.Location, cond objectstore.Condition) (objectstore.Held, error) {
+	s.asked <- struct{}{}
+	<-s.may
+	return s.Dir.Hold(ctx, loc, cond)
+}
+
+// A disk that takes its time to open a file keeps nobody waiting who only asks for what
+// is at hand.
+func TestReadWarmWaitsForNoOpening(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(4 << 20)
+	slow := slowHolder{asked: make(chan struct{}), may: make(chan struct{})}
+	f := newFixtureOf(t, func(s objectstore.Store) objectstore.Store {
+		slow.Dir = s.(*objectstore.Dir)
+		return slow
+	})
+	d := f.open(t, newCache(t, CacheOptions{}), f.image(t, "raw", disk))
+	read := make(chan error)
+	p := make([]byte, 4096)
+	go func() {
+		_, err := d.ReadAt(p, 0)
+		read <- err
+	}()
+	<-slow.asked
+	if d.ReadWarm(make([]byte, 4096), 1<<20) {
+		t.Error("what was not read yet is at hand")
+	}
+	close(slow.may)
+	if err := <-read; err != nil || !bytes.Equal(p, disk[:4096]) {
+		t.Errorf("the read ended with error %v, or other bytes", err)
 	}
 }
