@@ -3,9 +3,14 @@ package blockdev
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -129,6 +134,7 @@ func TestMemoryGivenUp(t *testing.T) {
 			}
 			all = append(all, b)
 		}
+		can := hugePagesWanted(t, m.arena.slabs[0]) // the kernel has some
 		for i := 0; i < len(all); i += 2 {
 			m.put(all[i])
 		}
@@ -145,8 +151,42 @@ func TestMemoryGivenUp(t *testing.T) {
 		if cold := len(m.arena.cold[int(bufferSize(n))]); cold != 8 {
 			t.Errorf("of 8 buffers of %d bytes %d can be taken again", n, cold)
 		}
+		if huge := hugePagesWanted(t, m.arena.slabs[0]); huge {
+			t.Error("a slab whose pages were given up may have large pages")
+		}
+		m.release(8 * bufferSize(n))
+		m.fix(-8 * bufferSize(n))
+		for range 8 {
+			m.get(n)
+		}
+		if huge := hugePagesWanted(t, m.arena.slabs[0]); huge != can {
+			t.Error("a slab that is in use again may not have large pages")
+		}
 		if err := m.arena.close(); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// hugePagesWanted tells of a slab's mapping whether the kernel was asked for large pages
+// (proc_pid_smaps(5), VmFlags: hg, or nh for not).
+func hugePagesWanted(t *testing.T, s *slab) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(s.used))))
+	inside := false
+	for line := range strings.Lines(string(b)) {
+		var from, to uint64
+		if _, err := fmt.Sscanf(line, "%x-%x ", &from, &to); err == nil {
+			inside = at >= from && at < to
+		}
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && inside {
+			return slices.Contains(strings.Fields(flags), "hg")
+		}
+	}
+	t.Fatal("the slab is not mapped")
+	return false
 }
