@@ -37,8 +37,8 @@ func (v *Volume) eachEntry(id uint64, yield func(filesystem.Entry) bool) error {
 	case n.flags&flagInlineData != 0:
 		return v.inlineEntries(n, yield)
 	}
-	block := v.take(v.blockSize)
-	defer v.give(block)
+	block := v.room.Take(v.blockSize)
+	defer v.room.Give(block)
 	for off := int64(0); off < n.Size; off += v.blockSize {
 		r, err := v.run(n, uint64(off/v.blockSize))
 		if err != nil {
@@ -104,17 +104,3 @@ func (v *Volume) inlineEntries(n *inode, yield func(filesystem.Entry) bool) erro
 	}
 	return err
 }
-
-// take gives room for n bytes of a directory, that of the listing before if there is
-// none under way.
-func (v *Volume) take(n int64) []byte {
-	b := v.room
-	v.room = nil
-	if int64(cap(b)) < n {
-		b = make([]byte, n)
-	}
-	return b[:n]
-}
-
-// give keeps b for the next listing.
-func (v *Volume) give(b []byte) { v.room = b }

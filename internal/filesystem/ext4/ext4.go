@@ -75,7 +75,7 @@ type Volume struct {
 
 	compat, incompat, roCompat uint32
 
-	room []byte // for a directory, while none is listed
+	room filesystem.Room // for directories
 }
 
 // Detect reports whether the volume begins as one of this family does.

@@ -107,8 +107,8 @@ func (v *Volume) eachEntry(id uint64, yield func(filesystem.Entry) bool) error {
 	}
 	var long longName
 	if id == 0 && v.bits != 32 {
-		room := v.take(rootPiece)
-		defer v.give(room)
+		room := v.room.Take(rootPiece)
+		defer v.room.Give(room)
 		for off := int64(0); off < v.rootSize; off += rootPiece {
 			b := room[:min(rootPiece, v.rootSize-off)]
 			if err := v.src.ReadFull(b, v.rootAt+off); err != nil {
@@ -123,8 +123,8 @@ func (v *Volume) eachEntry(id uint64, yield func(filesystem.Entry) bool) error {
 	if err := v.valid(cluster); err != nil {
 		return err
 	}
-	b := v.take(v.clusterSize)
-	defer v.give(b)
+	b := v.room.Take(v.clusterSize)
+	defer v.room.Give(b)
 	for read := int64(0); read < maxDirectory; read += v.clusterSize {
 		at := v.data + int64(cluster-2)*v.clusterSize
 		if err := v.src.ReadFull(b, at); err != nil {
@@ -240,17 +240,3 @@ func shortSum(name []byte) byte {
 	}
 	return sum
 }
-
-// take gives room for n bytes of a directory, that of the listing before if there is
-// none under way.
-func (v *Volume) take(n int64) []byte {
-	b := v.room
-	v.room = nil
-	if int64(cap(b)) < n {
-		b = make([]byte, n)
-	}
-	return b[:n]
-}
-
-// give keeps b for the next listing.
-func (v *Volume) give(b []byte) { v.room = b }

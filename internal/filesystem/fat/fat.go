@@ -31,7 +31,7 @@ type Volume struct {
 	rootSize    int64
 	rootCluster uint32 // of FAT32
 
-	room []byte // for a directory, while none is listed
+	room filesystem.Room // for directories
 }
 
 // bootSector is what the first sector says, checked for sense.
