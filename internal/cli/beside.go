@@ -40,7 +40,7 @@ func findMf(raw *source) (*mfFile, error) {
 	m, err := bitmap.Parse(f.File, f.size, raw.size)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("read %s: %w; \"quickims mf --force %s\" makes one anew, which comes first", f.path, err, raw.path)
+		return nil, fmt.Errorf("read %s: %w (\"quickims mf --force %s\" makes it anew)", f.path, err, raw.path)
 	}
 	return &mfFile{f, m}, nil
 }

@@ -118,7 +118,7 @@ func (c *ImportCmd) Run(ctx context.Context, s *session) error {
 		return fmt.Errorf("import %s: %w", from, err)
 	}
 	if len(uploaded) > 0 {
-		s.note("the image does not need %s any more, which stays in the bucket", strings.Join(uploaded, " and "))
+		s.note("the image does not need what was uploaded any more; it stays in the bucket: %s", strings.Join(uploaded, " and "))
 	}
 	doc.ImageID, doc.Job, doc.Seconds = job.ImageID, job.Raw, s.now().Sub(began).Seconds()
 	return s.result(doc, func(w io.Writer) {

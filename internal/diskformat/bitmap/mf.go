@@ -163,7 +163,7 @@ func corruptMF(field, problem string, args ...any) error {
 
 func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, error)) (*Map, error) {
 	if v := first[magicUsed]; v != magic[magicUsed] {
-		return nil, diskformat.Errorf(formatMF, diskformat.ErrUnsupported, "header.magic", "version %d, %d is read; make the map anew", v, magic[magicUsed])
+		return nil, diskformat.Errorf(formatMF, diskformat.ErrUnsupported, "header.magic", "it is version %d, right is %d; make the map anew", v, magic[magicUsed])
 	}
 	if len(first) < headerSize {
 		return nil, diskformat.Errorf(formatMF, diskformat.ErrIncomplete, "header",
