@@ -17,7 +17,7 @@ const (
 
 // arena is the memory that buffers are cut from. It lies outside the Go heap, for two
 // reasons: a first touch costs a page fault, which for a block of 2 MiB in small pages
-// takes as long as decoding it; and garbage collection need not be paced by a cache
+// takes about half as long as decoding it; and garbage collection need not be paced by a cache
 // that is always full. It is guarded by the lock of its memory.
 type arena struct {
 	slabs []*slab

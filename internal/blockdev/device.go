@@ -3,8 +3,8 @@
 // kept in a cache. What can't be read or does not pass its check is an error, never
 // zeros.
 //
-// Terms. A unit is what is fetched and kept as one: a block of ZVHD2, a block of a
-// bitmap with checksums, or else a small aligned range of RAW. A block (the type) is a
+// Terms. A unit is what is fetched and kept as one: a block of ZVHD2, or a small aligned
+// range of RAW, which is what our bitmaps have checksums of. A block (the type) is a
 // unit in the cache. A fetch brings blocks that lie side by side with one ranged read.
 // A place is where an image's data lies; it changes once, when an import ends.
 package blockdev
