@@ -35,6 +35,7 @@ func registerCacheMetrics(r *prometheus.Registry, cache *blockdev.Cache) {
 		{"fetches_total", "Ranges asked of the store.", func(s blockdev.Stats) int64 { return s.Fetches }},
 		{"fetched_bytes_total", "Bytes read from the store.", func(s blockdev.Stats) int64 { return s.Fetched }},
 		{"delivered_bytes_total", "Bytes of disks given to readers, holes included.", func(s blockdev.Stats) int64 { return s.Delivered }},
+		{"ready_bytes_total", "Of those, bytes of RAW files that this machine had in memory, read past the cache.", func(s blockdev.Stats) int64 { return s.Ready }},
 		{"ahead_bytes_total", "Bytes of disks fetched ahead of a reader.", func(s blockdev.Stats) int64 { return s.Ahead }},
 		{"ahead_used_bytes_total", "Of those, bytes that were read.", func(s blockdev.Stats) int64 { return s.AheadUsed }},
 		{"ahead_wasted_bytes_total", "Of those, bytes that were given up unread.", func(s blockdev.Stats) int64 { return s.AheadWaste }},

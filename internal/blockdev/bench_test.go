@@ -29,14 +29,7 @@ const benchSize = 128 << 20
 func benchStores(b *testing.B) map[string]fixture {
 	dir := newFixture(b)
 	g := storetest.StartGateway(b)
-	s3, err := objectstore.OpenS3(objectstore.S3Config{
-		Endpoint: g.URL, Region: "us-east-1", AccessKey: g.AccessKey, SecretKey: g.SecretKey,
-		ImageBucket: g.MakeBucket(b), PathStyle: true,
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { s3.Close() })
+	s3 := storeOn(b, g)
 	return map[string]fixture{"dir": dir, "s3": {store: objectstore.Count(s3)}}
 }
 

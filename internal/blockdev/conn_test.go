@@ -14,14 +14,7 @@ import (
 func TestFetchesShareAConnection(t *testing.T) {
 	t.Parallel()
 	g := storetest.StartGateway(t)
-	s3, err := objectstore.OpenS3(objectstore.S3Config{
-		Endpoint: g.URL, Region: "us-east-1", AccessKey: g.AccessKey, SecretKey: g.SecretKey,
-		ImageBucket: g.MakeBucket(t), PathStyle: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s3.Close() })
+	s3 := storeOn(t, g)
 	f := fixture{store: objectstore.Count(s3)}
 	disk := benchDisk(8 << 20)
 	for _, form := range forms {

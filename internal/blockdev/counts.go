@@ -5,7 +5,7 @@ import "sync/atomic"
 // counts are what a cache counts beside its shards.
 type counts struct {
 	misses, fetches, fetched                 atomic.Int64
-	missBytes, holeBytes                     atomic.Int64
+	missBytes, holeBytes, readyBytes         atomic.Int64
 	ahead, aheadUsed, aheadWasted, evictions atomic.Int64
 	aheadUnread                              atomic.Int64 // on its way, or there and not read
 	diskHits, diskWritten, diskErrors        atomic.Int64
@@ -18,6 +18,7 @@ type Stats struct {
 	Fetches    int64 // ranges asked of the store
 	Fetched    int64 // read from the store
 	Delivered  int64 // given to readers, holes included
+	Ready      int64 // of those, read of files that the machine had in memory
 	Ahead      int64 // fetched ahead of the reader
 	AheadUsed  int64 // of those, read later
 	AheadWaste int64 // of those, given up unread
@@ -35,8 +36,8 @@ func (c *Cache) Stats() Stats {
 	n := &c.counts
 	s := Stats{
 		Misses: n.misses.Load(), Fetches: n.fetches.Load(), Fetched: n.fetched.Load(),
-		Delivered: n.missBytes.Load() + n.holeBytes.Load(),
-		Ahead:     n.ahead.Load(), AheadUsed: n.aheadUsed.Load(), AheadWaste: n.aheadWasted.Load(),
+		Delivered: n.missBytes.Load() + n.holeBytes.Load() + n.readyBytes.Load(), Ready: n.readyBytes.Load(),
+		Ahead: n.ahead.Load(), AheadUsed: n.aheadUsed.Load(), AheadWaste: n.aheadWasted.Load(),
 		Evictions: n.evictions.Load(),
 		DiskHits:  n.diskHits.Load(), DiskWrites: n.diskWritten.Load(), DiskErrors: n.diskErrors.Load(),
 	}

@@ -179,14 +179,7 @@ func TestServerFaults(t *testing.T) {
 	t.Parallel()
 	disk := testDisk()
 	g := storetest.StartGateway(t)
-	s3, err := objectstore.OpenS3(objectstore.S3Config{
-		Endpoint: g.URL, Region: "us-east-1", AccessKey: g.AccessKey, SecretKey: g.SecretKey,
-		ImageBucket: g.MakeBucket(t), PathStyle: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s3.Close() })
+	s3 := storeOn(t, g)
 	f := fixture{store: objectstore.Count(objectstore.Retry(s3, objectstore.RetryPolicy{First: time.Millisecond}))}
 	data := f.image(t, "zvhd2", disk)
 	for name, fault := range map[string]func(w http.ResponseWriter, r *http.Request, next http.Handler){

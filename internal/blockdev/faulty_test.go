@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"strings"
@@ -11,11 +12,12 @@ import (
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
-// faulty is a real store whose next reads of disks go wrong as a test has planned, and
+// faulty is a real store whose next reads of disks, or of what of says, go wrong as a test has planned, and
 // which holds nothing open. A plan that was not carried out fails the test.
 type faulty struct {
 	objectstore.Store
-	opens atomic.Int64 // of disks
+	of    string       // what the keys of objects end in that plans are for; "/disk" if empty
+	opens atomic.Int64 // of those
 	mu    sync.Mutex
 	plans []plan
 }
@@ -44,7 +46,7 @@ func (f *faulty) plan(plans ...plan) {
 
 func (f *faulty) Open(ctx context.Context, loc objectstore.Location, cond objectstore.Condition, off, n int64) (io.ReadCloser, error) {
 	open := func(ctx context.Context) (io.ReadCloser, error) { return f.Store.Open(ctx, loc, cond, off, n) }
-	if strings.HasSuffix(loc.Key, "/bitmap") {
+	if !strings.HasSuffix(loc.Key, cmp.Or(f.of, "/disk")) {
 		return open(ctx)
 	}
 	f.opens.Add(1)

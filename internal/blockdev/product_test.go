@@ -15,7 +15,12 @@ import (
 // newS3Fixture is a fixture on a real S3 server.
 func newS3Fixture(t testing.TB) fixture {
 	t.Helper()
-	g := storetest.StartGateway(t)
+	return fixture{store: objectstore.Count(storeOn(t, storetest.StartGateway(t)))}
+}
+
+// storeOn is a store with its images on an S3 server.
+func storeOn(t testing.TB, g *storetest.Gateway) *objectstore.S3 {
+	t.Helper()
 	s3, err := objectstore.OpenS3(objectstore.S3Config{
 		Endpoint: g.URL, Region: "us-east-1", AccessKey: g.AccessKey, SecretKey: g.SecretKey,
 		ImageBucket: g.MakeBucket(t), PathStyle: true,
@@ -24,7 +29,7 @@ func newS3Fixture(t testing.TB) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s3.Close() })
-	return fixture{store: objectstore.Count(s3)}
+	return s3
 }
 
 // dropMemory evicts all that nobody reads.

@@ -33,12 +33,7 @@ func (d *Device) readReady(file objectstore.Held, p []byte, off int64) int {
 	} else {
 		n = d.readyUnits(file, p, u)
 	}
-	if n > 0 {
-		c := &d.im.cache.counts
-		c.misses.Add(1)
-		c.missBytes.Add(int64(n))
-		c.fetches.Add(1)
-	}
+	d.im.cache.counts.readyBytes.Add(int64(n))
 	return n
 }
 

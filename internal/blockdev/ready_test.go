@@ -36,9 +36,9 @@ func (d *Device) touchAll(t *testing.T) {
 	}
 }
 
-// dropPages lets the machine forget what it has of a file in memory. It reports false on
-// file systems that keep it all the same.
-func dropPages(t *testing.T, path string) bool {
+// dropPages lets the machine forget what it has of a file in memory, and tells whether it
+// has forgotten the page at off: some file systems keep all in memory.
+func dropPages(t *testing.T, path string, off int64) bool {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -49,7 +49,7 @@ func dropPages(t *testing.T, path string) bool {
 		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)); err != nil { // so that a look brings one page back
 		t.Fatal(err)
 	}
-	n, _ := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1)}, 0, unix.RWF_NOWAIT)
+	n, _ := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1)}, off, unix.RWF_NOWAIT)
 	return n <= 0
 }
 
@@ -77,6 +77,12 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 					t.Fatalf("seed %d: %d bytes at %d are not at hand, or other bytes", seed, n, off)
 				}
 			}
+			p := make([]byte, 4096)
+			for off := int64(0); off < int64(len(disk))-4096; off += 4096 {
+				if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4096]) {
+					t.Fatalf("at %d: error %v, or other bytes", off, err)
+				}
+			}
 			s := c.Stats()
 			if s.Ahead != before.Ahead {
 				t.Error("something was fetched ahead of reads that need no waiting")
@@ -95,11 +101,16 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 			if hits, fetched := s.Hits-before.Hits, s.Fetched-before.Fetched; fetched != 5*unit || s.Delivered-before.Delivered != 4*unit+1024 || hits < 1 {
 				t.Errorf("%d bytes were read of the file, want %d; %d delivered; %d hits", fetched, 5*unit, s.Delivered-before.Delivered, hits)
 			}
+			if s.Ready-before.Ready != 4*unit+512 || s.Misses != before.Misses || s.Fetches != before.Fetches {
+				t.Errorf("%d bytes count as read at once, %d reads as waiting for %d fetches",
+					s.Ready-before.Ready, s.Misses-before.Misses, s.Fetches-before.Fetches)
+			}
 		})
 	}
 }
 
-// What the machine does not have is fetched.
+// What the machine does not have is fetched, and not waited for by who asks for what is
+// at hand.
 func TestReadsWhatTheMachineHasNot(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(8 << 20)
@@ -110,12 +121,10 @@ func TestReadsWhatTheMachineHasNot(t *testing.T) {
 			data := f.image(t, form, disk)
 			d := f.open(t, newCache(t, CacheOptions{}), data)
 			d.touchAll(t)
-			if !dropPages(t, filepath.Join(f.images, data.Key)) {
-				t.Skip("this file system keeps all of a file in memory")
-			}
+			dropped := dropPages(t, filepath.Join(f.images, data.Key), 1<<20)
 			p := make([]byte, 4096)
-			if d.ReadWarm(p, 1<<20) {
-				t.Fatal("what is on the disk alone was read without waiting")
+			if got := d.ReadWarm(p, 1<<20); got == dropped {
+				t.Fatalf("of a file that the machine has in memory: %t, a read without waiting: %t", !dropped, got)
 			}
 			for _, off := range []int64{1 << 20, 3<<20 - 100, 0} {
 				if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4096]) {
@@ -173,32 +182,61 @@ func TestHeldFileChanges(t *testing.T) {
 	}
 }
 
-// Checksums of units that are damaged fail the reads of their block alone, and are not
-// kept: once they come whole, the block is read.
+// Bytes that were damaged before the file was opened, where nobody looked until it is
+// held open, are an error for whole units and for parts of one, also where the machine
+// has them in memory.
+func TestDamageBesideAHeldFile(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(8 << 20)
+	f := newFixture(t)
+	data := f.image(t, "raw with bitmap", disk)
+	damaged := bytes.Clone(disk)
+	damaged[3<<20+100] ^= 1
+	data.Key = "damaged/1/disk"
+	data.ETag = f.put(t, data.Key, damaged).ETag
+	d := f.open(t, newCache(t, CacheOptions{}), data)
+	p := make([]byte, d.BlockSize())
+	if _, err := d.ReadAt(p, 0); err != nil || d.local() == nil {
+		t.Fatalf("the file is not held open (%v)", err)
+	}
+	for _, n := range []int64{d.BlockSize(), 4096} {
+		if d.ReadWarm(p[:n], 3<<20) {
+			t.Errorf("%d damaged bytes were read", n)
+		}
+		if _, err := d.ReadAt(p[:n], 3<<20); !Damaged(err) {
+			t.Errorf("%d damaged bytes were read with error %v", n, err)
+		}
+		if next := int64(3<<20) + d.BlockSize(); !d.ReadWarm(p[:n], next) || !bytes.Equal(p[:n], disk[next:next+n]) {
+			t.Error("what lies beside the damage can't be read")
+		}
+	}
+}
+
+// Checksums of units that come damaged are asked for again, fail the read when they stay
+// so, and are not kept: when they come whole the disk is read.
 func TestDamagedSums(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(6 << 20)
-	for name, fix := range map[string]func(testing.TB) fixture{"held": newFixture, "far": newFarFixture} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := fix(t)
-			data := f.image(t, "raw with bitmap", disk)
-			content, err := os.ReadFile(filepath.Join(f.images, data.BitmapKey))
-			if err != nil {
-				t.Fatal(err)
-			}
-			content[len(content)-256-8] ^= 1 // of the second block of three
-			data.BitmapKey = "damaged/1/bitmap"
-			data.BitmapETag = f.put(t, data.BitmapKey, content).ETag
-			d := f.open(t, newCache(t, CacheOptions{}), data)
-			p := make([]byte, 4096)
-			for range 2 {
-				if _, err := d.ReadAt(p, 3<<20); !Damaged(err) {
-					t.Errorf("a block with damaged checksums was read with error %v", err)
-				}
-			}
-		})
+	f := newFixture(t)
+	data := f.image(t, "raw with bitmap", disk)
+	store := newFaulty(t, f.store)
+	store.of = "/bitmap"
+	d := openOn(t, store, newCache(t, CacheOptions{}), at(data))
+	p := make([]byte, 4096)
+	read := func(fails bool) {
+		t.Helper()
+		_, err := d.ReadAt(p, 3<<20)
+		if Damaged(err) != fails || err == nil && !bytes.Equal(p, disk[3<<20:3<<20+4096]) {
+			t.Errorf("the read ended with error %v, want damage %t, or with other bytes", err, fails)
+		}
+		d.im.cache.dropMemory()
 	}
+	const sum = 256 + 8 // of the second block
+	store.plan(flip(sum), flip(sum), flip(sum))
+	read(true)
+	read(false)
+	store.plan(flip(sum))
+	read(false)
 }
 
 // slowHolder is a store that is slow to open what is to be held: not before it may.

@@ -61,7 +61,7 @@ func (d *Device) uncount(p []byte, off int64, ready []span) {
 	unit := l.unit()
 	for at := int64(0); at < int64(len(p)); {
 		if len(ready) > 0 && at == int64(ready[0].from) {
-			d.im.cache.counts.missBytes.Add(at - int64(ready[0].to))
+			d.im.cache.counts.readyBytes.Add(at - int64(ready[0].to))
 			at = int64(ready[0].to)
 			ready = ready[1:]
 			continue

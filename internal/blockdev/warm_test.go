@@ -68,3 +68,29 @@ func TestReadWarm(t *testing.T) {
 		})
 	}
 }
+
+// A read that is at hand in part is not counted: of a file that the machine has in memory
+// up to a unit that somebody else is fetching.
+func TestReadWarmInPart(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(4 << 20)
+	for _, form := range raws {
+		f := newFixture(t)
+		c := newCache(t, CacheOptions{})
+		d := f.open(t, c, f.image(t, form, disk))
+		d.touchAll(t)
+		unit := d.BlockSize()
+		if !d.ReadWarm(make([]byte, unit), 0) {
+			t.Fatal("the file is not at hand")
+		}
+		b := c.wantAlone(d.im.keyOf(2), 2, false)
+		before := c.Stats()
+		if d.ReadWarm(make([]byte, 2*unit+4096), 0) {
+			t.Fatal("what is being fetched was read")
+		}
+		if s := c.Stats(); s.Delivered != before.Delivered || s.Ready != before.Ready || s.Hits != before.Hits || s.Misses != before.Misses {
+			t.Errorf("%s: a read that was not at hand counts: %+v, before %+v", form, s, before)
+		}
+		c.settle(b, errAbandoned)
+	}
+}
