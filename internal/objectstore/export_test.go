@@ -12,6 +12,25 @@ func (d *Dir) SweepTemp(now time.Time) error { return d.sweepTemp(now) }
 // SetStall sets how long a response may bring nothing.
 func (s *S3) SetStall(d time.Duration) { s.stall = d }
 
+// AgeSignatures lets all signatures be as old as they may get.
+func (s *S3) AgeSignatures() {
+	s.signatures.mu.Lock()
+	defer s.signatures.mu.Unlock()
+	for o, g := range s.signatures.known {
+		g.until = time.Now()
+		s.signatures.known[o] = g
+	}
+}
+
+// SignatureUntil says how long the signature for reads of an object is good.
+func (s *S3) SignatureUntil(loc Location) (time.Time, bool) {
+	bucket, key, _ := s.place(loc)
+	s.signatures.mu.Lock()
+	defer s.signatures.mu.Unlock()
+	g, ok := s.signatures.known[s3Object{bucket, key, ""}]
+	return g.until, ok
+}
+
 // Unsettled says how long a file with these times has yet to rest, looked at between
 // before and after.
 func Unsettled(mtime, ctime, before, after time.Time) time.Duration {

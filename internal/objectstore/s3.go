@@ -111,10 +111,11 @@ func (c *S3Config) validate() (*url.URL, error) {
 // adoption is a server-side copy conditional on the source's ETag. It does not
 // retry: it says what is transient (ErrUnavailable), and Retry does.
 type S3 struct {
-	cfg       S3Config
-	client    minio.Core
-	transport *http.Transport
-	stall     time.Duration // see s3Stall
+	cfg        S3Config
+	client     minio.Core
+	transport  *http.Transport
+	signatures signatures
+	stall      time.Duration // see s3Stall
 }
 
 // OpenS3 makes the store ready. It does not speak to the endpoint;
@@ -338,21 +339,21 @@ func (s *S3) open(ctx context.Context, loc Location, cond Condition, off, n int6
 		return nil, err
 	}
 	rctx, cancel := context.WithCancelCause(ctx)
-	body, got, h, err := s.client.GetObject(rctx, bucket, key, opts)
+	resp, err := s.get(rctx, s3Object{bucket, key, cond.Version}, opts.Header())
 	if err != nil {
 		cancel(nil)
 		return nil, classifyS3(ctx, err)
 	}
-	promised, err := rangeGiven(h, off, n)
+	promised, err := rangeGiven(resp.Header, off, n)
 	if err == nil {
-		err = checkGeneration(cond, got.ETag)
+		err = checkGeneration(cond, strings.Trim(resp.Header.Get("ETag"), `"`))
 	}
 	if err != nil {
 		cancel(nil)
-		body.Close()
+		resp.Body.Close()
 		return nil, err
 	}
-	return &s3Body{ctx: rctx, outer: ctx, cancel: cancel, loc: loc, body: body, stall: s.stall, left: n, promised: promised}, nil
+	return &s3Body{ctx: rctx, outer: ctx, cancel: cancel, loc: loc, body: resp.Body, stall: s.stall, left: n, promised: promised}, nil
 }
 
 // rangeGiven returns how many bytes a response to a ranged GET holds, and an

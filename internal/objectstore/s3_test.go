@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -281,16 +282,16 @@ func TestS3Faults(t *testing.T) {
 	info := stat(t, s, from)
 	plan := func(t *testing.T, fault func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
 		t.Helper()
-		hit := false
+		var hit atomic.Bool
 		g.Use(func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				hit = true
+				hit.Store(true)
 				fault(w, r, next)
 			})
 		})
 		t.Cleanup(func() {
 			g.Use(nil)
-			if !hit {
+			if !hit.Load() {
 				t.Error("the fault was not hit")
 			}
 		})
@@ -424,6 +425,58 @@ func TestS3Faults(t *testing.T) {
 		}
 	})
 
+	t.Run("one signature for many reads", func(t *testing.T) {
+		of := newS3Store(t, g, nil)
+		var mu sync.Mutex
+		signed := map[string]int{}
+		plan(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			mu.Lock()
+			signed[r.Header.Get("Authorization")]++
+			mu.Unlock()
+			if q := r.URL.RawQuery; q != "" && q != "versionId=01ARZ3NDEKTSV4RRFFQ69G5FAV" {
+				t.Errorf("the URL of a read, which servers log, has the query %q", q)
+			}
+			next.ServeHTTP(w, r)
+		})
+		var readers sync.WaitGroup
+		for i := range int64(10) {
+			readers.Go(func() {
+				off, n := i*1000, 500+i
+				body, err := of.Open(t.Context(), from, info.Condition(), off, n)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer body.Close()
+				if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, content[off:off+n]) {
+					t.Errorf("%d bytes from %d: %d other ones, %v", n, off, len(got), err)
+				}
+			})
+		}
+		readers.Wait()
+		wantRead(t, of, from, info, content)
+		// Readers that begin together may each have made one.
+		if n := len(signed); n == 0 || n > 10 || signed[""] > 0 {
+			t.Errorf("reads with these signatures: %v", signed)
+		}
+		version := info.Condition()
+		version.Version = "01ARZ3NDEKTSV4RRFFQ69G5FAV" // of the form that the gateway has
+		// The gateway keeps no versions; it says so when it has checked the signature.
+		if _, err := of.Open(t.Context(), from, version, 0, 10); err == nil || !strings.Contains(err.Error(), "Invalid version id") {
+			t.Errorf("a read of a version: %v", err)
+		}
+		before := len(signed)
+		wantRead(t, of, from, info, content)
+		if len(signed) != before {
+			t.Error("a later read has a signature of its own")
+		}
+		of.AgeSignatures()
+		wantRead(t, of, from, info, content)
+		if until, ok := of.SignatureUntil(from); !ok || time.Until(until) <= 0 {
+			t.Errorf("a read used a signature that was good until %v (%v)", until, ok)
+		}
+	})
+
 	t.Run("nobody there", func(t *testing.T) {
 		gone := httptest.NewServer(http.NotFoundHandler())
 		gone.Close()
@@ -436,8 +489,11 @@ func TestS3Faults(t *testing.T) {
 	t.Run("wrong secret", func(t *testing.T) {
 		stranger := newS3Store(t, g, func(c *objectstore.S3Config) { c.SecretKey = "not the secret" })
 		_, err := stranger.Stat(t.Context(), from)
-		if !errors.Is(err, objectstore.ErrDenied) || strings.Contains(fmt.Sprint(err), "not the secret") {
-			t.Errorf("Stat: %v", err)
+		_, oerr := stranger.Open(t.Context(), from, info.Condition(), 0, 10)
+		for what, err := range map[string]error{"Stat": err, "Open": oerr} {
+			if !errors.Is(err, objectstore.ErrDenied) || strings.Contains(fmt.Sprint(err), "not the secret") {
+				t.Errorf("%s: %v", what, err)
+			}
 		}
 	})
 
