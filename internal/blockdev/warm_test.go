@@ -85,7 +85,7 @@ func TestReadWarmInPart(t *testing.T) {
 		}
 		b := c.wantAlone(d.im.keyOf(2), 2, false)
 		before := c.Stats()
-		if d.ReadWarm(make([]byte, 2*unit+4096), 0) {
+		if d.ReadWarm(make([]byte, 8192), 2*unit-4096) {
 			t.Fatal("what is being fetched was read")
 		}
 		if s := c.Stats(); s.Delivered != before.Delivered || s.Ready != before.Ready || s.Hits != before.Hits || s.Misses != before.Misses {

@@ -74,8 +74,8 @@ func (h *countedHeld) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return err
 }
 
-func (h *countedHeld) ReadReady(p []byte, off int64) int {
-	n := h.Held.ReadReady(p, off)
+func (h *countedHeld) ReadReady(v [][]byte, off int64) int {
+	n := h.Held.ReadReady(v, off)
 	if n > 0 {
 		h.t.opens.Add(1)
 		h.t.bytes.Add(int64(n))

@@ -17,11 +17,11 @@ type Held interface {
 	// ReadAt fills p from off, under the promises of Store.Open: all of it, of that
 	// generation, or an error. An object that was removed meanwhile is ErrNotFound.
 	ReadAt(ctx context.Context, p []byte, off int64) error
-	// ReadReady fills as much of p from off as is in the machine's memory already, under
-	// the same promises and without waiting for a disk, and returns how much that is: 0
-	// if nothing is, if that can't be told, or if reading fails. What lies behind it in p
-	// is unspecified.
-	ReadReady(p []byte, off int64) int
+	// ReadReady fills the parts of v, one after the other, from off on with as much as is
+	// in the machine's memory already, under the same promises and without waiting for a
+	// disk, and returns how much that is: 0 if nothing is, if that can't be told, or if
+	// reading fails. What lies behind it in v is unspecified.
+	ReadReady(v [][]byte, off int64) int
 	// Close lets the object go. Reads under way may fail.
 	Close() error
 }
@@ -99,30 +99,36 @@ func (h *dirHeld) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-func (h *dirHeld) ReadReady(p []byte, off int64) int {
-	if h.waits.Load() || len(p) == 0 || checkRange(off, int64(len(p))) != nil {
+func (h *dirHeld) ReadReady(v [][]byte, off int64) int {
+	want := 0
+	for _, p := range v {
+		want += len(p)
+	}
+	if h.waits.Load() || want == 0 || checkRange(off, int64(want)) != nil {
 		return 0
 	}
 	seen := h.seen.Load()
-	n, err := preadReady(h.f, p, off)
+	n, err := preadReady(h.f, v, off)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 		h.waits.Store(true)
 	}
 	if n <= 0 || h.unchanged(seen) != nil {
-		clear(p)
+		for _, p := range v {
+			clear(p)
+		}
 		return 0
 	}
 	return n
 }
 
 // preadReady is a pread of what the page cache has (preadv2(2), RWF_NOWAIT).
-func preadReady(f *os.File, p []byte, off int64) (n int, err error) {
+func preadReady(f *os.File, v [][]byte, off int64) (n int, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	cerr := raw.Control(func(fd uintptr) {
-		n, err = unix.Preadv2(int(fd), [][]byte{p}, off, unix.RWF_NOWAIT)
+		n, err = unix.Preadv2(int(fd), v, off, unix.RWF_NOWAIT)
 	})
 	return n, errors.Join(err, cerr)
 }

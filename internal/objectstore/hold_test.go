@@ -113,7 +113,7 @@ func TestHeldClosedWhileRead(t *testing.T) {
 				began := sync.OnceFunc(reading.Done)
 				defer began()
 				for {
-					if n := h.ReadReady(p, 0); !bytes.Equal(p[:n], content[:n]) {
+					if n := h.ReadReady([][]byte{p[:10], p[10:]}, 0); !bytes.Equal(p[:n], content[:n]) {
 						t.Error("other bytes were at hand")
 						return
 					}
