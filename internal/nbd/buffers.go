@@ -55,7 +55,8 @@ func getBuffer(n int) *buffer {
 		if b := takeLarge(c); b != nil {
 			return b
 		}
-	} else if b, ok := pools[c].Get().(*buffer); ok {
+	}
+	if b, ok := pools[c].Get().(*buffer); ok {
 		return b
 	}
 	return &buffer{whole: make([]byte, headroom+1<<c), class: c}
@@ -80,10 +81,19 @@ func (b *buffer) release() {
 		pools[b.class].Put(b)
 		return
 	}
+	if !b.keep() {
+		pools[b.class].Put(b)
+	}
+}
+
+// keep keeps a large buffer, unless there are enough.
+func (b *buffer) keep() bool {
 	large.mu.Lock()
 	defer large.mu.Unlock()
-	if large.bytes+1<<b.class <= maxKept {
-		large.bytes += 1 << b.class
-		large.free[b.class] = append(large.free[b.class], b)
+	if large.bytes+1<<b.class > maxKept {
+		return false
 	}
+	large.bytes += 1 << b.class
+	large.free[b.class] = append(large.free[b.class], b)
+	return true
 }

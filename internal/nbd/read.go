@@ -86,6 +86,14 @@ func (t *transmission) readPlain(a *answer, j *job, read source) error {
 	if err := read(a.data.data(n), int64(j.Offset)); err != nil {
 		return err
 	}
+	t.addPlain(a, j)
+	return nil
+}
+
+// addPlain makes a reply of the answer's data.
+func (t *transmission) addPlain(a *answer, j *job) {
+	a.grant, a.dataBytes = j.grant, int64(j.Length)
+	n := int(j.Length)
 	size := wire.SimpleReplySize
 	if t.structured {
 		size = wire.ChunkHeaderSize(t.extended) + 8
@@ -98,7 +106,6 @@ func (t *transmission) readPlain(a *answer, j *job, read source) error {
 		wire.PutSimpleReply(b, j.Cookie, 0)
 	}
 	a.pieces = append(a.pieces, b)
-	return nil
 }
 
 // readFailed sends the answer with an error at off as its end.

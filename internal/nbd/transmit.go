@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quickims/quickims/internal/nbd/wire"
@@ -21,8 +22,10 @@ type transmission struct {
 	ctx      context.Context // of reads of the export; ends with the connection
 	out      *writer
 	budget   *budget
-	warm     Warmed // the export, if it is one
-	stopping bool   // requests are answered with ESHUTDOWN
+	warm     Warmed      // the export, if it is one
+	lent     atomic.Bool // a worker has a read that was at hand
+	guesses  guesses
+	stopping bool // requests are answered with ESHUTDOWN
 
 	requests chan job // to idle workers
 	workers  sync.WaitGroup
@@ -39,6 +42,7 @@ type job struct {
 	runs  bool // of a read: less was granted than its data may take, it goes on in runs
 	begun bool // the header of the reply was sent
 	more  bool // behind the run there are others
+	lent  bool // see lend
 }
 
 // transmit serves requests until the client disconnects or the connection breaks.
@@ -52,6 +56,7 @@ func (c *conn) transmit(ctx context.Context, cancel context.CancelFunc) error {
 	t.warm, _ = c.export.Export.(Warmed)
 	err := t.read()
 	t.out.flush()
+	t.dropGuess() // there are no others now
 	if err != nil && !errors.Is(err, errGone) {
 		cancel()
 	}
@@ -96,6 +101,7 @@ func (t *transmission) next(size int) ([]byte, error) {
 			t.out.flush()
 		}
 		if t.in.Buffered() == 0 {
+			t.guessNext()
 			t.readUntil(never)
 			_, err := t.in.Peek(1)
 			if err != nil {
@@ -154,9 +160,16 @@ func (t *transmission) dispatch(r wire.Request) error {
 			hold = charge(t.statusBytes(r))
 		}
 	}
+	guess := t.guessed(r, errno)
+	if guess != nil {
+		hold = 0
+	}
 	// What waits to be sent holds what is waited for: it must leave first.
 	g, err := t.budget.begin(t.ctx, hold, whole, t.out.flush)
 	if err != nil {
+		if guess != nil {
+			t.drop(guess)
+		}
 		return err
 	}
 	j := job{Request: r, grant: g}
@@ -165,11 +178,16 @@ func (t *transmission) dispatch(r wire.Request) error {
 		return nil
 	}
 	if r.Command == wire.CmdRead {
+		t.guesses.saw(r)
+		if guess != nil {
+			t.answerGuessed(&j, guess)
+			return nil
+		}
 		j.runs = g.bytes() < charge(int(r.Length))
 		switch {
 		case j.runs && whole:
 			return t.readAlone(j)
-		case !j.runs && t.readAtOnce(&j):
+		case !j.runs && !t.lend(&j) && t.readAtOnce(&j):
 			return nil
 		}
 	}
@@ -179,6 +197,19 @@ func (t *transmission) dispatch(r wire.Request) error {
 		t.workers.Go(func() { t.work(j) })
 	}
 	return nil
+}
+
+// minLent is the shortest read that is lent, in bytes: a long one is mostly copying.
+const minLent = 128 << 10
+
+// lend tells whether a worker shall answer a read, at hand or not, because others wait
+// behind it: one at a time, while the reader of requests answers the next ones.
+func (t *transmission) lend(j *job) bool {
+	if j.Length < minLent || t.in.Buffered() == 0 {
+		return false
+	}
+	j.lent = t.lent.CompareAndSwap(false, true)
+	return j.lent
 }
 
 // check says what is wrong with a request; err ends the connection. The payload of a
@@ -256,6 +287,9 @@ func (t *transmission) discard(n uint64) error {
 func (t *transmission) work(j job) {
 	for {
 		t.handle(j)
+		if j.lent {
+			t.lent.Store(false)
+		}
 		t.mu.Lock()
 		enough := t.idle >= maxIdle
 		if !enough {
