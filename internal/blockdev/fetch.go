@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,6 @@ const (
 	// maxGap is how many bytes between two neighbours are read for nothing sooner than
 	// that a second request is made.
 	maxGap = 128 << 10
-	// minScratch is the smallest buffer for a record, in bytes.
-	minScratch = 256 << 10
 	// attempts is how often a fetch is tried that stalled, came short or came damaged.
 	// What the store itself calls passing is not tried again here: see
 	// objectstore.Retry.
@@ -40,7 +37,8 @@ type fetch struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	given  atomic.Bool // given up
-	// scratch is how many buffers of which size the blocks pass through.
+	// scratch is how many buffers of which size the blocks pass through. Records fit into
+	// their capacity, not always into their length.
 	scratch     int
 	scratchSize int64
 }
@@ -54,12 +52,17 @@ func (c *Cache) newFetch(im *image, blocks []*block, ahead bool) *fetch {
 	f.ctx, f.cancel = context.WithCancel(c.ctx)
 	if im.layout.scratch() > 0 {
 		f.scratch = min(len(blocks), runtime.GOMAXPROCS(0)+1)
+		longest := int64(0)
 		for _, b := range blocks {
 			_, length := im.layout.place(b.unit)
-			f.scratchSize = max(f.scratchSize, length)
+			longest = max(longest, length)
 		}
-		// Few sizes, so that the next fetch can use the buffers again.
-		f.scratchSize = min(max(minScratch, int64(1)<<bits.Len64(uint64(f.scratchSize-1))), im.layout.scratch())
+		// A buffer for a block will do, but for a record that did not get smaller: what one
+		// fetch leaves, or an evicted block, then serves the next. Memory that is given back
+		// and taken again costs more than reading into it.
+		if f.scratchSize = im.layout.unit(); longest > bufferSize(f.scratchSize) {
+			f.scratchSize = im.layout.scratch()
+		}
 	}
 	for _, b := range blocks {
 		s := c.shardOf(b.key)
