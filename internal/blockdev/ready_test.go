@@ -72,6 +72,9 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 			for range 500 {
 				off := r.Int64N(int64(len(disk)))
 				n := min(1+r.Int64N(3*unit), int64(len(disk))-off)
+				if r.IntN(4) == 0 { // longer than what is read at once
+					n = min(readyRange-unit+r.Int64N(4*unit), int64(len(disk))-off)
+				}
 				p := make([]byte, n)
 				if !d.ReadWarm(p, off) || !bytes.Equal(p, disk[off:off+n]) {
 					t.Fatalf("seed %d: %d bytes at %d are not at hand, or other bytes", seed, n, off)
@@ -101,6 +104,13 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 			if hits, fetched := s.Hits-before.Hits, s.Fetched-before.Fetched; fetched != 5*unit || s.Delivered-before.Delivered != 4*unit+1024 || hits < 1 {
 				t.Errorf("%d bytes were read of the file, want %d; %d delivered; %d hits", fetched, 5*unit, s.Delivered-before.Delivered, hits)
 			}
+			held := s.Memory
+			if !d.ReadWarm(make([]byte, 3*unit), off+100) {
+				t.Fatal("a long range is not at hand")
+			}
+			if s := c.Stats(); s.Memory != held || s.Fetched-before.Fetched != 8*unit {
+				t.Errorf("a long read put %d bytes into the cache, %d were read of the file, want %d", s.Memory-held, s.Fetched-before.Fetched, 8*unit)
+			}
 			if s.Ready-before.Ready != 4*unit+512 || s.Misses != before.Misses || s.Fetches != before.Fetches {
 				t.Errorf("%d bytes count as read at once, %d reads as waiting for %d fetches",
 					s.Ready-before.Ready, s.Misses-before.Misses, s.Fetches-before.Fetches)
@@ -128,6 +138,46 @@ func TestReadsWhatTheMachineHasNot(t *testing.T) {
 			}
 			for _, off := range []int64{1 << 20, 3<<20 - 100, 0} {
 				if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4096]) {
+					t.Errorf("at %d: error %v, or other bytes", off, err)
+				}
+			}
+		})
+	}
+}
+
+// Of what the machine has in part, whole units alone are read at once.
+func TestReadsWhatTheMachineHasInPart(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(8 << 20)
+	for _, form := range raws {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			data := f.image(t, form, disk)
+			d := f.open(t, newCache(t, CacheOptions{}), data)
+			d.touchAll(t)
+			path := filepath.Join(f.images, data.Key)
+			unit := d.BlockSize()
+			for k, off := range []int64{1 << 20, 2<<20 + 100, 3<<20 - 100} {
+				if !dropPages(t, path, off) {
+					t.Skip("the file system keeps all in memory")
+				}
+				src, err := os.Open(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = unix.Fadvise(int(src.Fd()), 0, 0, unix.FADV_RANDOM) // no page more than is read
+				for at := int64(0); err == nil && at <= int64(k)*unit; at += 4096 {
+					_, err = src.ReadAt(make([]byte, 4096), off/unit*unit+at)
+				}
+				if err := errors.Join(err, src.Close()); err != nil {
+					t.Fatal(err)
+				}
+				p := make([]byte, 4*unit)
+				if d.ReadWarm(p, off) && !bytes.Equal(p, disk[off:off+4*unit]) { // it may have come meanwhile
+					t.Errorf("at %d: other bytes are at hand", off)
+				}
+				if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4*unit]) {
 					t.Errorf("at %d: error %v, or other bytes", off, err)
 				}
 			}
