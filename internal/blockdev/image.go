@@ -50,21 +50,48 @@ type place struct {
 
 	held atomic.Pointer[objectstore.Held] // the open object, where the store can hold it
 
-	mu     sync.Mutex // held while held changes, and while the object is opened
-	tried  bool       // to hold it, since somebody uses the image
-	unused bool
+	mu      sync.Mutex    // never held while anybody waits for the store
+	opening chan struct{} // closed when who opens the object is done; nil if nobody does
+	tried   bool          // to hold it, since somebody uses the image
+	unused  bool
+	turn    int // of using and not using it
 }
 
 // hold returns the object held open, nil if the store does not offer that.
 func (p *place) hold(ctx context.Context) objectstore.Held {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.tried && !p.unused {
-		h, err := objectstore.Hold(ctx, p.store, diskOf(p.data), p.condition())
-		p.tried = ctx.Err() == nil
-		if err == nil && h != nil { // else a read by other means says what is wrong
-			p.held.Store(&h)
+	for !p.tried && !p.unused && p.opening != nil {
+		wait := p.opening
+		p.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return p.open()
 		}
+		p.mu.Lock()
+	}
+	if p.tried || p.unused {
+		p.mu.Unlock()
+		return p.open()
+	}
+	opening, turn := make(chan struct{}), p.turn
+	p.opening = opening
+	p.mu.Unlock()
+	h, err := objectstore.Hold(ctx, p.store, diskOf(p.data), p.condition())
+	there := err == nil && h != nil // else a read by other means says what is wrong
+	p.mu.Lock()
+	p.opening = nil
+	close(opening)
+	if p.turn == turn {
+		p.tried = ctx.Err() == nil
+		if there {
+			p.held.Store(&h)
+			there = false
+		}
+	}
+	p.mu.Unlock()
+	if there { // nobody uses the image any more, or again
+		_ = h.Close()
 	}
 	return p.open()
 }
@@ -79,8 +106,6 @@ func (p *place) open() objectstore.Held {
 
 // letGo ends the holding, for good or until it is used anew.
 func (p *place) letGo() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if h := p.held.Swap(nil); h != nil {
 		_ = (*h).Close() // it was read from; reads say what is wrong
 	}
@@ -91,6 +116,7 @@ func (p *place) letGo() {
 func (p *place) use(used bool) {
 	p.mu.Lock()
 	p.unused, p.tried = !used, false
+	p.turn++
 	p.mu.Unlock()
 	if !used {
 		p.letGo()
