@@ -28,6 +28,9 @@ const (
 	maxSignatures = 1024
 	// maxErrorBody is how much of an error's body is read, in bytes.
 	maxErrorBody = 64 << 10
+	// noPayload is the SHA-256 of nothing, which a GET has as its payload: a bucket's
+	// policy may refuse requests that leave theirs unsigned.
+	noPayload = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
 // s3Object names what is read: one version of an object, or the newest.
@@ -37,7 +40,15 @@ type s3Object struct{ bucket, key, version string }
 type signature struct {
 	url    *url.URL
 	header http.Header
+	signed time.Time // by the wall clock, which is what the store compares
 	until  time.Time
+}
+
+// fresh tells whether the signature may still be used: the time that has passed does not
+// tell that the clock was set meanwhile, or that the machine slept.
+func (g signature) fresh(now time.Time) bool {
+	age := now.Round(0).Sub(g.signed)
+	return now.Before(g.until) && age >= 0 && age < signatureAge
 }
 
 // signatures may be used by many goroutines at once.
@@ -50,7 +61,7 @@ func (s *signatures) get(o s3Object) (signature, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g, ok := s.known[o]
-	return g, ok && time.Now().Before(g.until)
+	return g, ok && g.fresh(time.Now())
 }
 
 func (s *signatures) put(o s3Object, g signature) {
@@ -77,8 +88,9 @@ func (s *S3) signature(ctx context.Context, o s3Object) (signature, error) {
 		return signature{}, err
 	}
 	u.RawQuery = query.Encode()
-	req := http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"X-Amz-Content-Sha256": {"UNSIGNED-PAYLOAD"}}}
-	g := signature{url: u, until: time.Now().Add(signatureAge)}
+	req := http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"X-Amz-Content-Sha256": {noPayload}}}
+	now := time.Now()
+	g := signature{url: u, signed: now.Round(0), until: now.Add(signatureAge)}
 	g.header = signer.SignV4(req, s.cfg.AccessKey, s.cfg.SecretKey, "", s.cfg.Region).Header
 	s.signatures.put(o, g)
 	return g, nil
@@ -95,15 +107,20 @@ func (s *S3) get(ctx context.Context, o s3Object, header http.Header) (*http.Res
 	req := &http.Request{Method: http.MethodGet, URL: g.url, Host: g.url.Host, Header: header, ProtoMajor: 1, ProtoMinor: 1}
 	// The transport itself: no redirect is followed, as a signature is for one host.
 	resp, err := s.transport.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		return nil, err
+	if err != nil { // as http.Client says it: what fails on the way
+		return nil, &url.Error{Op: "Get", URL: g.url.String(), Err: err}
 	}
 	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent {
 		return resp, nil
 	}
 	defer resp.Body.Close()
+	// What ends a body that does not go on.
+	stall := time.AfterFunc(s.stall, func() { resp.Body.Close() })
+	defer stall.Stop()
 	said := minio.ErrorResponse{}
-	_ = xml.NewDecoder(io.LimitReader(resp.Body, maxErrorBody)).Decode(&said) // not all errors are XML; the status tells then
+	body := io.LimitReader(resp.Body, maxErrorBody)
+	_ = xml.NewDecoder(body).Decode(&said) // not all errors are XML; the status tells then
+	_, _ = io.Copy(io.Discard, body)       // to its end, so that the connection can be used again
 	said.StatusCode = resp.StatusCode
 	if said.Code == "" {
 		said.Code = strings.TrimSpace(resp.Status)

@@ -433,6 +433,9 @@ func TestS3Faults(t *testing.T) {
 			mu.Lock()
 			signed[r.Header.Get("Authorization")]++
 			mu.Unlock()
+			if r.Header.Get("X-Amz-Content-Sha256") == "UNSIGNED-PAYLOAD" {
+				t.Error("a read leaves its payload unsigned, which a bucket's policy may refuse")
+			}
 			if q := r.URL.RawQuery; q != "" && q != "versionId=01ARZ3NDEKTSV4RRFFQ69G5FAV" {
 				t.Errorf("the URL of a read, which servers log, has the query %q", q)
 			}
