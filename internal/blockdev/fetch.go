@@ -337,7 +337,7 @@ var errLetGo = errors.New("the open object can't be read any more")
 func (b *heldBody) Read(p []byte) (int, error) {
 	if err := b.h.ReadAt(b.ctx, p, b.at); err != nil {
 		if b.ctx.Err() == nil {
-			b.p.letGo()
+			b.p.letGo(b.h)
 			err = fmt.Errorf("%w: %w", errLetGo, err)
 		}
 		return 0, err

@@ -123,3 +123,78 @@ func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 		t.Errorf("%d files are still held", n)
 	}
 }
+
+// What was opened for a read that was called off meanwhile serves the next reads: it is
+// not opened once more beside it.
+func TestOpenedForWhoHasLeft(t *testing.T) {
+	t.Parallel()
+	disk := benchDisk(4 << 20)
+	var h *hanging
+	f := newFixtureOf(t, func(s objectstore.Store) objectstore.Store {
+		h = &hanging{Store: s, entered: make(chan struct{}), release: make(chan struct{})}
+		return h
+	})
+	data := f.image(t, "zvhd2", disk) // every read of another block asks for the open file
+	h.key = data.Key
+	c, err := NewCache(CacheOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(t.Context(), f.store, c, data.Key, at(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := d.ReadAtContext(ctx, make([]byte, 4096), 0)
+		left <- err
+	}()
+	<-h.entered
+	cancel()
+	if err := <-left; err == nil {
+		t.Error("a read that was called off succeeded")
+	}
+	close(h.release)
+	p := make([]byte, 4096)
+	for _, off := range []int64{0, 1 << 20, 3 << 20} {
+		if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4096]) {
+			t.Errorf("at %d: error %v, or other bytes", off, err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := h.held.Load(); n != 0 {
+		t.Errorf("%d files are still held", n)
+	}
+}
+
+// A read of a file that was let go meanwhile leaves alone the one that is held since the
+// image is used again.
+func TestLateReadLeavesTheNextFileHeld(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	data := f.image(t, "raw", benchDisk(1<<20))
+	p := &place{store: f.store, data: data, locate: at(data)}
+	late := &heldBody{ctx: t.Context(), p: p, h: p.hold(t.Context())}
+	if late.h == nil {
+		t.Fatal("the file is not held open")
+	}
+	p.use(false)
+	p.use(true)
+	next := p.hold(t.Context())
+	if _, err := late.Read(make([]byte, 4096)); err == nil {
+		t.Error("a file that was closed was read")
+	}
+	if next == nil || p.open() != next {
+		t.Error("the file that is held since was let go")
+	}
+	p.use(false)
+	if p.open() != nil {
+		t.Error("a file that nobody uses is held")
+	}
+}

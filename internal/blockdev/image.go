@@ -83,7 +83,7 @@ func (p *place) hold(ctx context.Context) objectstore.Held {
 	p.opening = nil
 	close(opening)
 	if p.turn == turn {
-		p.tried = ctx.Err() == nil
+		p.tried = there || ctx.Err() == nil
 		if there {
 			p.held.Store(&h)
 			there = false
@@ -104,10 +104,11 @@ func (p *place) open() objectstore.Held {
 	return nil
 }
 
-// letGo ends the holding, for good or until it is used anew.
-func (p *place) letGo() {
-	if h := p.held.Swap(nil); h != nil {
-		_ = (*h).Close() // it was read from; reads say what is wrong
+// letGo ends the holding of h, for good or until it is used anew. Another object may be
+// held by now.
+func (p *place) letGo(h objectstore.Held) {
+	if now := p.held.Load(); now != nil && *now == h && p.held.CompareAndSwap(now, nil) {
+		_ = h.Close() // it was read from; reads say what is wrong
 	}
 }
 
@@ -118,8 +119,8 @@ func (p *place) use(used bool) {
 	p.unused, p.tried = !used, false
 	p.turn++
 	p.mu.Unlock()
-	if !used {
-		p.letGo()
+	if h := p.open(); !used && h != nil {
+		p.letGo(h)
 	}
 }
 
