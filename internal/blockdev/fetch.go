@@ -74,9 +74,12 @@ func (c *Cache) newFetch(im *image, blocks []*block, ahead bool) *fetch {
 }
 
 // need is the memory that the fetch takes.
-func (f *fetch) need() int64 {
+func (f *fetch) need() int64 { return f.needOf(f.blocks) }
+
+// needOf is the memory that the fetch takes for some of its blocks.
+func (f *fetch) needOf(blocks []*block) int64 {
 	n := f.scratchNeed()
-	for _, b := range f.blocks {
+	for _, b := range blocks {
 		n += bufferSize(unitBytes(f.im.layout, b.unit))
 	}
 	return n
@@ -145,23 +148,23 @@ func (f *fetch) end() {
 // work does the fetch; false if another one has taken over and has ended it.
 func (f *fetch) work(granted bool) bool {
 	c := f.cache
-	if err := f.readSums(f.im.sumsAtHand); err != nil {
+	blocks := f.blocks
+	if err := f.readSums(blocks, f.im.sumsAtHand); err != nil {
 		if granted { // who holds memory waits for nothing that takes memory
 			c.mem.release(f.need())
 			granted = false
 		}
-		if err := f.readSums(f.im.sumsRead(f.ctx)); err != nil {
-			f.fail(f.blocks, err)
+		if blocks = f.withSums(); len(blocks) == 0 {
 			return true
 		}
 	}
 	if !granted {
-		if err := c.mem.acquire(f.ctx, f.need()); err != nil {
-			f.fail(f.blocks, err)
+		if err := c.mem.acquire(f.ctx, f.needOf(blocks)); err != nil {
+			f.fail(blocks, err)
 			return true
 		}
 	}
-	left, ok := f.fromDisk(f.blocks)
+	left, ok := f.fromDisk(blocks)
 	if !ok {
 		return false
 	}
@@ -198,16 +201,39 @@ func (f *fetch) work(granted bool) bool {
 	}
 }
 
-// readSums notes what the blocks are checked against.
-func (f *fetch) readSums(read func(p []byte, off int64) error) error {
+// withSums waits for what the blocks are checked against, and returns the blocks of which
+// it could be had; the others have failed.
+func (f *fetch) withSums() []*block {
+	read := f.im.sumsRead(f.ctx)
+	err := f.readSums(f.blocks, read)
+	if err == nil {
+		return f.blocks
+	}
+	if !errors.Is(err, diskformat.ErrCorrupt) {
+		f.fail(f.blocks, err)
+		return nil
+	}
+	var blocks []*block
+	for i, b := range f.blocks {
+		if err := f.readSums(f.blocks[i:i+1], read); err != nil {
+			f.fail(f.blocks[i:i+1], err)
+			continue
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
+
+// readSums notes what blocks are checked against.
+func (f *fetch) readSums(blocks []*block, read func(p []byte, off int64) error) error {
 	if f.im.sums == nil {
 		return nil
 	}
-	sums := make([]uint32, len(f.blocks))
-	if err := f.im.sumsOf(sums, func(i int) int64 { return f.blocks[i].unit }, read); err != nil {
+	sums := make([]uint32, len(blocks))
+	if err := f.im.sumsOf(sums, func(i int) int64 { return blocks[i].unit }, read); err != nil {
 		return err
 	}
-	for i, b := range f.blocks {
+	for i, b := range blocks {
 		b.sum = sums[i]
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -297,12 +298,53 @@ func TestDamagedSums(t *testing.T) {
 		}
 		d.im.cache.dropMemory()
 	}
-	const sum = 256 + 8 // of the second block
-	store.plan(flip(sum), flip(sum), flip(sum))
+	const sum = 256 + 8                                                       // of the second block
+	store.plan(flip(sum), flip(sum), flip(sum), flip(sum-256), flip(sum-256)) // the last are of the block's own
 	read(true)
 	read(false)
 	store.plan(flip(sum))
 	read(false)
+}
+
+// Damaged checksums of one block's units make that block unreadable, and none beside it,
+// whether it is read alone or with others.
+func TestDamagedSumsOfOneBlock(t *testing.T) {
+	t.Parallel()
+	const block = 2 << 20
+	disk := benchDisk(8 << 20)
+	for name, far := range map[string]func(testing.TB) fixture{"held": newFixture, "far": newFarFixture} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := far(t)
+			data := f.image(t, "raw with bitmap", disk)
+			mf, err := os.ReadFile(filepath.Join(f.images, data.BitmapKey))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mf[len(mf)-3*256+7] ^= 1 // of block 1 of 4
+			data.BitmapETag = f.put(t, data.BitmapKey, mf).ETag
+			c := newCache(t, CacheOptions{})
+			d := f.open(t, c, data)
+			p := make([]byte, 8<<20)
+			n, err := d.ReadAt(p, 0)
+			if !Damaged(err) || !bytes.Equal(p[:n], disk[:n]) {
+				t.Errorf("all of the disk: %d bytes, error %v, or other ones", n, err)
+			}
+			for _, at := range []int64{0, block - 100_000, 2 * block, 3*block - 5000, 4*block - 4096} {
+				c.dropMemory()
+				p := p[:min(100_000, 8<<20-at)]
+				if _, err := d.ReadAt(p, at); err != nil || !bytes.Equal(p, disk[at:at+int64(len(p))]) {
+					t.Errorf("at %d, beside the damage: error %v, or other bytes", at, err)
+				}
+			}
+			for _, at := range []int64{block - 4096, block, 2*block - 1} {
+				c.dropMemory()
+				if _, err := d.ReadAt(p[:8192], at); !Damaged(err) || !strings.Contains(err.Error(), "block 1's units") {
+					t.Errorf("at %d: error %v, want one that names the block", at, err)
+				}
+			}
+		})
+	}
 }
 
 // slowHolder is a store that is slow to open what is to be held: not before it may.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 
 	"github.com/quickims/quickims/internal/diskformat"
@@ -96,10 +97,62 @@ func (im *image) sumsAtHand(p []byte, off int64) error {
 
 // sumsRead is how checksums are read, until ctx ends.
 func (im *image) sumsRead(ctx context.Context) func(p []byte, off int64) error {
+	r := sumsReader{im: im.sums.im, ctx: ctx, broken: -1, block: -1}
 	return func(p []byte, off int64) error {
+		if off/rawUnit == r.broken {
+			return r.alone(p, off)
+		}
 		_, err := im.sums.ReadAtContext(ctx, p, off)
+		if errors.Is(err, diskformat.ErrCorrupt) {
+			r.broken = off / rawUnit
+			return r.alone(p, off)
+		}
 		return err
 	}
+}
+
+// sumsReader reads checksums that lie beside some that do not pass their check: those of
+// one block at a time, past the cache.
+type sumsReader struct {
+	im     *image // of the checksums
+	ctx    context.Context
+	broken int64 // a unit that can't be read whole; -1: none is known
+	block  int64 // whose checksums sums has, by its number among the data; -1: none's
+	sums   []byte
+}
+
+func (r *sumsReader) alone(p []byte, off int64) error {
+	each := r.im.layout.(sumsLayout).each
+	for len(p) > 0 {
+		if err := r.read(off / each); err != nil {
+			return err
+		}
+		n := copy(p, r.sums[off%each:])
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// read makes sums those of data block k.
+func (r *sumsReader) read(k int64) error {
+	if r.block == k {
+		return nil
+	}
+	l, at := r.im.layout.(sumsLayout), r.im.place.Load()
+	r.block, r.sums = -1, make([]byte, l.each)
+	body, err := at.store.Open(r.ctx, diskOf(at.data), at.condition(), l.start+k*l.each, l.each)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.ReadFull(body, r.sums); err != nil {
+		return early(err)
+	}
+	if err := l.m.CheckUnitSums(r.sums, l.m.DataBlock(k)); err != nil {
+		return err
+	}
+	r.block = k
+	return nil
 }
 
 // peek reads what is held in memory, and counts it for nothing.
