@@ -73,7 +73,7 @@ func (s *server) classify(err error) *ims.Error {
 	}
 	switch {
 	case s.unavailable(err):
-		return unavailable("the database does not answer; nothing was changed, try again")
+		return unavailable("the database can't work now: it does not answer, or its disk is full, which the service's log tells; nothing was changed, try again")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return unavailable("the request took too long and was given up; try again")
 	}

@@ -53,7 +53,11 @@ func (s *server) imageFile(c *call) error {
 	}
 	defer disk.Close()
 
-	if r := byteRange(c.Header.Values("Range"), disk.Size()); r != "" {
+	r := ""
+	if c.Method == http.MethodGet { // no other method has ranges (RFC 9110, section 14.2)
+		r = byteRange(c.Header.Values("Range"), disk.Size())
+	}
+	if r != "" {
 		c.Header.Set("Range", r)
 	} else {
 		c.Header.Del("Range")

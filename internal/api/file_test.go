@@ -56,6 +56,10 @@ func TestFile(t *testing.T) {
 	if head.status != http.StatusOK || len(head.body) != 0 || head.header.Get("Content-Length") != fmt.Sprint(size) || head.header.Get("ETag") != etag {
 		t.Errorf("HEAD: %d %v", head.status, head.header)
 	}
+	head = c.send(t, "HEAD", path, "", "Range", "bytes=5-9")
+	if head.status != http.StatusOK || head.header.Get("Content-Length") != fmt.Sprint(size) {
+		t.Errorf("HEAD with a range: %d %v", head.status, head.header)
+	}
 	for _, tc := range []struct {
 		asked    string
 		from, to int // to is exclusive; from -1: the whole disk
