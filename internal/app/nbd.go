@@ -75,7 +75,7 @@ func (s *Service) listenNBD() error {
 	}
 	if s.nbdNeedsTLS() && s.cfg.TLSCert == "" {
 		return fmt.Errorf("nbd_listen: %s can be reached from other machines, so NBD needs TLS there: set tls_cert and tls_key; "+
-			"or listen on 127.0.0.1 or a unix: socket; or, in a network that you trust, set nbd_require_tls: false", s.nbd.Addr())
+			"or listen on 127.0.0.1 or a unix: socket; or, in a network that you trust, set nbd_require_tls: false", s.cfg.NBDListen)
 	}
 	return nil
 }

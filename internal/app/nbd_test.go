@@ -90,3 +90,16 @@ func TestNBDSocketURI(t *testing.T) {
 		}
 	}
 }
+
+// TestNBDRefusesInClear: the refusal names the address as it was written.
+func TestNBDRefusesInClear(t *testing.T) {
+	t.Parallel()
+	s := &Service{cfg: Config{NBDListen: "0.0.0.0:0"}}
+	err := s.listenNBD()
+	if s.nbd != nil {
+		defer s.nbd.Close()
+	}
+	if err == nil || !strings.HasPrefix(err.Error(), "nbd_listen: 0.0.0.0:0 can be reached from other machines") {
+		t.Errorf("got %v", err)
+	}
+}

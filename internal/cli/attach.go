@@ -43,13 +43,24 @@ func (c *AttachCmd) Validate() error {
 	}
 	switch {
 	case c.TTL != nil && (*c.TTL < ims.MinAttachTime || *c.TTL > ims.MaxAttachTime):
-		return fmt.Errorf("--ttl %v: from %v to %v is possible", *c.TTL, ims.MinAttachTime, ims.MaxAttachTime)
+		return fmt.Errorf("--ttl %s: it is %s to %s", short(*c.TTL), short(ims.MinAttachTime), short(ims.MaxAttachTime))
 	case c.Exec && len(c.Command) == 0:
 		return fmt.Errorf("--exec: name the command to run behind the image")
 	case !c.Exec && len(c.Command) > 0:
 		return fmt.Errorf("%q: a command is run with --exec alone", c.Command[0])
 	}
 	return nil
+}
+
+// short writes a time as a flag takes it, without the parts that are 0: 1m, 720h.
+func short(d time.Duration) string {
+	text := d.String()
+	for _, part := range []struct{ zero, before string }{{"0s", "m"}, {"0m", "h"}} {
+		if strings.HasSuffix(text, part.before+part.zero) {
+			text = strings.TrimSuffix(text, part.zero)
+		}
+	}
+	return text
 }
 
 // Run attaches.

@@ -178,6 +178,23 @@ func TestAMeterPrintsFewLinesWithoutATerminal(t *testing.T) {
 	}
 }
 
+// TestAMeterPrintsAStepOnce: a new step that also brought much is one line.
+func TestAMeterPrintsAStepOnce(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	s := &session{Env: Env{Stderr: &out}, now: func() time.Time { return now }}
+	m := s.percentMeter("job")
+	m.atStep("adopt", 0)
+	now = now.Add(2 * time.Second)
+	m.atStep("adopt", 40)
+	now = now.Add(2 * time.Second)
+	m.atStep("SUCCESS", 100)
+	if want := "job: 0% adopt\njob: 40% adopt\njob: 100% SUCCESS\n"; out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
 func TestAMeterPrintsJSONLines(t *testing.T) {
 	t.Parallel()
 	m, now, out := meterAt(t, true, false, 200)

@@ -98,7 +98,21 @@ type progressEvent struct {
 	Percent int64  `json:"percent"`
 }
 
+// set takes in how many are done and prints a line if that is worth one.
 func (m *meter) set(done int64) {
+	m.take(done)
+	if m.bars != nil || m.s.quiet {
+		return
+	}
+	passed := m.s.now().Sub(m.shownAt)
+	big := m.total > 0 && (m.done-m.shown)*100 >= m.total*lineStep
+	if passed >= lineLast || passed >= lineEvery && (big || m.s.json) {
+		m.line()
+	}
+}
+
+// take notes how many are done, and moves the bar if there is one.
+func (m *meter) take(done int64) {
 	m.done = max(0, done)
 	if m.total > 0 {
 		m.done = min(m.done, m.total)
@@ -110,15 +124,6 @@ func (m *meter) set(done int64) {
 		// The bar ends in close: at its total it would end by itself, and a part that is
 		// sent again would move a bar that has ended.
 		m.bar.SetCurrent(min(m.done, m.total-1))
-		return
-	}
-	if m.s.quiet {
-		return
-	}
-	passed := m.s.now().Sub(m.shownAt)
-	big := m.total > 0 && (m.done-m.shown)*100 >= m.total*lineStep
-	if passed >= lineLast || passed >= lineEvery && (big || m.s.json) {
-		m.line()
 	}
 }
 
@@ -148,9 +153,12 @@ func (m *meter) line() {
 func (m *meter) atStep(step string, done int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	changed := m.step.Swap(step) != step
-	m.set(done)
-	if changed && m.bars == nil && !m.s.quiet {
+	if m.step.Swap(step) == step {
+		m.set(done)
+		return
+	}
+	m.take(done)
+	if m.bars == nil && !m.s.quiet {
 		m.line()
 	}
 }
