@@ -207,6 +207,7 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 	if c.Level != nil && target == diskformat.Raw {
 		return usagef("--level goes with compressed formats, not with raw")
 	}
+	s.adviseWhole(src)
 	return c.finish(ctx, s, target, func(out sink) (convertDoc, error) {
 		doc, err := c.convert(ctx, s, src, target, out)
 		if err == nil {

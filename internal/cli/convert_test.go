@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -45,5 +48,39 @@ func TestTargetFormat(t *testing.T) {
 		if string(got) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("-O %q %s: %q, %v", c.output, c.out, got, err)
 		}
+	}
+}
+
+// A disk whose partition table tells of more than there is was likely cut off: whoever
+// looks at it or converts it is told.
+func TestACutDiskIsSpokenOf(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "cut.raw")
+	disk := make([]byte, 1<<20)
+	copy(disk[510:], "\x55\xaa")
+	entry := disk[446:462] // a partition of 8 MiB from sector 1 on
+	entry[4] = 0x83
+	binary.LittleEndian.PutUint32(entry[8:], 1)
+	binary.LittleEndian.PutUint32(entry[12:], 8<<20/512)
+	if err := os.WriteFile(path, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, _ := run(t, "info", path)
+	if status != statusOK || !strings.Contains(stdout, "mbr, 1; it reaches beyond the disk's end") {
+		t.Errorf("info: status %d:\n%s", status, stdout)
+	}
+	status, _, stderr := run(t, "convert", path, filepath.Join(dir, "cut.zvhd2"))
+	if status != statusOK || !strings.Contains(stderr, "reaches beyond the disk's end") {
+		t.Errorf("convert: status %d, %q", status, stderr)
+	}
+	binary.LittleEndian.PutUint32(entry[12:], 1<<20/512-1)
+	if err := os.WriteFile(path, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stdout, _ = run(t, "info", path)
+	_, _, stderr = run(t, "convert", path, filepath.Join(dir, "whole.zvhd2"))
+	if strings.Contains(stdout+stderr, "beyond") {
+		t.Errorf("a disk that is whole:\n%s%s", stdout, stderr)
 	}
 }

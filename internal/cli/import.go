@@ -249,6 +249,7 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 		return to, nil, fmt.Errorf("import %s: %w", c.Source, interrupted(ctx, err))
 	}
 	c.adviseFirmware(s, d)
+	s.adviseWhole(d)
 	if converted {
 		if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
 			return to, nil, err

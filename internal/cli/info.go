@@ -67,6 +67,7 @@ type partitionDoc struct {
 	Partitions int                       `json:"partitions"`
 	EFISystem  bool                      `json:"efi_system"`
 	BIOSBoot   bool                      `json:"bios_boot"`
+	CutOff     bool                      `json:"cut_off,omitempty"` // it reaches beyond the disk's end
 }
 
 // bitmapDoc is the .mf beside a RAW file.
@@ -192,7 +193,7 @@ func (doc *infoDoc) addPartitions(disk io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	doc.Partitions = &partitionDoc{h.Table, h.Partitions, h.EFISystem, h.BIOSBoot}
+	doc.Partitions = &partitionDoc{h.Table, h.Partitions, h.EFISystem, h.BIOSBoot, h.CutOff}
 	return nil
 }
 
@@ -277,13 +278,23 @@ func (p *partitionDoc) String() string {
 	s := fmt.Sprintf("%s, %d", p.Type, p.Partitions)
 	switch {
 	case p.EFISystem && p.BIOSBoot:
-		return s + ", boots with uefi or bios"
+		s += ", boots with uefi or bios"
 	case p.EFISystem:
-		return s + ", boots with uefi"
+		s += ", boots with uefi"
 	case p.BIOSBoot:
-		return s + ", boots with bios"
+		s += ", boots with bios"
+	}
+	if p.CutOff {
+		s += "; it reaches beyond the disk's end, which may have been cut off"
 	}
 	return s
+}
+
+// adviseWhole speaks up when the disk's partition table tells of a larger disk.
+func (s *session) adviseWhole(d *diskFile) {
+	if hints, err := diskformat.ReadHints(d, d.OrigSize); err == nil && hints.CutOff {
+		s.note("the partition table of %s reaches beyond the disk's end: the file may have been cut off; \"quickims check\" tells more", d.source.path)
+	}
 }
 
 func (b *bitmapDoc) String() string {

@@ -247,6 +247,15 @@ func gptDisk(size int, sector int, lba uint64, n, each uint32, kinds ...string) 
 	return b
 }
 
+// backupAt says in a GPT of 512-byte sectors where its backup lies.
+func backupAt(b []byte, lba uint64) []byte {
+	h := b[512 : 512+92]
+	binary.LittleEndian.PutUint64(h[32:], lba)
+	binary.LittleEndian.PutUint32(h[16:], 0)
+	binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+	return b
+}
+
 const (
 	guidESP   = "\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b"
 	guidBIOS  = "Hah!IdontNeedEFI"
@@ -287,10 +296,16 @@ func TestHints(t *testing.T) {
 		{"GPT with ESP", gptDisk(mib, 512, 2, 128, 128, guidLinux, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 2, EFISystem: true}},
 		{"GPT with BIOS boot", gptDisk(mib, 512, 2, 128, 128, guidBIOS, guidLinux), diskformat.Hints{Table: diskformat.GPT, Partitions: 2, BIOSBoot: true}},
 		{"GPT with both", gptDisk(mib, 512, 2, 128, 128, guidBIOS, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 2, BIOSBoot: true, EFISystem: true}},
-		{"GPT, legacy bootable", gptDisk(mib, 512, 2, 128, 128, guidLinux+strings.Repeat("\x01", 32)+"\x04"), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, BIOSBoot: true}},
+		{"GPT, legacy bootable", gptDisk(mib, 512, 2, 128, 128, guidLinux+strings.Repeat("\x01", 16)+strings.Repeat("\x00", 16)+"\x04"), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, BIOSBoot: true}},
 		{"GPT of 4096-byte sectors", gptDisk(mib, 4096, 2, 128, 128, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, EFISystem: true}},
 		{"GPT, entries far away", gptDisk(mib, 512, 1000, 128, 128, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, EFISystem: true}},
 		{"GPT, large entries", gptDisk(mib, 512, 2, 16, 4096, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, EFISystem: true}},
+		{"MBR, cut off", mbrDisk(mib, [4]uint32{0, 0x83, 1, 100}, [4]uint32{0, 0x83, 101, 2048}), diskformat.Hints{Table: diskformat.MBR, Partitions: 2, CutOff: true}},
+		{"MBR, to the end", mbrDisk(mib, [4]uint32{0, 0x83, 1, 2047}), diskformat.Hints{Table: diskformat.MBR, Partitions: 1}},
+		{"GPT, a partition to the end", gptDisk(mib, 512, 2, 128, 128, guidLinux+strings.Repeat("\x00", 24)+"\xff\x07"), diskformat.Hints{Table: diskformat.GPT, Partitions: 1}},
+		{"GPT, a partition cut off", gptDisk(mib, 512, 2, 128, 128, guidLinux+strings.Repeat("\x00", 24)+"\x00\x08"), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, CutOff: true}},
+		{"GPT, the backup cut off", backupAt(gptDisk(mib, 512, 2, 128, 128, guidLinux), 2048), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, CutOff: true}},
+		{"GPT, the backup at the end", backupAt(gptDisk(mib, 512, 2, 128, 128, guidLinux), 2047), diskformat.Hints{Table: diskformat.GPT, Partitions: 1}},
 		{"GPT, header damaged", poke(gptDisk(mib, 512, 2, 128, 128, guidESP), 512+40, 1), protective},
 		{"GPT, entries damaged", poke(gptDisk(mib, 512, 2, 128, 128, guidESP), 1024, 1), protective},
 		{"GPT, no entries", gptDisk(mib, 512, 2, 0, 128), protective},

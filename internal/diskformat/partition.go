@@ -31,6 +31,8 @@ type Hints struct {
 	// BIOSBoot: there is a BIOS boot partition or one marked bootable for
 	// BIOS firmware.
 	BIOSBoot bool
+	// CutOff: a partition or the table's backup lies beyond the disk's end.
+	CutOff bool
 }
 
 // Limits and positions of a GPT, from the UEFI specification, chapter 5. It
@@ -108,6 +110,7 @@ func parseMBR(front []byte, size int64) (Hints, bool) {
 		h.Partitions++
 		h.EFISystem = h.EFISystem || kind == 0xef
 		h.BIOSBoot = h.BIOSBoot || status == 0x80
+		h.CutOff = h.CutOff || kind != 0xee && start+count > (size+511)/512 // 0xee stands for a GPT, of whatever size
 	}
 	return h, h.Partitions > 0
 }
@@ -153,7 +156,8 @@ func readGPT(r io.ReaderAt, size int64, front []byte, sector int64) (Hints, bool
 	if crc32.ChecksumIEEE(entries) != tableCRC {
 		return Hints{}, false, nil
 	}
-	h := Hints{Table: GPT}
+	sectors := uint64(size / sector)
+	h := Hints{Table: GPT, CutOff: le.Uint64(head[32:]) >= sectors}
 	for e := entries; len(e) >= int(each); e = e[each:] {
 		kind := [16]byte(e[:16])
 		if kind == ([16]byte{}) {
@@ -163,6 +167,7 @@ func readGPT(r io.ReaderAt, size int64, front []byte, sector int64) (Hints, bool
 		h.EFISystem = h.EFISystem || kind == guidEFISystem
 		// Attribute bit 2: legacy BIOS bootable.
 		h.BIOSBoot = h.BIOSBoot || kind == guidBIOSBoot || e[48]&4 != 0
+		h.CutOff = h.CutOff || le.Uint64(e[40:]) >= sectors
 	}
 	return h, true, nil
 }
