@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -26,7 +25,7 @@ type InfoCmd struct {
 
 // Help shows the command's use.
 func (InfoCmd) Help() string {
-	return `It reads the file's tables and the disk's partition table, not its data: "quickims verify" does that, and "quickims check" looks into the system on the disk.
+	return `It reads the file's tables and the disk's partition table, not its data: "quickims verify" does that, and "quickims check" looks into the system on the disk. A disk that can be read but not quick-imported is told as such; a file that can't be opened as a disk is an error.
 
 Examples:
 
@@ -104,10 +103,10 @@ func (c *InfoCmd) Run(ctx context.Context, s *session) error {
 	return s.result(doc, doc.print)
 }
 
-// runUnread tells what is known of a file that is no disk to us: of another format,
-// or of one whose reader refuses it.
+// runUnread tells what is known of a file that can't be opened as a disk, and fails.
+// With -f nothing is: what the file is was not looked at.
 func (c *InfoCmd) runUnread(s *session, doc *infoDoc, cause error) error {
-	if c.Format != "" || !errors.Is(cause, diskformat.ErrWrongFormat) && !errors.Is(cause, diskformat.ErrUnsupported) {
+	if c.Format != "" {
 		return cause
 	}
 	src, err := openSource(c.File)
@@ -116,7 +115,12 @@ func (c *InfoCmd) runUnread(s *session, doc *infoDoc, cause error) error {
 	}
 	defer src.Close()
 	doc.Format, doc.FileSize, doc.Import.Reason = src.format, src.size, cause.Error()
-	return s.result(doc, doc.print)
+	brief := *doc
+	brief.Import.Reason = "it can't be opened as a disk" // the error says why
+	if err := s.result(doc, brief.print); err != nil {
+		return err
+	}
+	return cause
 }
 
 // add looks at the disk.
