@@ -65,7 +65,7 @@ func registerExportMetrics(r *prometheus.Registry, e *exports) {
 			func() float64 { return float64(e.inUse()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quickims_nbd_opens_total", Help: "Disks opened over NBD."},
 			func() float64 { return float64(e.opened.Load()) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quickims_nbd_read_bytes_total", Help: "Bytes of disks read over NBD; holes that are not sent do not count."},
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quickims_nbd_read_bytes_total", Help: "Bytes of disks read for clients of NBD, also those prepared ahead of who reads in order; holes that are not sent do not count."},
 			func() float64 { return float64(e.bytes.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quickims_attachments", Help: "Attachments of all projects; NaN while the database does not say."},
 			func() float64 {
