@@ -63,7 +63,7 @@ type commands struct {
 	Convert     ConvertCmd     `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
 	Mf          MfCmd          `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
 	Info        InfoCmd        `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
-	Verify      VerifyCmd      `cmd:"" group:"Work on disk files" help:"Check every byte of a disk file against its checksums, or against another file."`
+	Verify      VerifyCmd      `cmd:"" group:"Work on disk files" help:"Check what a disk file stores against its checksums, or the disk against a RAW file."`
 	Map         MapCmd         `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
 	Check       CheckCmd       `cmd:"" group:"Work on disk files" help:"Tell whether the system on a disk is ready for a quick import, and what to fix."`
 	Version     VersionCmd     `cmd:"" group:"About" help:"Print the version."`

@@ -21,7 +21,9 @@ type VerifyCmd struct {
 
 // Help shows the command's use.
 func (VerifyCmd) Help() string {
-	return `Every record is read and decoded, and every checksum that the format has is compared: ZVHD2 of ours has one for each block, the other formats have few or none. A RAW file is compared with the .mf beside it. With --against the disk is compared with a RAW file besides. The exit status is 0 only if all of it holds.
+	return `All that the file stores of the disk is read and decoded, and every checksum that the format has is compared: ZVHD2 of ours has one for each block, the other formats have few or none. Of ZVHD2 the header and its copy are compared with the footer, too. A RAW file is compared with the .mf beside it. What no reader uses is not looked at: padding, reserved bytes, space between the parts of a file. The exit status is 0 only if all of it holds.
+
+With --against the disk is compared with a RAW file instead, which takes reading and decoding all of it.
 
 Examples:
 
@@ -61,7 +63,7 @@ func (c *VerifyCmd) Run(ctx context.Context, s *session) error {
 		found = "every block agrees with " + doc.Against
 	case src.Format == diskformat.ZVHD2:
 		doc, err = s.verifyZVHD2(ctx, src)
-		found = "every record decodes and every checksum holds"
+		found = "header, copy and footer agree, every record decodes and every checksum holds"
 	default:
 		doc, err = s.verifyRecords(ctx, src)
 		found = "all of the disk can be read and decoded"

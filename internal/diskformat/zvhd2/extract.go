@@ -61,15 +61,6 @@ func (f *File) extract(ctx context.Context, dst io.WriterAt, size int64, opts Op
 	})
 }
 
-// Verify reads and decodes every record, on all cores, and returns what it
-// finds wrong first.
-func (f *File) Verify(ctx context.Context, opts Options) error {
-	if err := f.eachBlock(ctx, opts, f.OrigSize(), func(int64, []byte) error { return nil }); err != nil {
-		return fmt.Errorf("verifying a ZVHD2 file: %w", err)
-	}
-	return nil
-}
-
 // eachBlock calls fn for every stored block, in several goroutines, in no
 // order, with its place on the disk and its content, which fn may not keep.
 // total is what Progress counts against.

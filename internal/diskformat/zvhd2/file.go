@@ -10,6 +10,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 )
 
 // File is an open ZVHD2 file. It may be used by many goroutines at once. It
@@ -19,6 +20,9 @@ type File struct {
 	size int64 // of the file
 	h    header
 	x    *index
+
+	footer   [zdisk.HeaderSize]byte // as it is in the file
+	extended bool                   // the footer carries our extension
 
 	blocks  sync.Pool // *[]byte of the block size
 	records sync.Pool // *[]byte of the longest record

@@ -27,6 +27,10 @@ func small(t testing.TB, ext, byBlock bool) []byte {
 	h.indexSeg, h.indexSize = pageSize, pageSize
 	h.bitmap = h.index + pageSize
 	b := append(bytes.Clone(v.b[:h.index]), index...)
+	for _, block := range [][]byte{b[:pageSize], b[h.recordsEnd():][:pageSize]} {
+		block[offIndexByBlk] = h.indexByBlk
+		zdisk.Seal(block)
+	}
 	b = append(append(b, v.bitmap...), h.block()...)
 	if ext {
 		e := extension{uint64(len(b)), crcOf(index), crcOf(v.bitmap)}

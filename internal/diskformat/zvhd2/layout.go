@@ -23,6 +23,7 @@ package zvhd2
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
@@ -82,7 +83,27 @@ const (
 	offDataBlocks  = 136
 	offIndexByBlk  = 140
 	offCompression = 141
+	offReserved    = 142
 )
+
+// headerFields are those of a header block, in their order.
+var headerFields = slices.Concat(zdisk.FrontFields, []zdisk.Field{
+	{Name: "zvhd2_version", Off: offVersion},
+	{Name: "block_size", Off: offBlockSize},
+	{Name: "max_blk_num", Off: offMaxBlocks},
+	{Name: "index_lba", Off: offIndex},
+	{Name: "bitmap_lba", Off: offBitmap},
+	{Name: "index_size", Off: offIndexSize},
+	{Name: "bitmap_size", Off: offBitmapSize},
+	{Name: "index_seg_size", Off: offIndexSeg},
+	{Name: "bitmap_seg_size", Off: offBitmapSeg},
+	{Name: "index_seg_num", Off: offIndexSegs},
+	{Name: "bitmap_seg_num", Off: offBitmapSegs},
+	{Name: "non_zero_blk_num", Off: offDataBlocks},
+	{Name: "index_contains_zero_blk", Off: offIndexByBlk},
+	{Name: "compress_method", Off: offCompression},
+	{Name: "reserved", Off: offReserved},
+})
 
 // header is the header block, its copy, or the footer.
 type header struct {

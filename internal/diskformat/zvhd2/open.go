@@ -8,6 +8,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/bitset"
+	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 )
 
 // How a file is read at opening. One read of the last tailSize bytes holds
@@ -83,7 +84,9 @@ func open(r io.ReaderAt, size int64) (*File, error) {
 	if err := s.readIndex(&h, ext, x); err != nil {
 		return nil, err
 	}
-	return newFile(r, size, h, x), nil
+	f := newFile(r, size, h, x)
+	f.footer, f.extended = [zdisk.HeaderSize]byte(footer), ext != nil
+	return f, nil
 }
 
 // notWhole says what a file without a sound end is. Only its first bytes tell

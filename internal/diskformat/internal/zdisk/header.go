@@ -43,6 +43,34 @@ const (
 	FrontSize = 87
 )
 
+// Field is a field of the header block: its name in the format's description, and where
+// it begins. It ends where the next one does.
+type Field struct {
+	Name string
+	Off  int
+}
+
+// FrontFields are those of the front, in their order.
+var FrontFields = []Field{
+	{"cookie", offCookie},
+	{"features", offFeatures},
+	{"format_version", offFormatVersion},
+	{"data_offset", offDataOffset},
+	{"timestamp", offTimestamp},
+	{"creator_app", offCreatorApp},
+	{"creator_version", offCreatorVersion},
+	{"creator_os", offCreatorOS},
+	{"orig_size", offOrigSize},
+	{"curr_size", offCurrSize},
+	{"geometry", offGeometry},
+	{"type", offType},
+	{"checksum", offChecksum},
+	{"uuid", offUUID},
+	{"saved", offUUID + 16},
+	{"hidden", offUUID + 17},
+	{"align_64", offUUID + 18},
+}
+
 // Front is what both formats' headers begin with. Sizes are in bytes.
 type Front struct {
 	Cookie    [8]byte
