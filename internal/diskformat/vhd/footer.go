@@ -75,9 +75,13 @@ func findFooter(r io.ReaderAt, size int64) (*footer, int64, error) {
 		last, lastErr = parseFooter(b, "footer")
 		break
 	}
+	// Too short for more than the copy. What is whole in that is a fixed disk.
+	cut := hasCookie(front) && !hasCopy && (last == nil || last.diskType != typeFixed)
 	switch {
 	case last == nil && !hasCopy && lastErr != nil:
 		return nil, 0, lastErr
+	case cut:
+		return nil, 0, incomplete("footer copy", "the file begins with %q and has %d bytes, not even the footer's copy and the header: it was cut off; get it whole", cookie, size)
 	case last == nil && !hasCopy:
 		return nil, 0, diskformat.Errorf(diskformat.VHD, diskformat.ErrWrongFormat, "footer.cookie", "neither the end nor the front of the file carries %q", cookie)
 	case last != nil && !hasCopy && last.diskType == typeFixed:
