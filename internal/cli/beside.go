@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
 )
 
@@ -40,9 +41,24 @@ func findMf(raw *source) (*mfFile, error) {
 	m, err := bitmap.Parse(f.File, f.size, raw.size)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("read %s: %w (\"quickims mf --force %s\" makes it anew)", f.path, err, raw.path)
+		if command := raw.mfCommand("--force "); command != "" {
+			return nil, fmt.Errorf("read %s: %w (\"%s\" makes it anew)", f.path, err, command)
+		}
+		return nil, fmt.Errorf("read %s: %w", f.path, err)
 	}
 	return &mfFile{f, m}, nil
+}
+
+// mfCommand is the command line that makes the bitmap of a RAW file as it is now, with
+// the flags, each with a space after it. "": there is none that would.
+func (src *source) mfCommand(flags string) string {
+	if !src.info.Mode().IsRegular() || src.wholeSectors() != nil {
+		return ""
+	}
+	if found, err := diskformat.Detect(src.File, src.size); err != nil || found != diskformat.Raw {
+		flags += "-f raw " // it was said to be RAW here, too
+	}
+	return "quickims mf " + flags + src.path
 }
 
 // compare reads the RAW file and compares it with its bitmap.

@@ -174,10 +174,11 @@ func (doc *infoDoc) addBitmap(src *source) (reason string) {
 	mf, err := findMf(src)
 	switch {
 	case noMf(err):
-		if !src.info.Mode().IsRegular() {
+		command := src.mfCommand("")
+		if command == "" {
 			return fmt.Sprintf("%s is missing; \"quickims import\" makes it", doc.Bitmap.Path)
 		}
-		return fmt.Sprintf("%s is missing; \"quickims mf %s\" makes it, \"quickims import\" too", doc.Bitmap.Path, src.path)
+		return fmt.Sprintf("%s is missing; \"%s\" makes it, \"quickims import\" too", doc.Bitmap.Path, command)
 	case err != nil:
 		doc.Bitmap.Found, doc.Bitmap.Problem = true, err.Error()
 		return err.Error()

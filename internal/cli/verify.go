@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
+	"github.com/quickims/quickims/internal/diskformat/open"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 )
@@ -113,14 +117,17 @@ func (s *session) verifyRecords(ctx context.Context, src *diskFile) (verifyDoc, 
 // verifyAgainst compares the disk with a RAW file. What is a hole in both is not
 // read.
 func (s *session) verifyAgainst(ctx context.Context, src *diskFile, path string) (verifyDoc, error) {
-	fail := func(err error) (verifyDoc, error) {
-		return verifyDoc{}, fmt.Errorf("compare %s with %s: %w", src.path, path, interrupted(ctx, err))
-	}
 	raw, err := inputFlags{Format: string(diskformat.Raw)}.openDisk(path)
 	if err != nil {
 		return verifyDoc{}, err
 	}
 	defer raw.Close()
+	fail := func(err error) (verifyDoc, error) {
+		if errors.Is(err, diskformat.ErrMismatch) {
+			err = cmp.Or(notRaw(src, raw), err)
+		}
+		return verifyDoc{}, fmt.Errorf("compare %s with %s: %w", src.path, path, interrupted(ctx, err))
+	}
 	if raw.size != src.OrigSize {
 		return fail(diskformat.Errorf("", diskformat.ErrMismatch, "size", "the disk has %d bytes, the RAW file %d", src.OrigSize, raw.size))
 	}
@@ -135,24 +142,52 @@ func (s *session) verifyAgainst(ctx context.Context, src *diskFile, path string)
 	return verifyDoc{Against: path, DiskSize: src.OrigSize}, nil
 }
 
+// notRaw is why a file that a disk differs from is none to compare it with: it looks
+// like another format. A RAW disk may look so, but would be the same then.
+func notRaw(src, other *diskFile) error {
+	found, err := diskformat.Detect(other.File, other.size)
+	if err != nil || found == diskformat.Raw {
+		return nil
+	}
+	hint := ""
+	switch {
+	case !slices.Contains(open.Formats, found):
+	case src.Format == diskformat.Raw:
+		hint = fmt.Sprintf("; the other way round it works: quickims verify %s --against %s", other.path, src.path)
+	default:
+		hint = fmt.Sprintf("; make it RAW first: quickims convert -O raw %s OUT", other.path)
+	}
+	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, and --against takes a RAW file%s", other.path, found, hint)}
+}
+
 func (s *session) verifyRaw(ctx context.Context, src *source) (verifyDoc, error) {
 	path := mfPath(src.path)
 	if path == src.path {
 		return verifyDoc{}, fmt.Errorf("verify %s: it is a bitmap, to go by its name; verify the RAW file that it belongs to", src.path)
 	}
 	mf, err := findMf(src)
-	if noMf(err) {
+	command := src.mfCommand("")
+	switch {
+	case noMf(err) && command != "":
 		return verifyDoc{}, &kindError{fs.ErrNotExist, fmt.Sprintf(
-			"verify %s: a RAW file has no checksums of its own, and there is no %s to compare it with; \"quickims mf %s\" makes it of the file as it is now",
-			src.path, path, src.path)}
-	}
-	if err != nil {
+			"verify %s: a RAW file has no checksums of its own, and there is no %s to compare it with; \"%s\" makes it of the file as it is now",
+			src.path, path, command)}
+	case noMf(err):
+		if err := src.wholeSectors(); err != nil {
+			return verifyDoc{}, err
+		}
+		return verifyDoc{}, &kindError{fs.ErrNotExist, fmt.Sprintf(
+			"verify %s: a RAW disk has no checksums of its own, and there is no bitmap beside a device; --against compares it with a RAW file", src.path)}
+	case err != nil:
 		return verifyDoc{}, fmt.Errorf("verify %s: %w", src.path, err)
 	}
 	defer mf.Close()
 	if mf.Kind() == bitmap.Unknown {
-		return verifyDoc{}, fmt.Errorf("verify %s: %s has no checksums to compare with: %s; \"quickims mf --force %s\" makes one of the file as it is now",
-			src.path, mf.path, mf.Reason(), src.path)
+		advice := ""
+		if command := src.mfCommand("--force "); command != "" {
+			advice = fmt.Sprintf("; \"%s\" makes one of the file as it is now", command)
+		}
+		return verifyDoc{}, fmt.Errorf("verify %s: %s has no checksums to compare with: %s%s", src.path, mf.path, mf.Reason(), advice)
 	}
 	if err := s.compare(ctx, src, mf); err != nil {
 		return verifyDoc{}, err
