@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -192,8 +193,14 @@ func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) 
 		return from, err
 	}
 	object, err := store.Stat(ctx, from.bucket, from.key)
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusNotFound {
+		return from, fmt.Errorf("import %s: %w", from, err)
+	}
 	if err != nil {
 		return from, fmt.Errorf("look at %s for its disk's size (--min-disk says it instead): %w", from, interrupted(ctx, err))
+	}
+	if object.Size == 0 {
+		return from, fmt.Errorf("import %s: the object is empty; a disk file is wanted", from)
 	}
 	data := store.ReaderAt(ctx, object)
 	format, err := diskformat.Detect(data, object.Size)

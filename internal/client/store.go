@@ -109,15 +109,35 @@ func (s *Store) Remove(ctx context.Context, bucket, key string) error {
 	return nil
 }
 
-// Stat asks what an object is.
+// Stat asks what an object is. That there is none, or not even its bucket, is an
+// *Error with the code NoSuchKey or NoSuchBucket.
 func (s *Store) Stat(ctx context.Context, bucket, key string) (Object, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, s.silent("HEAD "+bucket+":"+key))
 	defer cancel()
 	info, err := s.s3.Client.StatObject(ctx, bucket, key, minio.StatObjectOptions{})
 	if err != nil {
-		return Object{}, s.fault(ctx, "HEAD "+bucket+":"+key, err)
+		return Object{}, s.missing(ctx, bucket, key, s.fault(ctx, "HEAD "+bucket+":"+key, err))
 	}
 	return Object{Bucket: bucket, Key: key, Size: info.Size, ETag: info.ETag}, nil
+}
+
+// missing says in place of err what it is that is not there, if that is what err means.
+// An answer to HEAD has no body that could tell an object from a bucket.
+func (s *Store) missing(ctx context.Context, bucket, key string, err error) error {
+	answer, ok := errors.AsType[*Error](err)
+	if !ok || answer.Status != http.StatusNotFound {
+		return err
+	}
+	there, err := s.s3.BucketExists(ctx, bucket)
+	switch {
+	case err != nil:
+		return s.fault(ctx, "HEAD "+bucket, err)
+	case there:
+		answer.Code, answer.Message = minio.NoSuchKey, fmt.Sprintf("there is no object %q in the bucket %s", key, bucket)
+	default:
+		answer.Code, answer.Message = minio.NoSuchBucket, fmt.Sprintf("there is no bucket %s", bucket)
+	}
+	return answer
 }
 
 // ReaderAt reads the object in ranges, one request each, and fails once it is no

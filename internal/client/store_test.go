@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -137,6 +138,19 @@ func TestAMissingBucketIsNamed(t *testing.T) {
 	_, s := gateway(t)
 	if _, err := s.Put(t.Context(), "no-such-bucket", "k", bytes.NewReader(nil), 0, nil); !isCode(err, "NoSuchBucket") {
 		t.Errorf("got %v", err)
+	}
+	if _, err := s.Stat(t.Context(), "no-such-bucket", "k"); !isCode(err, "NoSuchBucket") || !strings.Contains(err.Error(), "there is no bucket no-such-bucket") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAMissingObjectIsNamed(t *testing.T) {
+	t.Parallel()
+	g, s := gateway(t)
+	bucket := g.MakeBucket(t)
+	want := `there is no object "k" in the bucket ` + bucket
+	if _, err := s.Stat(t.Context(), bucket, "k"); !isCode(err, "NoSuchKey") || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }
 

@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quickims/quickims/internal/client"
+)
+
+// TestAnImportOfNothing: what is missing or empty is said to be that, with no word about
+// flags, and the service is not asked.
+func TestAnImportOfNothing(t *testing.T) {
+	t.Parallel()
+	u := newUploads(t, 1)
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("asked: %s %s", r.Method, r.URL) }))
+	defer service.Close()
+	u.env[client.EnvEndpoint], u.env[client.EnvProjectID] = service.URL, "p"
+	must(t, os.WriteFile(filepath.Join(u.Folder, u.bucket, "empty.raw"), nil, 0o600))
+	for source, want := range map[string]string{
+		"no-such-bucket:disk.raw": "there is no bucket no-such-bucket\n",
+		u.bucket + ":disk.raw":    `there is no object "disk.raw" in the bucket ` + u.bucket + "\n",
+		u.bucket + ":empty.raw":   "the object is empty; a disk file is wanted\n",
+	} {
+		var out, errs bytes.Buffer
+		status := Main(t.Context(), []string{"import", source, "--name", "n", "--type", "DataImage"},
+			Env{Stdout: &out, Stderr: &errs, Getenv: func(name string) string { return u.env[name] }})
+		if status != statusFailed || out.Len() > 0 || !strings.HasPrefix(errs.String(), "quickims: import "+source+": "+want) || strings.Contains(errs.String(), "min") {
+			t.Errorf("%s: status %d, stdout %q, stderr %q", source, status, out.String(), errs.String())
+		}
+	}
+}
