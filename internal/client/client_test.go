@@ -221,6 +221,14 @@ func TestDiskStreams(t *testing.T) {
 		if (err == nil) != whole || whole && string(got) != data {
 			t.Errorf("%s: %d bytes, %v", id, len(got), err)
 		}
+		if whole {
+			continue
+		}
+		for _, part := range []string{fmt.Sprintf("broke off after %d bytes: ", len(got)), "can't read the image there", "[request id req-1]"} {
+			if !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "can't be reached") {
+				t.Errorf("%s: %v, want %q", id, err, part)
+			}
+		}
 	}
 }
 

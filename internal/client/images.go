@@ -109,23 +109,40 @@ func (c *Client) Disk(ctx context.Context, id string) (disk io.ReadCloser, size 
 		resp.Body.Close()
 		return nil, 0, fmt.Errorf("%s: the service does not say how large the disk is", what(req))
 	}
-	return &diskBody{c: c, req: req, body: resp.Body}, resp.ContentLength, nil
+	return &diskBody{req: req, body: resp.Body, requestID: resp.Header.Get("X-Request-Id")}, resp.ContentLength, nil
 }
 
 // diskBody is a stream whose errors say what was read. That it ends early is for
 // net/http to notice, which knows the length.
 type diskBody struct {
-	c    *Client
-	req  *http.Request
-	body io.ReadCloser
+	req       *http.Request
+	body      io.ReadCloser
+	requestID string // for the service's log; "" when the service gave none
+	read      int64  // bytes
 }
 
 func (d *diskBody) Read(p []byte) (int, error) {
 	n, err := d.body.Read(p)
+	d.read += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = d.c.unreachable(d.req, fmt.Errorf("the stream broke: %w", err))
+		err = d.broken(err)
 	}
 	return n, err
+}
+
+// broken says that the stream broke, or that the caller gave up. The service breaks a
+// stream off, too, where it can't read the image: an answer that has begun holds no
+// error.
+func (d *diskBody) broken(err error) error {
+	if cause := context.Cause(d.req.Context()); cause != nil {
+		return cause
+	}
+	look := ""
+	if d.requestID != "" {
+		look = " [request id " + d.requestID + "]"
+	}
+	return fmt.Errorf("%s: the answer broke off after %d bytes: the service was cut off, or it can't read the image there: its log says why%s: %w",
+		what(d.req), d.read, look, err)
 }
 
 func (d *diskBody) Close() error { return d.body.Close() }
