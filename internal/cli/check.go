@@ -154,7 +154,11 @@ func (doc checkDoc) print(w io.Writer) {
 		}
 	}
 	if fine > 0 {
-		fmt.Fprintf(w, "ok\t%d more are in order (--all lists them)\n", fine)
+		more := "1 more is in order (--all lists it)"
+		if fine != 1 {
+			more = fmt.Sprintf("%d more are in order (--all lists them)", fine)
+		}
+		fmt.Fprintf(w, "ok\t%s\n", more)
 	}
 	ready := "ready for a quick import"
 	if !doc.Ready {

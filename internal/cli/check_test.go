@@ -41,7 +41,7 @@ func TestCheckPrintsWhatMatters(t *testing.T) {
 	text := print(doc)
 	for _, want := range []string{
 		"d.raw (raw, 10 GiB)", "os_version    Debian GNU/Linux 12.0.0 64bit\n", `9 GiB ext4 "root" on /`,
-		"warning  fstab\n", "  fix    use UUID=\n", "ok       1 more are in order", "d.raw: ready for a quick import",
+		"warning  fstab\n", "  fix    use UUID=\n", "ok       1 more is in order (--all lists it)\n", "d.raw: ready for a quick import",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in:\n%s", want, text)
@@ -55,8 +55,12 @@ func TestCheckPrintsWhatMatters(t *testing.T) {
 			t.Errorf("a long line: %q", line)
 		}
 	}
+	doc.Findings = append(doc.Findings, doc.Findings[0])
+	if text := print(doc); !strings.Contains(text, "ok       2 more are in order (--all lists them)\n") {
+		t.Errorf("with two in order:\n%s", text)
+	}
 	doc.all = true
-	if text := print(doc); !strings.Contains(text, "GRUB") || strings.Contains(text, "more are in order") {
+	if text := print(doc); !strings.Contains(text, "GRUB") || strings.Contains(text, "in order") {
 		t.Errorf("with --all:\n%s", text)
 	}
 	report := sampleReport()

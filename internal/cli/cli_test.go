@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/ims"
@@ -64,6 +66,30 @@ func TestHelpListsEveryCommand(t *testing.T) {
 	status, stdout, stderr := run(t)
 	if status != statusUsage || stdout != "" || stderr != help {
 		t.Errorf("without arguments: status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+}
+
+// The README's table has every command of the grammar.
+func TestReadmeListsEveryCommand(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed strings.Builder // the first cells of its tables
+	for _, line := range strings.Split(string(readme), "\n") {
+		if cells := strings.SplitN(line, "|", 3); len(cells) == 3 {
+			listed.WriteString(cells[1])
+		}
+	}
+	parser, err := kong.New(&commands{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range parser.Model.Children {
+		if !strings.Contains(listed.String(), "`"+command.Name+"`") && !strings.Contains(listed.String(), "`"+command.Name+" ") {
+			t.Errorf("%s is missing", command.Name)
+		}
 	}
 }
 

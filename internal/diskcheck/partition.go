@@ -65,7 +65,11 @@ func (c *checker) partitions() {
 		return
 	}
 	if !c.has(PartitionTable) {
-		c.add(PartitionTable, OK, "", "%s with %d partitions", strings.ToUpper(string(c.Table)), len(c.Partitions))
+		partitions := "1 partition"
+		if n := len(c.Partitions); n != 1 {
+			partitions = fmt.Sprintf("%d partitions", n)
+		}
+		c.add(PartitionTable, OK, "", "%s with %s", strings.ToUpper(string(c.Table)), partitions)
 	}
 }
 

@@ -301,6 +301,20 @@ func TestDamagedTable(t *testing.T) {
 	}
 }
 
+func TestPartitionsAreCounted(t *testing.T) {
+	t.Parallel()
+	entry := []byte{0x80, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0} // 1 MiB at 1 MiB
+	second := bytes.Clone(entry)
+	second[0], second[9] = 0, 16
+	one := with(with(&layered{size: 4 * mib}, 446, entry), 510, []byte{0x55, 0xaa})
+	for want, disk := range map[string]*layered{"MBR with 1 partition": one, "MBR with 2 partitions": with(one, 446+16, second)} {
+		r, err := diskcheck.Check(t.Context(), disk, disk.size)
+		if f := find(r, diskcheck.PartitionTable); err != nil || len(f) != 1 || f[0].Found != want {
+			t.Errorf("%+v, %v; right is %q", f, err, want)
+		}
+	}
+}
+
 // cut fails every read of a part of the disk.
 type cut struct {
 	*layered
