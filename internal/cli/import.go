@@ -226,6 +226,9 @@ func leastDisk(file io.ReaderAt, size int64, format diskformat.Format) (*int64, 
 	default:
 		return nil, diskformat.Errorf(format, diskformat.ErrWrongFormat, "", "a quick import takes RAW and ZVHD2 alone")
 	}
+	if unfit := unfitDisk(size); unfit != "" {
+		return nil, ims.Faultf(ims.CodeDiskSize, "%s", unfit)
+	}
 	return ptr(minDisk(size)), nil
 }
 
@@ -239,6 +242,9 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	defer d.Close()
 	if err := d.wholeSectors(); err != nil {
 		return to, nil, err
+	}
+	if unfit := unfitDisk(d.OrigSize); unfit != "" {
+		return to, nil, fmt.Errorf("import %s: %w", c.Source, ims.Faultf(ims.CodeDiskSize, "%s", unfit))
 	}
 	converted := d.Disk.Format != diskformat.ZVHD2 && (c.Convert || d.Disk.Format != diskformat.Raw)
 	least := minDisk(d.OrigSize)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,6 +32,24 @@ func TestAnImportOfNothing(t *testing.T) {
 			Env{Stdout: &out, Stderr: &errs, Getenv: func(name string) string { return u.env[name] }})
 		if status != statusFailed || out.Len() > 0 || !strings.HasPrefix(errs.String(), "quickims: import "+source+": "+want) || strings.Contains(errs.String(), "min") {
 			t.Errorf("%s: status %d, stdout %q, stderr %q", source, status, out.String(), errs.String())
+		}
+	}
+}
+
+// TestAnImportOfADiskOfNoImagesSize: that is said of the disk, not of a min_disk that
+// nobody gave, and nobody is asked.
+func TestAnImportOfADiskOfNoImagesSize(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[uint64]string{0: "the disk has no bytes", 2 << 40: "the disk has 2 TiB (2199023255552 bytes), an image at most 1024 GiB"} {
+		path := filepath.Join(t.TempDir(), "disk.qcow2")
+		must(t, os.WriteFile(path, qcow2Header(func(h []byte) {
+			binary.BigEndian.PutUint64(h[24:], size)
+			binary.BigEndian.PutUint32(h[36:], uint32((size+1<<29-1)>>29)) // l1_size: 512 MiB each
+		}), 0o600))
+		status, _, stderr := callService(t, func(_ http.ResponseWriter, r *http.Request, _ func()) { t.Errorf("asked: %s %s", r.Method, r.URL) },
+			"import", path, "--name", "n", "--type", "DataImage")
+		if status != statusFailed || !strings.Contains(stderr, want) || strings.Contains(stderr, "min_disk") {
+			t.Errorf("%d bytes: status %d, %q", size, status, stderr)
 		}
 	}
 }

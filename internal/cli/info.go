@@ -206,15 +206,23 @@ func (doc *infoDoc) addPartitions(disk io.ReaderAt, size int64) error {
 // from that, as far as is known.
 func (doc *infoDoc) judge(src *source, reason string) {
 	doc.Import.MinDisk = minDisk(doc.VirtualSize)
-	switch {
-	case doc.VirtualSize == 0:
-		reason = "the disk has no bytes"
-	case src.size > ims.MaxFileSize:
+	if unfit := unfitDisk(doc.VirtualSize); unfit != "" {
+		reason = unfit
+	} else if src.size > ims.MaxFileSize {
 		reason = fmt.Sprintf("the file has %s, a quick import takes at most %s", exactSize(src.size), exactSize(ims.MaxFileSize))
-	case doc.Import.MinDisk > ims.MaxDiskGiB:
-		reason = fmt.Sprintf("the disk has %s, an image at most %d GiB", exactSize(doc.VirtualSize), ims.MaxDiskGiB)
 	}
 	doc.Import.Ready, doc.Import.Reason = reason == "", reason
+}
+
+// unfitDisk says why no image can have a disk of so many bytes; "" if one can.
+func unfitDisk(size int64) string {
+	switch {
+	case size == 0:
+		return "the disk has no bytes"
+	case minDisk(size) > ims.MaxDiskGiB:
+		return fmt.Sprintf("the disk has %s, an image at most %d GiB", exactSize(size), ims.MaxDiskGiB)
+	}
+	return ""
 }
 
 // minDisk is the least min_disk in GiB for a disk of so many bytes.
