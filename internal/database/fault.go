@@ -46,11 +46,12 @@ func unavailable(err error) bool {
 		}
 		return false
 	}
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return unavailableState(e.Code)
-	}
+	// Whatever the server says to who connects, it can't be worked with.
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return unavailableState(e.Code)
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true

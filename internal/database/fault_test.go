@@ -362,3 +362,43 @@ func TestClean(t *testing.T) {
 		}
 	}
 }
+
+// TestRefused: the server takes no connections to the database for a while. Whatever its
+// reason, that is unavailable, and goes well afterwards.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	databasetest.RunURL(t, func(t *testing.T, url string) {
+		db := openFor(t, url, database.Options{})
+		if db.Dialect() != database.Postgres {
+			return // a file refuses nobody
+		}
+		admin, err := sql.Open("pgx", os.Getenv("QUICKIMS_TEST_POSTGRES"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer admin.Close()
+		var name string
+		if err := db.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		accept := func(whether string) {
+			t.Helper()
+			if _, err := admin.ExecContext(context.Background(), "ALTER DATABASE "+name+" WITH ALLOW_CONNECTIONS "+whether); err != nil {
+				t.Fatal(err)
+			}
+		}
+		accept("false")
+		if _, err := admin.ExecContext(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // the first may find a connection that was cut
+			if err := claim(t.Context(), db, "ours"); !errors.Is(err, database.ErrUnavailable) {
+				t.Errorf("%v, want ErrUnavailable", err)
+			}
+		}
+		accept("true")
+		if err := claim(t.Context(), db, "ours"); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
