@@ -18,14 +18,21 @@ import (
 // noting is an export whose bytes are at hand and that notes where they were read.
 type noting struct {
 	*memory
-	mu   sync.Mutex
-	warm []Extent
+	mu    sync.Mutex
+	warm  []Extent
+	noted chan struct{} // of capacity 1: something was
 }
+
+func newNoting(m *memory) *noting { return &noting{memory: m, noted: make(chan struct{}, 1)} }
 
 func (n *noting) ReadWarm(p []byte, off int64) bool {
 	n.mu.Lock()
 	n.warm = append(n.warm, Extent{Offset: off, Length: int64(len(p))})
 	n.mu.Unlock()
+	select {
+	case n.noted <- struct{}{}:
+	default:
+	}
 	return copy(p, n.data[off:]) == len(p)
 }
 
@@ -47,7 +54,7 @@ func whole(size int) *memory {
 func TestGuess(t *testing.T) {
 	t.Parallel()
 	const n = 128 << 10
-	export := &noting{memory: whole(64 * n)}
+	export := newNoting(whole(64 * n))
 	s := start(t, "tcp", export, Options{})
 	c := s.client(t, nbdtest.Config{})
 	read := func(off, n int64) {
@@ -60,12 +67,14 @@ func TestGuess(t *testing.T) {
 	guessed := func(at int64) {
 		t.Helper()
 		var all []Extent
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		for patience := time.After(20 * time.Second); ; {
 			all = append(all, export.took()...)
 			if k := len(all); k > 0 && all[k-1] == (Extent{Offset: at, Length: n}) {
 				return
 			}
-			if time.Now().After(deadline) {
+			select {
+			case <-export.noted:
+			case <-patience:
 				t.Fatalf("the read at %d was not guessed: %+v", at, all)
 			}
 		}
@@ -167,7 +176,7 @@ func TestGuessIsGivenUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				export := &noting{memory: whole(8 * n)}
+				export := newNoting(whole(8 * n))
 				x := guesser(t, export, 0)
 				x.guesses.saw(reading(0, n))
 				x.guessNext()
@@ -215,7 +224,7 @@ func TestNoGuess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			export := &noting{memory: whole(8 * n)}
+			export := newNoting(whole(8 * n))
 			x := guesser(t, export, tc.reserve)
 			if tc.change != nil {
 				tc.change(t, x, export)
@@ -252,7 +261,7 @@ func TestLongReadsShareTheWork(t *testing.T) {
 			return ctx.Err()
 		}
 	}
-	s := start(t, "tcp", &noting{memory: m}, Options{})
+	s := start(t, "tcp", newNoting(m), Options{})
 	stream, err := net.Dial(s.network, s.address)
 	if err != nil {
 		t.Fatal(err)

@@ -69,6 +69,8 @@ func (s *Server) accept(ctx context.Context, l net.Listener, handle func(net.Con
 	for {
 		c, err := l.Accept()
 		switch {
+		case err == nil && ctx.Err() != nil: // it came while the listener was being closed
+			c.Close()
 		case err == nil:
 			wait = 0
 			handle(c)

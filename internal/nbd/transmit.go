@@ -160,15 +160,15 @@ func (t *transmission) dispatch(r wire.Request) error {
 			hold = charge(t.statusBytes(r))
 		}
 	}
-	guess := t.guessed(r, errno)
-	if guess != nil {
+	ahead := t.guessed(r, errno)
+	if ahead != nil {
 		hold = 0
 	}
 	// What waits to be sent holds what is waited for: it must leave first.
 	g, err := t.budget.begin(t.ctx, hold, whole, t.out.flush)
 	if err != nil {
-		if guess != nil {
-			t.drop(guess)
+		if ahead != nil {
+			t.drop(ahead)
 		}
 		return err
 	}
@@ -179,8 +179,8 @@ func (t *transmission) dispatch(r wire.Request) error {
 	}
 	if r.Command == wire.CmdRead {
 		t.guesses.saw(r)
-		if guess != nil {
-			t.answerGuessed(&j, guess)
+		if ahead != nil {
+			t.answerGuessed(&j, ahead)
 			return nil
 		}
 		j.runs = g.bytes() < charge(int(r.Length))
