@@ -18,7 +18,8 @@ import (
 type line struct {
 	target   string
 	listener net.Listener
-	over     chan struct{} // closed at the script's end
+	serving  sync.WaitGroup
+	over     chan struct{} // closed with the listener
 
 	mu     sync.Mutex
 	mode   string
@@ -47,7 +48,9 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 		limit = mib << 20
 	}
 	if found, ok := lines.Load(ts); ok {
-		found.(*line).set(args[0], limit)
+		l := found.(*line)
+		l.close()
+		ts.Check(l.listen(l.listener.Addr().String(), args[0], limit))
 		return
 	}
 	path := ts.Getenv("QUICKIMS_CREDENTIALS")
@@ -59,18 +62,12 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	u, err := url.Parse(string(endpoint[1]))
 	ts.Check(err)
-	l := &line{target: u.Host, over: make(chan struct{}), open: make(map[net.Conn]bool)}
-	l.listener, err = net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	l.set(args[0], limit)
-	go l.serve()
+	l := &line{target: u.Host}
+	ts.Check(l.listen("127.0.0.1:0", args[0], limit))
 	lines.Store(ts, l)
 	ts.Defer(func() {
 		lines.Delete(ts)
-		l.listener.Close()
-		close(l.over)
-		l.set("dead", 0)
-		l.count(1)
+		l.close()
 	})
 	own := ts.MkAbs("cut.env")
 	text := bytes.Replace(credentials, endpoint[0], []byte("QUICKIMS_S3_ENDPOINT=http://"+l.listener.Addr().String()), 1)
@@ -100,10 +97,37 @@ func passed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func (l *line) set(mode string, limit int64) {
+// listen begins to pass bytes on, and to count them.
+func (l *line) listen(address, mode string, limit int64) (err error) {
+	if l.listener, err = net.Listen("tcp", address); err != nil {
+		return err
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.mode, l.limit, l.passed, l.dead = mode, limit, 0, false
+	l.open = make(map[net.Conn]bool)
+	l.over = make(chan struct{})
+	l.mu.Unlock()
+	l.serving.Go(l.serve)
+	return nil
+}
+
+// close cuts all connections, also those that wait to be accepted: what a command that
+// has ended had sent must not count as the next one's.
+func (l *line) close() {
+	l.listener.Close()
+	close(l.over)
+	l.mu.Lock()
+	l.kill()
+	l.mu.Unlock()
+	l.serving.Wait()
+}
+
+// kill lets nothing pass any more. The caller holds the lock.
+func (l *line) kill() {
+	l.dead = true
+	for c := range l.open {
+		c.Close()
+	}
 }
 
 // count takes note of n bytes and reports whether they may pass.
@@ -111,10 +135,7 @@ func (l *line) count(n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mode == "dead" && l.passed+int64(n) > l.limit {
-		l.dead = true
-		for c := range l.open {
-			c.Close()
-		}
+		l.kill()
 	}
 	if l.dead {
 		return false
@@ -135,7 +156,7 @@ func (l *line) serve() {
 		if err != nil {
 			return
 		}
-		go l.pass(c)
+		l.serving.Go(func() { l.pass(c) })
 	}
 }
 
@@ -168,10 +189,10 @@ func (l *line) pass(c net.Conn) {
 	if !l.enter(c, store) {
 		return
 	}
-	go func() {
+	l.serving.Go(func() {
 		_, _ = io.Copy(c, store)
 		c.Close()
-	}()
+	})
 	buf := make([]byte, 64<<10)
 	for sent := int64(0); ; {
 		n, err := c.Read(buf)
