@@ -33,6 +33,25 @@ func (h *hanging) Hold(ctx context.Context, loc objectstore.Location, cond objec
 	return &hangingHeld{held, h}, nil
 }
 
+func newHanging(t *testing.T) (h *hanging, f fixture) {
+	f = newFixtureOf(t, func(s objectstore.Store) objectstore.Store {
+		h = &hanging{Store: s, entered: make(chan struct{}), release: make(chan struct{})}
+		return h
+	})
+	return h, f
+}
+
+// shut closes the cache, after which nothing may be held.
+func (h *hanging) shut(t *testing.T, c *Cache) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := h.held.Load(); n != 0 {
+		t.Errorf("%d files are still held", n)
+	}
+}
+
 type hangingHeld struct {
 	objectstore.Held
 	of *hanging
@@ -48,11 +67,7 @@ func (h *hangingHeld) Close() error {
 func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(4 << 20)
-	var h *hanging
-	f := newFixtureOf(t, func(s objectstore.Store) objectstore.Store {
-		h = &hanging{Store: s, entered: make(chan struct{}), release: make(chan struct{})}
-		return h
-	})
+	h, f := newHanging(t)
 	slow, other := f.image(t, "raw", disk), f.image(t, "raw with bitmap", disk)
 	h.key = slow.Key
 	c, err := NewCache(CacheOptions{})
@@ -116,12 +131,7 @@ func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 		t.Error("the file is not held for who uses the image")
 	}
 	shut(second)
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-	if n := h.held.Load(); n != 0 {
-		t.Errorf("%d files are still held", n)
-	}
+	h.shut(t, c)
 }
 
 // What was opened for a read that was called off meanwhile serves the next reads: it is
@@ -129,11 +139,7 @@ func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 func TestOpenedForWhoHasLeft(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(4 << 20)
-	var h *hanging
-	f := newFixtureOf(t, func(s objectstore.Store) objectstore.Store {
-		h = &hanging{Store: s, entered: make(chan struct{}), release: make(chan struct{})}
-		return h
-	})
+	h, f := newHanging(t)
 	data := f.image(t, "zvhd2", disk) // every read of another block asks for the open file
 	h.key = data.Key
 	c, err := NewCache(CacheOptions{})
@@ -165,12 +171,7 @@ func TestOpenedForWhoHasLeft(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-	if n := h.held.Load(); n != 0 {
-		t.Errorf("%d files are still held", n)
-	}
+	h.shut(t, c)
 }
 
 // A read of a file that was let go meanwhile leaves alone the one that is held since the

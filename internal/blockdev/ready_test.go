@@ -176,9 +176,7 @@ func TestReadsWhatTheMachineHasInPart(t *testing.T) {
 			path := filepath.Join(f.images, data.Key)
 			unit := d.BlockSize()
 			for k, off := range []int64{1 << 20, 2<<20 + 100, 3<<20 - 100} {
-				if !dropPages(t, path, off) {
-					t.Skip("the file system keeps all in memory")
-				}
+				_ = dropPages(t, path, off) // where all is kept in memory, the bytes are right all the same
 				src, err := os.Open(path)
 				if err != nil {
 					t.Fatal(err)
