@@ -308,7 +308,7 @@ func TestDamagedSums(t *testing.T) {
 // whether it is read alone or with others.
 func TestDamagedSumsOfOneBlock(t *testing.T) {
 	t.Parallel()
-	const block = 2 << 20
+	const blockSize = 2 << 20
 	disk := benchDisk(8 << 20)
 	for name, far := range map[string]func(testing.TB) fixture{"held": newFixture, "far": newFarFixture} {
 		t.Run(name, func(t *testing.T) {
@@ -328,14 +328,23 @@ func TestDamagedSumsOfOneBlock(t *testing.T) {
 			if !Damaged(err) || !bytes.Equal(p[:n], disk[:n]) {
 				t.Errorf("all of the disk: %d bytes, error %v, or other ones", n, err)
 			}
-			for _, at := range []int64{0, block - 100_000, 2 * block, 3*block - 5000, 4*block - 4096} {
+			for _, at := range []int64{0, blockSize - 100_000, 2 * blockSize, 3*blockSize - 5000, 4*blockSize - 4096} {
 				c.dropMemory()
 				p := p[:min(100_000, 8<<20-at)]
 				if _, err := d.ReadAt(p, at); err != nil || !bytes.Equal(p, disk[at:at+int64(len(p))]) {
 					t.Errorf("at %d, beside the damage: error %v, or other bytes", at, err)
 				}
 			}
-			for _, at := range []int64{block - 4096, block, 2*block - 1} {
+			c.work.Wait() // also what was fetched ahead
+			c.dropMemory()
+			good, bad := blockSize/d.BlockSize()-1, blockSize/d.BlockSize()
+			both := []*block{c.wantAlone(d.im.keyOf(good), good, false), c.wantAlone(d.im.keyOf(bad), bad, false)}
+			c.newFetch(d.im, both, false).start(false)
+			c.work.Wait()
+			if both[0].state != held || both[1].state != gone || !Damaged(both[1].err) {
+				t.Errorf("fetched together: %d, %v beside the damage, %d, %v in it", both[0].state, both[0].err, both[1].state, both[1].err)
+			}
+			for _, at := range []int64{blockSize - 4096, blockSize, 2*blockSize - 1} {
 				c.dropMemory()
 				if _, err := d.ReadAt(p[:8192], at); !Damaged(err) || !strings.Contains(err.Error(), "block 1's units") {
 					t.Errorf("at %d: error %v, want one that names the block", at, err)
