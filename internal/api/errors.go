@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/keystone"
 )
 
 // errorBody is the one form in which a client reads of a fault.
@@ -32,8 +33,7 @@ const retryAfter = 1
 // nobody classified is a 500 with a fixed text; the log has the cause, under the
 // request's id.
 func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	fault := s.classify(err)
-	status := fault.Status()
+	fault, status := s.classify(err)
 	rec := recorderOf(w)
 	if rec != nil {
 		rec.code = fault.Code
@@ -63,8 +63,17 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, status, body)
 }
 
-// classify turns any error into what the client is told.
-func (s *server) classify(err error) *ims.Error {
+// classify turns any error into what the client is told, and the status of the answer.
+func (s *server) classify(err error) (*ims.Error, int) {
+	e := s.fault(err)
+	if own, ok := errors.AsType[*statusFault](err); ok && own.fault == e {
+		return e, own.status
+	}
+	return e, keystone.Status(e.Kind())
+}
+
+// fault turns any error into one that the client may read.
+func (s *server) fault(err error) *ims.Error {
 	if e, ok := errors.AsType[*ims.Error](err); ok && e.Code.Known() {
 		return e
 	}
@@ -77,20 +86,28 @@ func (s *server) classify(err error) *ims.Error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return unavailable("the request took too long and was given up; try again")
 	}
-	return &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusInternalServerError}
+	return (&ims.Error{Code: ims.CodeInternal}).WithKind(ims.KindInternal)
 }
 
 // unavailable is the fault of a moment: the same request may succeed a little later.
 func unavailable(detail string) *ims.Error {
-	return &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusServiceUnavailable, Detail: detail}
+	return ims.Faultf(ims.CodeInternal, "%s", detail).WithKind(ims.KindUnavailable)
 }
 
 // unsupported is the fault of a path or method that no route has.
-func unsupported(status int, format string, args ...any) *ims.Error {
-	e := ims.Faultf(ims.CodeUnsupported, format, args...)
-	e.HTTPStatus = status
-	return e
+func unsupported(status int, format string, args ...any) error {
+	return &statusFault{ims.Faultf(ims.CodeUnsupported, format, args...), status}
 }
+
+// statusFault is a fault with a status of HTTP that no kind stands for: of a method, a
+// range, a condition.
+type statusFault struct {
+	fault  *ims.Error
+	status int
+}
+
+func (e *statusFault) Error() string { return e.fault.Error() }
+func (e *statusFault) Unwrap() error { return e.fault }
 
 // writeJSON answers with v, whole or not at all: it is encoded before the first
 // byte goes out.

@@ -112,16 +112,12 @@ func (s *server) diskFault(c *call, img ims.Image, err error) error {
 		return ims.Faultf(ims.CodeImageNotActive, "the image became %s, it has no data to read", now.Status).Cause(err)
 	case gone == nil && now.Status == ims.ImageSaving && s.Damaged != nil && s.Damaged(err):
 		// Its job will say the same, in its own words.
-		return (&ims.Error{
-			Code: ims.CodeInternal, HTTPStatus: http.StatusInternalServerError,
-			Detail: "the file that the image is being made of was changed or removed; the import will fail, import it again",
-		}).Cause(err)
+		return ims.Faultf(ims.CodeInternal, "the file that the image is being made of was changed or removed; the import will fail, import it again").
+			WithKind(ims.KindInternal).Cause(err)
 	}
 	if s.Damaged != nil && s.Damaged(err) {
-		return (&ims.Error{
-			Code: ims.CodeInternal, HTTPStatus: http.StatusInternalServerError,
-			Detail: "the image's data was changed, damaged or removed behind the service's back and can't be served; delete the image and import it again",
-		}).Cause(err)
+		return ims.Faultf(ims.CodeInternal, "the image's data was changed, damaged or removed behind the service's back and can't be served; delete the image and import it again").
+			WithKind(ims.KindInternal).Cause(err)
 	}
 	return err
 }
@@ -337,8 +333,7 @@ func (w *streamWriter) finish(fault error) error {
 			e = ims.Faultf(ims.CodeBadFormat, "the disk has no byte in the range asked for")
 			w.Header().Set("Content-Range", size)
 		}
-		e.HTTPStatus = w.status
-		return e
+		return &statusFault{e, w.status}
 	}
 	w.send()
 	return nil

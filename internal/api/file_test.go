@@ -194,7 +194,7 @@ func TestFileFaults(t *testing.T) {
 			t.Errorf("%s: details %q", name, details)
 		}
 	}
-	gone, _ := c.withDisk(t, data, 0, &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusServiceUnavailable, Detail: "the object store does not answer"})
+	gone, _ := c.withDisk(t, data, 0, ims.Faultf(ims.CodeInternal, "the object store does not answer").WithKind(ims.KindUnavailable))
 	a := c.send(t, "GET", gone, "")
 	a.refused(t, http.StatusServiceUnavailable, "IMG.0061")
 	for _, name := range []string{"ETag", "Accept-Ranges", "Last-Modified", "Content-Range"} {

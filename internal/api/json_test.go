@@ -204,7 +204,7 @@ func FuzzImportBody(f *testing.F) {
 			}
 		}
 		fault, ok := errors.AsType[*ims.Error](err)
-		if !ok || !fault.Code.Known() || fault.Status() != 400 {
+		if !ok || !fault.Code.Known() || fault.Kind() != ims.KindInvalid {
 			t.Fatalf("refused with %v", err)
 		}
 	})

@@ -58,9 +58,7 @@ func (s *server) ownerAlone(c *call) error {
 	if err != nil || m == nil {
 		return err
 	}
-	e := ims.Faultf(ims.CodeOwnerOnly, "the image is shared with this project; who its members are is for its owner to say")
-	e.HTTPStatus = http.StatusForbidden
-	return e
+	return ims.Faultf(ims.CodeOwnerOnly, "the image is shared with this project; who its members are is for its owner to say").WithKind(ims.KindForbidden)
 }
 
 // listMembers is GET /v2/images/{image_id}/members: all for the owner, for a member
@@ -145,9 +143,7 @@ func (s *server) updateMember(c *call) error {
 		return err
 	}
 	if self == nil {
-		e := ims.Faultf(ims.CodeNotAllowed, "whether it accepts an image is for the member to say, not for the image's owner")
-		e.HTTPStatus = http.StatusForbidden
-		return e
+		return ims.Faultf(ims.CodeNotAllowed, "whether it accepts an image is for the member to say, not for the image's owner").WithKind(ims.KindForbidden)
 	}
 	if member != self.ProjectID {
 		return memberFault(catalog.ErrNoMember)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/quickims/quickims/internal/database"
@@ -194,9 +193,8 @@ func (c *Catalog) refuseAttached(ctx context.Context, tx *database.Tx, imageID s
 	if err != nil || n == 0 {
 		return err
 	}
-	e := ims.Faultf(ims.CodeConflict, "image %s is attached (attachments: %d, those of projects that it is shared with among them): detach it first, or delete it with force, which ends that", imageID, n)
-	e.HTTPStatus = http.StatusConflict
-	return e
+	return ims.Faultf(ims.CodeConflict, "image %s is attached (attachments: %d, those of projects that it is shared with among them): detach it first, or delete it with force, which ends that", imageID, n).
+		WithKind(ims.KindConflict)
 }
 
 // endAttachments ends all attachments of an image, in all projects.

@@ -3,7 +3,6 @@ package catalog
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"reflect"
 	"strings"
 	"sync"
@@ -247,7 +246,7 @@ func TestAttachedImageStays(t *testing.T) {
 		c.attach(mine, img.ID, time.Hour)
 		err := c.DeleteImage(t.Context(), mine, img.ID, false)
 		wantCode(t, err, ims.CodeConflict)
-		if e, ok := errors.AsType[*ims.Error](err); !ok || e.Status() != http.StatusConflict || !strings.Contains(e.Detail, "attachments: 2,") || !strings.Contains(e.Detail, "force") {
+		if e, ok := errors.AsType[*ims.Error](err); !ok || e.Kind() != ims.KindConflict || !strings.Contains(e.Detail, "attachments: 2,") || !strings.Contains(e.Detail, "force") {
 			t.Errorf("refused with %v", err)
 		}
 		if _, _, err := c.served(token); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"net/http"
 
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/ims"
@@ -113,13 +112,12 @@ func enterpriseProjectExists(ctx context.Context, tx *database.Tx, domainID, id 
 
 // nameTaken is the answer to a second enterprise project of a name.
 func nameTaken(p ims.EnterpriseProject, err error) error {
-	e := ims.Faultf(ims.CodeConflict, "name: the domain has an enterprise project %q already", p.Name)
-	e.HTTPStatus = http.StatusConflict
-	return e.Cause(err)
+	return ims.Faultf(ims.CodeConflict, "name: the domain has an enterprise project %q already", p.Name).
+		WithKind(ims.KindConflict).Cause(err)
 }
 
 // CreateEnterpriseProject writes a new one and returns it with its times. A name that
-// the domain has already is a fault with status 409.
+// the domain has already is a conflict.
 func (c *Catalog) CreateEnterpriseProject(ctx context.Context, p ims.EnterpriseProject) (ims.EnterpriseProject, error) {
 	if !ims.ValidUUID(p.ID) {
 		return p, fmt.Errorf("enterprise project id %q is no UUID", p.ID)

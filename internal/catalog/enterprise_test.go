@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"errors"
-	"net/http"
 	"reflect"
 	"testing"
 	"time"
@@ -71,8 +70,8 @@ func TestEnterpriseProjects(t *testing.T) {
 		taken := func(err error) {
 			t.Helper()
 			wantCode(t, err, ims.CodeConflict)
-			if errorStatus(err) != http.StatusConflict {
-				t.Errorf("a name that is taken: status %d, want 409", errorStatus(err))
+			if errorKind(err) != ims.KindConflict {
+				t.Errorf("a name that is taken: %v, want a conflict", err)
 			}
 		}
 		_, err = c.UpdateEnterpriseProject(ctx, domain, lab, func(p *ims.EnterpriseProject) error { p.Name = "prod_lab"; return nil })

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 
 	"github.com/quickims/quickims/internal/database"
@@ -87,9 +86,8 @@ func MayRead(m *ims.Member) error {
 	if m == nil || m.Status == ims.MemberAccepted {
 		return nil
 	}
-	e := ims.Faultf(ims.CodeNotAllowed, "the image is shared with this project, which has not accepted it: its membership is %s", m.Status)
-	e.HTTPStatus = http.StatusForbidden
-	return e
+	return ims.Faultf(ims.CodeNotAllowed, "the image is shared with this project, which has not accepted it: its membership is %s", m.Status).
+		WithKind(ims.KindForbidden)
 }
 
 // within restricts a list to what a project may see.
@@ -152,7 +150,7 @@ func anys(list []string) []any {
 
 // AddMember shares an image with a project, whose answer is pending. Faults that a client
 // is told of: the image is not active (IMG.0046), the project is its owner (IMG.0076), it
-// is a member already (IMG.0035, status 409), there are ims.MaxMembers (IMG.0088).
+// is a member already (IMG.0035, a conflict), there are ims.MaxMembers (IMG.0088).
 func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string) (ims.Member, error) {
 	var m ims.Member
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
@@ -174,9 +172,7 @@ func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string) (
 			return err
 		}
 		if n == 0 {
-			e := ims.Faultf(ims.CodeConflict, "the image is shared with project %s already", member)
-			e.HTTPStatus = http.StatusConflict
-			return e
+			return ims.Faultf(ims.CodeConflict, "the image is shared with project %s already", member).WithKind(ims.KindConflict)
 		}
 		if img.Members >= ims.MaxMembers {
 			return ims.Faultf(ims.CodeMemberQuota, "the image has %d members, at most %d are allowed", img.Members, ims.MaxMembers)

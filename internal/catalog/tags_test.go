@@ -1,8 +1,8 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
-	"net/http"
 	"reflect"
 	"testing"
 	"time"
@@ -10,18 +10,12 @@ import (
 	"github.com/quickims/quickims/internal/ims"
 )
 
-func errorStatus(err error) int {
-	for err != nil {
-		if e, ok := err.(*ims.Error); ok {
-			return e.Status()
-		}
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			return 0
-		}
-		err = u.Unwrap()
+// errorKind is the kind of the first *ims.Error in err's chain.
+func errorKind(err error) ims.Kind {
+	if e, ok := errors.AsType[*ims.Error](err); ok {
+		return e.Kind()
 	}
-	return 0
+	return ims.KindOfCode
 }
 
 func TestTags(t *testing.T) {
@@ -52,8 +46,8 @@ func TestTags(t *testing.T) {
 		for _, key := range []string{"b", "\x00"} {
 			err := c.DeleteTag(ctx, mine, img.ID, key)
 			wantCode(t, err, ims.CodeTag)
-			if status := errorStatus(err); status != http.StatusNotFound {
-				t.Errorf("an absent key has status %d, want 404", status)
+			if kind := errorKind(err); kind != ims.KindNotFound {
+				t.Errorf("an absent key is of kind %d, want KindNotFound", kind)
 			}
 		}
 		wantCode(t, c.SetTags(ctx, mine, img.ID, []ims.Tag{{Key: "fine"}, {Key: "not\x00fine"}}), ims.CodeTag)

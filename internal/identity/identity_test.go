@@ -89,7 +89,7 @@ func check(t testing.TB, err error) {
 func refusedWith(t testing.TB, err error, detail string) {
 	t.Helper()
 	e, ok := errors.AsType[*ims.Error](err)
-	if !ok || e.Code != ims.CodeToken || e.Status() != http.StatusUnauthorized || !strings.Contains(e.Detail, detail) {
+	if !ok || e.Code != ims.CodeToken || e.Kind() != ims.KindUnauthenticated || !strings.Contains(e.Detail, detail) {
 		t.Fatalf("error %v, want a 401 with %q", err, detail)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -119,7 +118,7 @@ func TestHashesWaitTheirTurn(t *testing.T) {
 	}
 	// One is over the queue's end and is told so at once; the others wait.
 	err := <-results
-	if e, ok := errors.AsType[*ims.Error](err); !ok || e.Status() != http.StatusServiceUnavailable {
+	if e, ok := errors.AsType[*ims.Error](err); !ok || e.Kind() != ims.KindUnavailable {
 		t.Fatalf("beyond the queue: %v", err)
 	}
 	cancel()
@@ -178,7 +177,7 @@ func TestFailedLoginsAreSlowedDown(t *testing.T) {
 		}
 		in.Password = testSeed.Password
 		_, _, err := w.LoginPassword(t.Context(), in, Scope{})
-		if e, ok := errors.AsType[*ims.Error](err); !ok || e.Status() != http.StatusTooManyRequests {
+		if e, ok := errors.AsType[*ims.Error](err); !ok || e.Kind() != ims.KindThrottled {
 			t.Fatalf("after %d failures: %v", loginBurst, err)
 		}
 		elsewhere := in

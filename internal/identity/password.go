@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"sync/atomic"
 
@@ -72,8 +71,7 @@ func newHasher(atOnce int, cost PasswordCost, random io.Reader) (*hasher, error)
 func (h *hasher) enter(ctx context.Context) (leave func(), err error) {
 	if h.waiting.Add(1) > maxWaitingHashes {
 		h.waiting.Add(-1)
-		return nil, &ims.Error{Code: ims.CodeTooManyJobs, HTTPStatus: http.StatusServiceUnavailable,
-			Detail: "too many logins at once, try again"}
+		return nil, ims.Faultf(ims.CodeTooManyJobs, "too many logins at once, try again").WithKind(ims.KindUnavailable)
 	}
 	defer h.waiting.Add(-1)
 	select {

@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"time"
 	"unicode"
@@ -123,7 +122,7 @@ func New(db *database.DB, opts Options) (*Service, error) {
 // unauthorized is the one form of a refused credential. The detail goes to the
 // client: it names what is wrong and no secret.
 func unauthorized(format string, args ...any) *ims.Error {
-	return &ims.Error{Code: ims.CodeToken, HTTPStatus: http.StatusUnauthorized, Detail: fmt.Sprintf(format, args...)}
+	return ims.Faultf(ims.CodeToken, format, args...).WithKind(ims.KindUnauthenticated)
 }
 
 // newID makes an id: 32 hex digits, as the cloud's own ids are.

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -69,9 +68,9 @@ type userRow struct {
 
 func (u userRow) isEnabled() bool { return u.enabled == 1 }
 
-// LoginPassword checks a password and issues a token. A refusal is a 401 that does
-// not tell an unknown user from a wrong password; 429 after many failures, 503 when
-// too many wait.
+// LoginPassword checks a password and issues a token. A refusal is of
+// KindUnauthenticated and does not tell an unknown user from a wrong password; it is
+// KindThrottled after many failures, KindUnavailable when too many wait.
 func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Scope) (string, Token, error) {
 	for _, field := range []*string{&in.UserID, &in.UserName, &in.DomainID, &in.DomainName} {
 		*field = lookupText(*field)
@@ -80,8 +79,8 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 	sum := sha256.Sum256([]byte(who))
 	key := string(sum[:])
 	if wait := s.logins.wait(key); wait > 0 {
-		return "", Token{}, &ims.Error{Code: ims.CodeToken, HTTPStatus: http.StatusTooManyRequests,
-			Detail: fmt.Sprintf("too many failed logins, try again in %d s", int(wait.Seconds())+1)}
+		return "", Token{}, ims.Faultf(ims.CodeToken, "too many failed logins, try again in %d s", int(wait.Seconds())+1).
+			WithKind(ims.KindThrottled)
 	}
 	var user userRow
 	var hash string

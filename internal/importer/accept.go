@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/quickims/quickims/internal/database"
@@ -148,6 +147,6 @@ func storeAway(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	return &ims.Error{Code: ims.CodeInternal, HTTPStatus: http.StatusServiceUnavailable,
-		Detail: "the object store does not answer; nothing was accepted, try again", Err: err}
+	return ims.Faultf(ims.CodeInternal, "the object store does not answer; nothing was accepted, try again").
+		WithKind(ims.KindUnavailable).Cause(err)
 }

@@ -6,8 +6,6 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"net/http"
-	"strconv"
 )
 
 // Code is an error code of the service, such as "IMG.0057". The empty code
@@ -64,10 +62,31 @@ const (
 //go:embed errorcodes.csv
 var errorCodesCSV []byte
 
+// Kind says what sort of fault an Error is. The edges of the service turn it into a
+// status of their protocol; no other package knows one.
+type Kind uint8
+
+// The kinds. KindOfCode, the zero Kind, stands for the kind in the code's row of the
+// published table.
+const (
+	KindOfCode          Kind = iota
+	KindInvalid              // the request is wrong and stays wrong
+	KindUnauthenticated      // the credentials are missing or wrong
+	KindForbidden            // the caller has no right to the operation
+	KindNotFound             // the thing that the request names by its id does not exist for the caller
+	KindConflict             // the state of the thing does not allow the operation
+	KindThrottled            // the caller has asked too often; a later request may succeed
+	KindUnavailable          // the service cannot work now; the same request may succeed later
+	KindInternal             // the service is at fault
+)
+
 type codeEntry struct {
-	status  int
+	kind    Kind
 	message string
 }
+
+// publishedKinds are the statuses that occur in the published table.
+var publishedKinds = map[string]Kind{"400": KindInvalid, "403": KindForbidden}
 
 var codes = mustReadCodes(errorCodesCSV)
 
@@ -78,11 +97,11 @@ func mustReadCodes(data []byte) map[Code]codeEntry {
 	}
 	table := make(map[Code]codeEntry, len(rows))
 	for _, row := range rows[1:] {
-		status, err := strconv.Atoi(row[1])
-		if err != nil {
-			panic(fmt.Sprintf("ims: errorcodes.csv: %s: %v", row[0], err))
+		kind, ok := publishedKinds[row[1]]
+		if !ok {
+			panic(fmt.Sprintf("ims: errorcodes.csv: %s: no kind stands for status %q", row[0], row[1]))
 		}
-		table[Code(row[0])] = codeEntry{status: status, message: row[2]}
+		table[Code(row[0])] = codeEntry{kind: kind, message: row[2]}
 	}
 	return table
 }
@@ -95,12 +114,12 @@ func (c Code) Message() string {
 	return codes[CodeInternal].message
 }
 
-// Status is the HTTP status that the code has unless an Error sets another.
-func (c Code) Status() int {
+// Kind is the kind that the code has unless an Error has another.
+func (c Code) Kind() Kind {
 	if e, ok := codes[c]; ok {
-		return e.status
+		return e.kind
 	}
-	return http.StatusInternalServerError
+	return KindInternal
 }
 
 // Known reports whether the published table has the code.
@@ -109,9 +128,8 @@ func (c Code) Known() bool { _, ok := codes[c]; return ok }
 // Error is a fault that a client is told of.
 type Error struct {
 	Code Code
-	// HTTPStatus replaces the status of the code's row when it is not 0: the
-	// same code means 404 where a thing is looked up by its id.
-	HTTPStatus int
+	// kind replaces the kind of the code's row unless it is KindOfCode.
+	kind Kind
 	// Detail names the field, file or limit at fault and what would be right.
 	// It goes to the client: no secret, no path of this machine.
 	Detail string
@@ -139,12 +157,20 @@ func (e *Error) Reason() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Status is the HTTP status of the answer.
-func (e *Error) Status() int {
-	if e.HTTPStatus != 0 {
-		return e.HTTPStatus
+// Kind is the error's own kind, or else its code's; never KindOfCode.
+func (e *Error) Kind() Kind {
+	if e.kind != KindOfCode {
+		return e.kind
 	}
-	return e.Code.Status()
+	return e.Code.Kind()
+}
+
+// WithKind returns a copy of e that has this kind: the same code is KindNotFound where
+// a thing is looked up by its id.
+func (e *Error) WithKind(kind Kind) *Error {
+	c := *e
+	c.kind = kind
+	return &c
 }
 
 // Faultf makes an Error whose detail is formatted. A %w operand becomes its cause
@@ -154,11 +180,9 @@ func Faultf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Detail: err.Error(), Err: errors.Unwrap(err)}
 }
 
-// NotFoundf makes an Error with status 404.
+// NotFoundf makes an Error of KindNotFound.
 func NotFoundf(code Code, format string, args ...any) *Error {
-	e := Faultf(code, format, args...)
-	e.HTTPStatus = http.StatusNotFound
-	return e
+	return Faultf(code, format, args...).WithKind(KindNotFound)
 }
 
 // Cause returns a copy of e that carries err for the log.

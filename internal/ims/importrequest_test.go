@@ -132,8 +132,8 @@ func TestValidateRefuses(t *testing.T) {
 			if e.Code != tt.code || !strings.Contains(e.Detail, tt.detail) {
 				t.Errorf("got %s %q, want %s and a detail with %q", e.Code, e.Detail, tt.code, tt.detail)
 			}
-			if e.Status() != 400 {
-				t.Errorf("status %d, want 400", e.Status())
+			if e.Kind() != KindInvalid {
+				t.Errorf("kind %d, want KindInvalid", e.Kind())
 			}
 		})
 	}

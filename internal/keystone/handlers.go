@@ -49,8 +49,8 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 			}
 			secret, t, err = h.identity.LoginToken(ctx, in.token, in.scope)
 		default:
-			return answer{}, &ims.Error{Code: ims.CodeToken, HTTPStatus: http.StatusUnauthorized,
-				Detail: "the only methods are " + identity.MethodPassword + " and " + identity.MethodToken + ", one at a time"}
+			return answer{}, ims.Faultf(ims.CodeToken, "the only methods are %s and %s, one at a time", identity.MethodPassword, identity.MethodToken).
+				WithKind(ims.KindUnauthenticated)
 		}
 		if err != nil {
 			return answer{}, err

@@ -202,6 +202,28 @@ func (h *Handlers) writeError(w http.ResponseWriter, r *http.Request, err error)
 	write(w, status, body)
 }
 
+// Status is the HTTP status of a fault of this kind. The API's routes use it too, so
+// that one fault has one status everywhere.
+func Status(kind ims.Kind) int {
+	switch kind {
+	case ims.KindInvalid:
+		return http.StatusBadRequest
+	case ims.KindUnauthenticated:
+		return http.StatusUnauthorized
+	case ims.KindForbidden:
+		return http.StatusForbidden
+	case ims.KindNotFound:
+		return http.StatusNotFound
+	case ims.KindConflict:
+		return http.StatusConflict
+	case ims.KindThrottled:
+		return http.StatusTooManyRequests
+	case ims.KindUnavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
 func classify(err error) (status int, message string) {
 	if e, ok := errors.AsType[*badRequest](err); ok {
 		return http.StatusBadRequest, e.text
@@ -210,10 +232,11 @@ func classify(err error) (status int, message string) {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is longer than %d bytes.", MaxBody)
 	}
 	if e, ok := errors.AsType[*ims.Error](err); ok {
-		if e.Status() == http.StatusUnauthorized {
-			return http.StatusUnauthorized, "Authentication failed: " + e.Detail + "."
+		status = Status(e.Kind())
+		if status == http.StatusUnauthorized {
+			return status, "Authentication failed: " + e.Detail + "."
 		}
-		return e.Status(), e.Detail
+		return status, e.Detail
 	}
 	switch {
 	case errors.Is(err, identity.ErrNotFound):

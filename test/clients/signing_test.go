@@ -26,6 +26,7 @@ import (
 	"github.com/quickims/quickims/internal/database/databasetest"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/keystone"
 )
 
 const (
@@ -82,7 +83,7 @@ func newVerifier(t testing.TB, clock func() time.Time) *verifier {
 		if err != nil {
 			status := http.StatusInternalServerError
 			if e, ok := asIMS(err); ok {
-				status = e.Status()
+				status = keystone.Status(e.Kind())
 			}
 			http.Error(w, err.Error(), status)
 			return

@@ -14,6 +14,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/keystone"
 	"github.com/quickims/quickims/test/harness"
 )
 
@@ -94,8 +95,8 @@ func TestSourceFaultsAnsweredAtOnce(t *testing.T) {
 			t.Parallel()
 			a := s.Do(t, "POST", harness.QuickImportPath, harness.Request("bad", tt.url))
 			code, message, details := a.Error()
-			if a.Status != tt.code.Status() || code != string(tt.code) || message != tt.code.Message() || !strings.Contains(details, tt.detail) {
-				t.Errorf("status %d, body %s; want %d %s with a detail that names %q", a.Status, a.Body, tt.code.Status(), tt.code, tt.detail)
+			if a.Status != keystone.Status(tt.code.Kind()) || code != string(tt.code) || message != tt.code.Message() || !strings.Contains(details, tt.detail) {
+				t.Errorf("status %d, body %s; want %d %s with a detail that names %q", a.Status, a.Body, keystone.Status(tt.code.Kind()), tt.code, tt.detail)
 			}
 		})
 	}
@@ -316,8 +317,8 @@ func TestQuotaAndRunningImports(t *testing.T) {
 func refused(t *testing.T, s *harness.Server, request any, want ims.Code) {
 	t.Helper()
 	a := s.Do(t, "POST", harness.QuickImportPath, request)
-	if code, message, _ := a.Error(); a.Status != want.Status() || code != string(want) || message != want.Message() {
-		t.Errorf("status %d: %s; want %d %s", a.Status, a.Body, want.Status(), want)
+	if code, message, _ := a.Error(); a.Status != keystone.Status(want.Kind()) || code != string(want) || message != want.Message() {
+		t.Errorf("status %d: %s; want %d %s", a.Status, a.Body, keystone.Status(want.Kind()), want)
 	}
 }
 
