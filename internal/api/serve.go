@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -159,6 +160,7 @@ func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 	if c.principal, err = s.Auth.Authenticate(r.Context(), r, body); err != nil {
 		return err
 	}
+	admit.Known(r, c.principal.Party())
 	rec.project = c.principal.ProjectID
 	if err := route.admit(c); err != nil {
 		return err

@@ -62,6 +62,8 @@ type Service struct {
 	// api, s3 and nbd are the bound listeners; s3 is nil without --s3-listen, nbd
 	// without --nbd-listen.
 	api, s3, nbd net.Listener
+	// gates bound the connections of these listeners.
+	gates gates
 }
 
 // New opens everything that the service needs and binds its listeners. The data
@@ -230,6 +232,8 @@ func (s *Service) listen() (err error) {
 	if s.api, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	s.gates = newGates(s.cfg.proxies, s.log)
+	s.api = s.gates.api.Listener(s.api)
 	if s.cfg.TLSCert != "" {
 		cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
 		if err != nil {
@@ -275,6 +279,7 @@ func (s *Service) wire() error {
 	registerMetrics(registry, s.store)
 	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
+	registerGateMetrics(registry, s.gates)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
@@ -355,6 +360,7 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
 	defer s.Close()
 	group, work := errgroup.WithContext(ctx)
 	server := api.NewServer(s.handler, s.log)
+	s.gates.api.Serve(server)
 	// Work in progress outlives the signal by drainTime.
 	busy, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()

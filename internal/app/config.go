@@ -13,6 +13,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
@@ -47,6 +48,10 @@ type Config struct {
 	// PublicURL is the API's root as clients see it, where that differs from what
 	// their requests say (behind a proxy). Empty: taken from the request.
 	PublicURL string `yaml:"public_url"`
+	// TrustedProxies are the networks of the reverse proxies whose X-Forwarded-For names
+	// the callers' addresses.
+	TrustedProxies []string      `yaml:"trusted_proxies"`
+	proxies        admit.Proxies // what Validate read of them
 	// OSVersions is a CSV file of further operating systems.
 	OSVersions string `yaml:"os_versions"`
 	// RequireBitmap wants a bitmap beside every RAW file.
@@ -145,6 +150,10 @@ func (c *Config) Validate() error {
 		if _, _, err := net.SplitHostPort(addr); (addr != "" || name == "listen") && err != nil {
 			return fmt.Errorf("%s: %q is not host:port: %w", name, addr, err)
 		}
+	}
+	var err error
+	if c.proxies, err = admit.ParseProxies(c.TrustedProxies); err != nil {
+		return fmt.Errorf("trusted_proxies: %w", err)
 	}
 	if err := c.validateNBD(); err != nil {
 		return err

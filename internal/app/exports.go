@@ -49,7 +49,7 @@ func (e *exports) Open(ctx context.Context, name string) (nbd.Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &export{Device: dev, of: e, id: a.ID, expires: a.ExpiresAt, ended: make(chan struct{})}
+	x := &export{Device: dev, of: e, id: a.ID, project: a.ProjectID, expires: a.ExpiresAt, ended: make(chan struct{})}
 	e.mu.Lock()
 	e.open[x] = struct{}{}
 	e.mu.Unlock()
@@ -100,6 +100,7 @@ type export struct {
 	*blockdev.Device
 	of      *exports
 	id      string // the attachment's
+	project string // whose attachment it is
 	expires time.Time
 	once    sync.Once
 	ended   chan struct{}
@@ -109,6 +110,9 @@ type export struct {
 func (x *export) Ended() <-chan struct{} { return x.ended }
 
 func (x *export) end() { x.once.Do(func() { close(x.ended) }) }
+
+// Owner implements nbd.Owned.
+func (x *export) Owner() string { return x.project }
 
 // ReadAtContext implements nbd.Export.
 func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/nbd"
 )
 
@@ -73,6 +74,7 @@ func (s *Service) listenNBD() error {
 	if err != nil {
 		return fmt.Errorf("nbd_listen: %w", err)
 	}
+	s.nbd = s.gates.nbd.Listener(s.nbd)
 	if s.nbdNeedsTLS() && s.cfg.TLSCert == "" {
 		return fmt.Errorf("nbd_listen: %s can be reached from other machines, so NBD needs TLS there: set tls_cert and tls_key; "+
 			"or listen on 127.0.0.1 or a unix: socket; or, in a network that you trust, set nbd_require_tls: false", s.cfg.NBDListen)
@@ -179,7 +181,7 @@ func (s *Service) reachable(addr *net.TCPAddr) string {
 
 // serveNBD serves attachments until ctx ends, and what is under way for a while longer.
 func (s *Service) serveNBD(ctx context.Context) error {
-	opts := nbd.Options{Open: s.exports.Open, RequireTLS: s.nbdNeedsTLS(), Logger: s.log}
+	opts := nbd.Options{Open: s.exports.Open, MaxConnections: admit.MaxKnown, RequireTLS: s.nbdNeedsTLS(), Logger: s.log}
 	if s.cfg.TLSCert != "" {
 		cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
 		if err != nil {

@@ -21,7 +21,7 @@ func (s *Service) serveS3(ctx context.Context, ready func()) error {
 		return fmt.Errorf("serve S3: %w", err)
 	}
 	return s3face.Serve(ctx, s3face.Config{
-		Listener: s.s3, BucketsDir: s.bucketsDir(), MetaDir: meta,
+		Listener: s.s3, Gate: s.gates.s3, BucketsDir: s.bucketsDir(), MetaDir: meta,
 		TLSCert: s.cfg.TLSCert, TLSKey: s.cfg.TLSKey, Region: s.seed.Region,
 		Accounts: accounts{s.identity}, Owners: owners{s}, Logger: s.log, Ready: ready,
 	})

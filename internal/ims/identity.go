@@ -81,6 +81,15 @@ func (p Principal) May(a Action) bool {
 	return slices.ContainsFunc(p.Roles, func(r Role) bool { return r.Allows(a) })
 }
 
+// Party is whose share of connections, places and memory the caller uses: the project
+// in scope or, without one, the user.
+func (p Principal) Party() string {
+	if p.ProjectID == "" {
+		return "user " + p.UserID
+	}
+	return p.ProjectID
+}
+
 // EnterpriseProject groups images inside a domain.
 type EnterpriseProject struct {
 	ID          string // UUID, or DefaultEnterpriseProject

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -41,7 +42,7 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 			if in.user.UserID == "" && (in.user.UserName == "" || in.user.DomainID == "" && in.user.DomainName == "") {
 				return answer{}, badRequestf("auth.identity.password.user must have an id, or a name with a domain.")
 			}
-			in.user.Source = source(r)
+			in.user.Source = admit.Network(admit.Caller(r))
 			secret, t, err = h.identity.LoginPassword(ctx, in.user, in.scope)
 		case slices.Equal(in.methods, []string{identity.MethodToken}):
 			if in.token == "" {
@@ -55,6 +56,7 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return answer{}, err
 		}
+		admit.Known(r, t.Principal.Party())
 		return answer{http.StatusCreated, map[string]string{headerSubject: secret}, h.tokenBody(r, t)}, nil
 	})
 }

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -141,6 +142,7 @@ func (h *Handlers) asCaller(w http.ResponseWriter, r *http.Request, f func(ctx c
 		if err != nil {
 			return answer{}, err
 		}
+		admit.Known(r, caller.Party())
 		return f(ctx, caller)
 	})
 }
@@ -247,20 +249,4 @@ func classify(err error) (status int, message string) {
 		return http.StatusBadRequest, "The body broke off."
 	}
 	return http.StatusInternalServerError, "An unexpected error prevented the server from answering."
-}
-
-// source is where a request came from, as far as failed logins are counted together:
-// an address, or the network of 64 bits that one IPv6 host may have.
-func source(r *http.Request) string {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	ip := at.Addr().Unmap()
-	if ip.Is6() {
-		if prefix, err := ip.WithZone("").Prefix(64); err == nil {
-			return prefix.String()
-		}
-	}
-	return ip.String()
 }

@@ -2,7 +2,6 @@ package keystone
 
 import (
 	"encoding/json"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -36,21 +35,4 @@ func FuzzReadLogin(f *testing.F) {
 			t.Fatalf("scope %+v", s)
 		}
 	})
-}
-
-func TestSource(t *testing.T) {
-	t.Parallel()
-	for addr, want := range map[string]string{
-		"192.0.2.1:1234":              "192.0.2.1",
-		"[::ffff:192.0.2.1]:1234":     "192.0.2.1",
-		"[2001:db8:1:2:3:4:5:6]:1234": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1234":         "fe80::/64",
-		"@":                           "@",
-	} {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.RemoteAddr = addr
-		if got := source(r); got != want {
-			t.Errorf("%s comes from %s, want %s", addr, got, want)
-		}
-	}
 }

@@ -22,11 +22,9 @@ type Options struct {
 	// RequireTLS refuses everything but the start of TLS to a client in clear.
 	RequireTLS bool
 
-	// MaxConnections is how many connections there may be at once [1024].
+	// MaxConnections is how many clients that have named an export there may be at once
+	// [1024]. How many others there may be is the listener's affair.
 	MaxConnections int
-	// MaxConnectionsPerAddress is how many of them may come from one IP address [256].
-	// Connections over a unix socket have none and do not count.
-	MaxConnectionsPerAddress int
 	// MaxRequests is how many requests of a connection are under way at once [64].
 	// Further ones are not read from the network until one is answered.
 	MaxRequests int
@@ -80,7 +78,6 @@ func (o Options) withDefaults() (Options, error) {
 		o.TLS.DynamicRecordSizingDisabled = true // it is for web pages
 	}
 	orDefault(&o.MaxConnections, 1024)
-	orDefault(&o.MaxConnectionsPerAddress, 256)
 	orDefault(&o.MaxRequests, 64)
 	orDefault(&o.MaxRequestBytes, 32<<20)
 	orDefault(&o.ReserveBytes, 256<<10)
@@ -93,7 +90,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	if o.MaxConnections < 0 || o.MaxConnectionsPerAddress < 0 || o.MaxRequests < 0 ||
+	if o.MaxConnections < 0 || o.MaxRequests < 0 ||
 		o.HandshakeTimeout < 0 || o.RequestTimeout < 0 || o.WriteTimeout < 0 || o.DrainTimeout < 0 {
 		return o, errors.New("NBD server: limits must not be negative")
 	}

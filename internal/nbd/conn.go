@@ -19,6 +19,7 @@ type conn struct {
 	under  *batched // between raw and TLS
 	in     *bufio.Reader
 	log    *slog.Logger
+	leave  func()          // gives back the place of a client that has named an export; nil before
 	ending context.Context // ends when the server stops
 
 	deadlines sync.Mutex
@@ -47,8 +48,8 @@ var (
 var errGone = errors.New("the client left")
 
 // serve is the life of a connection. ctx ends when the server stops, work when its
-// patience does. With a refusal the client is told why it is not served.
-func (s *Server) serve(ctx, work context.Context, raw net.Conn, refusal string) {
+// patience does.
+func (s *Server) serve(ctx, work context.Context, raw net.Conn) {
 	c := &conn{s: s, raw: raw, stream: raw, in: bufio.NewReaderSize(raw, inBuffer), ending: ctx,
 		log: s.opts.Logger.With("remote", raw.RemoteAddr())}
 	defer context.AfterFunc(work, func() { raw.Close() })()
@@ -56,9 +57,14 @@ func (s *Server) serve(ctx, work context.Context, raw net.Conn, refusal string) 
 	defer cancel()
 	// Every read waits for the client: it must be woken when the server stops.
 	defer context.AfterFunc(ctx, c.wake)()
-	defer c.closeExport()
+	defer func() {
+		c.closeExport()
+		if c.leave != nil {
+			c.leave()
+		}
+	}()
 
-	err := c.handshake(work, refusal)
+	err := c.handshake(work)
 	if err == nil {
 		defer c.cutWhenEnded()()
 		err = c.transmit(work, cancel)

@@ -48,6 +48,22 @@ type Warmed interface {
 	ReadWarm(p []byte, off int64) bool
 }
 
+// Owned is an Export that belongs to somebody: connections that name it are the owner's.
+type Owned interface {
+	// Owner is "" if nobody owns the export.
+	Owner() string
+}
+
+// Admitter is a connection whose listener divides places between owners.
+type Admitter interface {
+	// Admit says that the client has named an export of the owner. It reports false if
+	// the owner has its share of connections.
+	Admit(owner string) bool
+}
+
+// ErrTooMany says that there are too many connections.
+var ErrTooMany = errors.New("too many connections")
+
 // ErrUnknownExport says that there is no export of that name.
 var ErrUnknownExport = errors.New("unknown export")
 

@@ -24,12 +24,8 @@ const (
 
 // handshake greets the client and answers its options until one of them begins the
 // transmission (nil), or the connection is to end.
-func (c *conn) handshake(ctx context.Context, refusal string) error {
-	timeout := c.s.opts.HandshakeTimeout
-	if refusal != "" {
-		timeout = min(timeout, refusalTimeout)
-	}
-	until := time.Now().Add(timeout)
+func (c *conn) handshake(ctx context.Context) error {
+	until := time.Now().Add(c.s.opts.HandshakeTimeout)
 	c.readUntil(until)
 	_ = c.raw.SetWriteDeadline(until)
 	ctx, cancel := context.WithDeadline(ctx, until)
@@ -52,7 +48,7 @@ func (c *conn) handshake(ctx context.Context, refusal string) error {
 	c.noZeroes = flags&wire.FlagNoZeroes != 0
 	fixed := flags&wire.FlagFixedNewstyle != 0
 	for range maxOptions {
-		if begin, err := c.option(ctx, fixed, refusal); begin || err != nil {
+		if begin, err := c.option(ctx, fixed); begin || err != nil {
 			return err
 		}
 	}
@@ -60,7 +56,7 @@ func (c *conn) handshake(ctx context.Context, refusal string) error {
 }
 
 // option answers one option. It reports whether the transmission begins.
-func (c *conn) option(ctx context.Context, fixed bool, refusal string) (begin bool, err error) {
+func (c *conn) option(ctx context.Context, fixed bool) (begin bool, err error) {
 	var b [wire.OptionHeaderSize]byte
 	if _, err := io.ReadFull(c.in, b[:]); err != nil {
 		return false, err
@@ -73,7 +69,7 @@ func (c *conn) option(ctx context.Context, fixed bool, refusal string) (begin bo
 		return false, fmt.Errorf("option %d has %d bytes", h.Option, h.Length)
 	case !fixed && h.Option != wire.OptExportName:
 		return false, fmt.Errorf("option %d without fixed newstyle", h.Option)
-	case h.Option == wire.OptExportName && (h.Length > wire.MaxString || refusal != "" || c.ending.Err() != nil):
+	case h.Option == wire.OptExportName && (h.Length > wire.MaxString || c.ending.Err() != nil):
 		return false, errors.New("an export name that can't be answered")
 	case h.Length > maxOptionData || h.Option == wire.OptAbort:
 		if _, err := c.in.Discard(int(h.Length)); err != nil {
@@ -89,8 +85,6 @@ func (c *conn) option(ctx context.Context, fixed bool, refusal string) (begin bo
 		return false, err
 	}
 	switch {
-	case refusal != "":
-		return false, errors.Join(errGone, c.refuse(h.Option, wire.RepErrPolicy, refusal))
 	case c.ending.Err() != nil:
 		return false, errors.Join(errGone, c.refuse(h.Option, wire.RepErrShutdown, "the server stops"))
 	case c.s.opts.RequireTLS && !c.secure && h.Option != wire.OptStartTLS:

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/nbd/nbdtest"
 	"go.uber.org/goleak"
 )
@@ -152,7 +153,7 @@ func (b *safeBuffer) String() string {
 }
 
 // start serves the export on a TCP port of its own, or on a unix socket.
-func start(t testing.TB, network string, export Export, opts Options) *server {
+func start(t testing.TB, network string, export Export, opts Options, gate ...*admit.Gate) *server {
 	t.Helper()
 	s := &server{network: network, log: &safeBuffer{}}
 	address := "127.0.0.1:0"
@@ -164,6 +165,11 @@ func start(t testing.TB, network string, export Export, opts Options) *server {
 		t.Fatal(err)
 	}
 	s.address = l.Addr().String()
+	for _, g := range gate {
+		if g != nil {
+			l = g.Listener(l)
+		}
+	}
 	if opts.Open == nil {
 		opts.Open = func(_ context.Context, name string) (Export, error) {
 			if name != secret {

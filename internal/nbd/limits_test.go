@@ -10,21 +10,38 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/nbd/nbdtest"
 	"github.com/quickims/quickims/internal/nbd/wire"
 )
 
-// Clients beyond the limits are told so, and there is room again when others leave.
+// owned is an export of an owner.
+type owned struct {
+	*memory
+	owner string
+}
+
+func (o owned) Owner() string { return o.owner }
+
+// Clients beyond the limits are told so, and there is room again when others leave. Who
+// has named no export takes no place of those who have.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
+	gate := admit.NewGate(admit.Options{Limits: func() admit.Limits {
+		return admit.Limits{Strangers: 100, StrangersPerAddress: 50, Known: 6}
+	}})
 	for _, limit := range []struct {
 		opts Options
+		gate *admit.Gate
 		text string
 	}{
-		{Options{MaxConnections: 3}, "too many connections"},
-		{Options{MaxConnectionsPerAddress: 3}, "too many connections from this address"},
+		{Options{MaxConnections: 3}, nil, "too many connections"},
+		{Options{}, gate, "too many connections of this project"},
 	} {
-		s := start(t, "tcp", newMemory(50, 1<<20), limit.opts)
+		s := start(t, "tcp", owned{newMemory(50, 1<<20), "a project"}, limit.opts, limit.gate)
+		for range 10 {
+			s.conn(t) // names nothing
+		}
 		var clients []*nbdtest.Client
 		for range 3 {
 			clients = append(clients, s.client(t, nbdtest.Config{}))

@@ -21,12 +21,31 @@ func (c *conn) open(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := c.admit(export); err != nil {
+		_ = export.Close()
+		return err
+	}
 	size := export.Size()
 	if size < 0 {
 		_ = export.Close()
 		return fmt.Errorf("the export's size is %d", size)
 	}
 	c.export = &opened{Export: export, name: name, size: uint64(size)}
+	return nil
+}
+
+// admit takes a place for a client that has named an export: one of the server's, which
+// has memory for so many, and one of its listener's for the export's owner.
+func (c *conn) admit(export Export) error {
+	if c.leave == nil {
+		if c.leave = c.s.enter(); c.leave == nil {
+			return ErrTooMany
+		}
+	}
+	owned, ok := export.(Owned)
+	if gate, gated := c.raw.(Admitter); ok && gated && owned.Owner() != "" && !gate.Admit(owned.Owner()) {
+		return fmt.Errorf("%w of this project", ErrTooMany)
+	}
 	return nil
 }
 
@@ -53,7 +72,7 @@ func (c *conn) exportName(ctx context.Context, data []byte) error {
 
 // logOpen tells the operator of an export that can't be opened; unknown names are no news.
 func (c *conn) logOpen(err error) {
-	if !errors.Is(err, ErrUnknownExport) {
+	if !errors.Is(err, ErrUnknownExport) && !errors.Is(err, ErrTooMany) {
 		c.log.Warn("NBD: an export can't be opened", "error", err)
 	}
 }
@@ -64,6 +83,8 @@ func (c *conn) refuseOpen(option wire.Option, err error) error {
 	switch {
 	case c.ending.Err() != nil:
 		return errors.Join(errGone, c.refuse(option, wire.RepErrShutdown, "the server stops"))
+	case errors.Is(err, ErrTooMany):
+		return c.refuse(option, wire.RepErrPolicy, err.Error())
 	case errors.Is(err, ErrUnknownExport):
 		return c.refuse(option, wire.RepErrUnknown, "there is no such export")
 	}

@@ -15,20 +15,9 @@ type Server struct {
 	opts Options
 	pool *pool
 
-	mu         sync.Mutex
-	number     int
-	perAddress map[string]int
-	refusing   int
-
-	refusals seldom // of the log
+	mu     sync.Mutex
+	number int // of clients that have named an export
 }
-
-// maxRefusing is how many clients beyond the limits are told so at once; others are
-// cut without a word.
-const maxRefusing = 32
-
-// refusalTimeout is the time in which a client beyond the limits must have asked.
-const refusalTimeout = 2 * time.Second
 
 // New makes a server. It fails when an option is missing or contradicts another.
 func New(opts Options) (*Server, error) {
@@ -36,7 +25,7 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{opts: opts, pool: newPool(opts.poolBytes()), perAddress: map[string]int{}}, nil
+	return &Server{opts: opts, pool: newPool(opts.poolBytes())}, nil
 }
 
 // Serve accepts clients until ctx ends, then closes l, lets requests under way finish
@@ -88,55 +77,30 @@ func (s *Server) accept(ctx context.Context, l net.Listener, handle func(net.Con
 	}
 }
 
-// admit serves one client, if the limits allow for it.
+// admit serves one client.
 func (s *Server) admit(ctx, work context.Context, raw net.Conn) {
 	defer raw.Close()
-	address := ""
-	if tcp, ok := raw.(*net.TCPConn); ok {
-		address = tcp.RemoteAddr().(*net.TCPAddr).IP.String()
+	if tcp, ok := raw.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok {
 		// A client that vanished is noticed after two minutes of silence.
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
 	}
-	refusal, leave := s.enter(address)
-	if leave == nil {
-		if skipped, ok := s.refusals.now(); ok {
-			s.opts.Logger.Warn("NBD: client refused", "remote", raw.RemoteAddr(), "reason", refusal, "unlogged", skipped)
-		}
-		return
-	}
-	defer leave()
-	s.serve(ctx, work, raw, refusal)
+	s.serve(ctx, work, raw)
 }
 
-// enter counts a client. With a refusal the client is to be told that; without leave it
-// must go at once.
-func (s *Server) enter(address string) (refusal string, leave func()) {
+// enter counts a client that has named an export. It returns nil if there are
+// MaxConnections of them.
+func (s *Server) enter() (leave func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.number >= s.opts.MaxConnections:
-		refusal = "too many connections"
-	case address != "" && s.perAddress[address] >= s.opts.MaxConnectionsPerAddress:
-		refusal = "too many connections from this address"
-	default:
-		s.number++
-		s.perAddress[address]++
-		return "", func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.number--
-			if s.perAddress[address]--; s.perAddress[address] == 0 {
-				delete(s.perAddress, address)
-			}
-		}
+	if s.number >= s.opts.MaxConnections {
+		return nil
 	}
-	if s.refusing >= maxRefusing {
-		return refusal, nil
-	}
-	s.refusing++
-	return refusal, func() {
+	s.number++
+	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.refusing--
+		s.number--
 	}
 }

@@ -44,6 +44,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3api"
 	"github.com/versity/versitygw/s3api/middlewares"
@@ -85,6 +86,9 @@ type Owners interface {
 type Config struct {
 	// Listener takes the clients' connections; Serve closes it.
 	Listener net.Listener
+	// Gate bounds the connections; nil: nothing does. Handlers tell it with admit.Known
+	// when a request's credentials are valid.
+	Gate *admit.Gate
 	// BucketsDir holds a folder for each bucket; objectstore.Dir's.
 	BucketsDir string
 	// MetaDir is a folder for what is no object: the socket between the two
@@ -204,7 +208,11 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, gw.stop(), os.Chdir(before)) }()
 
 	front := newFront(cfg, gw.dial)
-	listener := limitListener(cfg.Listener, maxConnections)
+	listener := cfg.Listener
+	if cfg.Gate != nil {
+		listener = cfg.Gate.Listener(listener)
+		cfg.Gate.Serve(front.server)
+	}
 	if tlsConfig != nil {
 		listener = tls.NewListener(listener, tlsConfig)
 	}
