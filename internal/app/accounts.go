@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/quickims/quickims/internal/buckets"
+	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
@@ -18,6 +20,7 @@ import (
 type Accounts struct {
 	db       *database.DB
 	identity *identity.Service
+	buckets  *buckets.Keeper
 	data     string // the service's data folder
 	domainID string
 	region   string
@@ -42,7 +45,7 @@ func OpenAccounts(ctx context.Context, cfg Config) (*Accounts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	a := &Accounts{db: db, data: cfg.Data}
+	a := &Accounts{db: db, data: cfg.Data, buckets: cfg.bucketKeeper(catalog.New(db, catalog.Options{}))}
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -217,4 +220,50 @@ func (a *Accounts) Remove(ctx context.Context, user string) error {
 // Revoke deletes an access key.
 func (a *Accounts) Revoke(ctx context.Context, accessKey string) error {
 	return a.identity.DeleteAccessKey(ctx, accessKey)
+}
+
+// Bucket is a bucket of the directory store and its owner.
+type Bucket struct {
+	Name               string
+	Project, ProjectID string // "" for a folder that belongs to nobody
+}
+
+// Buckets lists the buckets of the directory store, by name.
+func (a *Accounts) Buckets(ctx context.Context) ([]Bucket, error) {
+	list, err := a.buckets.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	projects, err := a.identity.Projects(ctx, a.domainID)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, p := range projects {
+		names[p.ID] = p.Name
+	}
+	out := make([]Bucket, 0, len(list))
+	for _, b := range list {
+		out = append(out, Bucket{Name: b.Name, Project: names[b.ProjectID], ProjectID: b.ProjectID})
+	}
+	return out, nil
+}
+
+// GiveBucket makes a project, by its name or id, the owner of a bucket of the directory
+// store; made says that the bucket's folder is new. With force the bucket may be
+// another project's.
+func (a *Accounts) GiveBucket(ctx context.Context, bucket, project string, force bool) (b Bucket, made bool, err error) {
+	projects, err := a.identity.Projects(ctx, a.domainID)
+	if err != nil {
+		return b, false, err
+	}
+	i := slices.IndexFunc(projects, func(p identity.Project) bool { return p.Name == project || p.ID == project })
+	if i < 0 {
+		return b, false, fmt.Errorf("give away bucket %q: project %q not found; \"quickims account list\" lists the projects", bucket, project)
+	}
+	made, err = a.buckets.Give(ctx, bucket, projects[i].ID, force)
+	if errors.Is(err, buckets.ErrTaken) {
+		err = fmt.Errorf("%w; add --force to take it from that project", err)
+	}
+	return Bucket{Name: bucket, Project: projects[i].Name, ProjectID: projects[i].ID}, made, err
 }

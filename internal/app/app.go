@@ -23,6 +23,7 @@ import (
 	"github.com/quickims/quickims"
 	"github.com/quickims/quickims/internal/api"
 	"github.com/quickims/quickims/internal/blockdev"
+	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/identity"
@@ -54,6 +55,7 @@ type Service struct {
 	identity *identity.Service
 	catalog  *catalog.Catalog
 	store    *objectstore.Counter
+	buckets  *buckets.Keeper
 	cache    *blockdev.Cache
 	importer *importer.Importer
 	queue    *queue.Queue
@@ -202,7 +204,42 @@ func (s *Service) openIdentity(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) bucketsDir() string { return filepath.Join(s.cfg.Data, "buckets") }
+func (c Config) bucketsDir() string { return filepath.Join(c.Data, "buckets") }
+
+// bucketKeeper keeps the directory store's buckets and their owners.
+func (c Config) bucketKeeper(rows *catalog.Catalog) *buckets.Keeper {
+	return buckets.New(rows, c.bucketsDir())
+}
+
+// openBuckets gives the folders without an owner of an older installation to its first
+// project, once, and tells the operator of those that belong to nobody.
+func (s *Service) openBuckets(ctx context.Context) error {
+	s.buckets = s.cfg.bucketKeeper(s.catalog)
+	if s.cfg.S3 != nil {
+		return nil
+	}
+	names, err := s.buckets.Folders()
+	if err != nil {
+		return err
+	}
+	adopted, err := s.catalog.AdoptBuckets(ctx, names, s.seed.ProjectID)
+	if err != nil {
+		return err
+	}
+	if adopted > 0 {
+		s.log.Info("gave the buckets' folders without an owner to the first project", "buckets", adopted, "project_id", s.seed.ProjectID)
+	}
+	all, err := s.buckets.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if b.ProjectID == "" {
+			s.log.Warn("a bucket's folder belongs to no project; give it to one with quickims account bucket", "bucket", b.Name)
+		}
+	}
+	return nil
+}
 
 func (s *Service) openStore(ctx context.Context) error {
 	var store objectstore.Store
@@ -214,18 +251,18 @@ func (s *Service) openStore(ctx context.Context) error {
 		})
 	} else {
 		images := filepath.Join(s.cfg.Data, "images")
-		for _, dir := range []string{s.bucketsDir(), images} {
+		for _, dir := range []string{s.cfg.bucketsDir(), images} {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return fmt.Errorf("open the object store: %w", err)
 			}
 		}
-		store, err = objectstore.OpenDir(s.bucketsDir(), images)
+		store, err = objectstore.OpenDir(s.cfg.bucketsDir(), images)
 	}
 	if err != nil {
 		return fmt.Errorf("open the object store: %w", err)
 	}
 	s.store = objectstore.Count(objectstore.Retry(store, objectstore.RetryPolicy{}))
-	return nil
+	return s.openBuckets(ctx)
 }
 
 func (s *Service) listen() (err error) {
@@ -295,8 +332,7 @@ func (s *Service) wire() error {
 }
 
 // mayRead decides the right to a source bucket. In the directory store a bucket
-// belongs to the project whose key made it; a folder that the operator made by hand
-// belongs to the project of the first start.
+// belongs to the project whose key made it, or that the operator gave it to.
 func (s *Service) mayRead(ctx context.Context, projectID, bucket string) (bool, error) {
 	if s.cfg.S3 != nil {
 		for _, b := range s.cfg.S3.Buckets {
@@ -311,16 +347,11 @@ func (s *Service) mayRead(ctx context.Context, projectID, bucket string) (bool, 
 		}
 		return false, nil
 	}
-	owner, err := s.bucketOwner(ctx, bucket)
-	return err == nil && owner == projectID, err
-}
-
-func (s *Service) bucketOwner(ctx context.Context, bucket string) (string, error) {
-	owner, err := s.catalog.BucketOwner(ctx, bucket)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return s.seed.ProjectID, nil
+	owner, err := s.buckets.Owner(ctx, bucket)
+	if errors.Is(err, buckets.ErrNotFound) {
+		return false, nil
 	}
-	return owner, err
+	return err == nil && owner == projectID, err
 }
 
 // ready reports whether the service can take requests: its database and its store answer.

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 
 	"github.com/quickims/quickims/internal/database"
@@ -52,4 +53,46 @@ func (c *Catalog) ReleaseBucket(ctx context.Context, bucket, projectID string) e
 func (c *Catalog) BucketsOf(ctx context.Context, projectID string) ([]string, error) {
 	list, err := texts(ctx, c.db, "SELECT name FROM buckets WHERE project_id = $1 ORDER BY name", projectID)
 	return list, wrap(err, "list the buckets of project "+projectID)
+}
+
+// BucketOwners gives the owner of every bucket that has one.
+func (c *Catalog) BucketOwners(ctx context.Context) (map[string]string, error) {
+	owners := map[string]string{}
+	err := each(ctx, c.db, "SELECT name, project_id FROM buckets", nil, func(rows *sql.Rows) error {
+		var name, owner string
+		err := rows.Scan(&name, &owner)
+		owners[name] = owner
+		return err
+	})
+	return owners, wrap(err, "list the owners of the buckets")
+}
+
+// AdoptBuckets makes the project the owner of those of the buckets that have none, in
+// an installation that was made when a bucket without an owner was the first
+// project's. It does so once: it gives how many there were, and 0 ever after, as in an
+// installation that was made later.
+func (c *Catalog) AdoptBuckets(ctx context.Context, buckets []string, projectID string) (int, error) {
+	// Most starts have nothing to do, and need no transaction to know it.
+	waiting, err := count(ctx, c.db, "SELECT COUNT(*) FROM unowned_buckets")
+	if err != nil || waiting == 0 {
+		return 0, wrap(err, "ask whether buckets without an owner are the first project's")
+	}
+	adopted := 0
+	err = c.db.InTx(ctx, func(tx *database.Tx) error {
+		adopted = 0
+		// Of several processes one deletes the row, the others find none.
+		if n, err := affected(tx.ExecContext(ctx, "DELETE FROM unowned_buckets WHERE id = 1")); err != nil || n == 0 {
+			return err
+		}
+		for _, name := range buckets {
+			n, err := affected(tx.ExecContext(ctx, "INSERT INTO buckets (name, project_id, claimed_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
+				name, projectID, c.now().UnixMilli()))
+			if err != nil {
+				return err
+			}
+			adopted += int(n)
+		}
+		return nil
+	})
+	return adopted, wrap(err, "give the buckets without an owner to the first project")
 }

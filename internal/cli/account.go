@@ -16,6 +16,7 @@ import (
 type AccountCmd struct {
 	Add    AccountAddCmd    `cmd:"" help:"Give a user a role in a project and an access key; make both if need be."`
 	List   AccountListCmd   `cmd:"" help:"List who has which role in which project."`
+	Bucket AccountBucketCmd `cmd:"" help:"Give a bucket of the directory store to a project, or list the buckets."`
 	Revoke AccountRevokeCmd `cmd:"" help:"Delete an access key."`
 	Remove AccountRemoveCmd `cmd:"" help:"Lock a user out: end its password, tokens and access keys."`
 }

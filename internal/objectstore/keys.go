@@ -16,9 +16,9 @@ const maxKey = 1024
 // that what one accepts the other does.
 const maxSegment = 255
 
-// internalFolder is where versitygw keeps unfinished uploads, at the top of
+// UploadsFolder is where the S3 face keeps unfinished uploads, at the top of
 // each bucket's folder. What lies in it is no object.
-const internalFolder = ".sgwtmp"
+const UploadsFolder = ".sgwtmp"
 
 // bucketName is S3's rule for bucket names (3 to 63 characters, lower-case
 // letters, digits, dots and hyphens, a letter or digit at both ends) without
@@ -109,7 +109,7 @@ func reservedKey(loc Location) bool {
 	if loc.Bucket == ImageArea {
 		return top == pinFolder || top == tempFolder
 	}
-	return top == internalFolder || gatewayTemp.MatchString(loc.Key[strings.LastIndexByte(loc.Key, '/')+1:])
+	return top == UploadsFolder || gatewayTemp.MatchString(loc.Key[strings.LastIndexByte(loc.Key, '/')+1:])
 }
 
 // checkRange checks off and n of a read.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,10 +18,11 @@ import (
 	"github.com/versity/versitygw/s3response"
 	"golang.org/x/sys/unix"
 
+	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
-// buckets is the back end that versitygw sees: the operations that the S3 face
+// gated is the back end that versitygw sees: the operations that the S3 face
 // offers, each behind the question who owns the bucket. What is not written
 // here is answered "not implemented": versioning, locks, policies, tags of
 // objects and the rest.
@@ -30,19 +30,19 @@ import (
 // Tags, retention and the like are left out for a reason of their own: they
 // would change the inode of an object, which may be an image's too by now (see
 // objectstore.Dir), and its readers would take that for a stranger's hand.
-type buckets struct {
+type gated struct {
 	backend.BackendUnsupported
 	files  *posix.Posix
 	root   string // absolute
-	owners Owners
+	keeper *buckets.Keeper
 	meta   metadata
 }
 
-var _ backend.Backend = (*buckets)(nil)
+var _ backend.Backend = (*gated)(nil)
 
-// ownerTimeout bounds a question to Owners. The request's own context is not
+// ownerTimeout bounds what is asked of the buckets' keeper. The request's own context is not
 // used: the HTTP library gives it to another request afterwards. So it does with
-// the memory of a request's strings, which is why whatever goes to Owners or
+// the memory of a request's strings, which is why whatever goes to the keeper or
 // Accounts, who may keep it, is cloned.
 const ownerTimeout = 10 * time.Second
 
@@ -75,11 +75,11 @@ func caller(ctx context.Context) (auth.Account, error) {
 }
 
 // ownerOf returns the project that a bucket belongs to, "" if none.
-func (b *buckets) ownerOf(bucket string) (string, error) {
+func (b *gated) ownerOf(bucket string) (string, error) {
 	ctx, cancel := ownerContext()
 	defer cancel()
-	owner, err := b.owners.BucketOwner(ctx, strings.Clone(bucket))
-	if errors.Is(err, ErrNoOwner) {
+	owner, err := b.keeper.Owner(ctx, strings.Clone(bucket))
+	if errors.Is(err, buckets.ErrNotFound) {
 		return "", nil
 	}
 	return owner, err
@@ -87,7 +87,7 @@ func (b *buckets) ownerOf(bucket string) (string, error) {
 
 // allow returns nil when the caller may use the bucket. Another's bucket, and
 // nobody's, is answered like one that does not exist.
-func (b *buckets) allow(ctx context.Context, bucket *string, to access) error {
+func (b *gated) allow(ctx context.Context, bucket *string, to access) error {
 	account, err := caller(ctx)
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (b *buckets) allow(ctx context.Context, bucket *string, to access) error {
 // key itself is refused, and so is one whose path meets a symbolic link or ends
 // at something that is neither file nor folder. Whoever can put a link into a
 // bucket's folder at the right moment can get around this; S3 clients cannot.
-func (b *buckets) allowKey(ctx context.Context, bucket, key *string, to access) error {
+func (b *gated) allowKey(ctx context.Context, bucket, key *string, to access) error {
 	if err := b.allow(ctx, bucket, to); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (b *buckets) allowKey(ctx context.Context, bucket, key *string, to access) 
 // hidden reports whether a prefix leads to where there are no objects: out of
 // the bucket, through a symbolic link, or to uploads under way. The back end
 // starts at the folder that a prefix names, and follows links there.
-func (b *buckets) hidden(bucket string, prefix *string) bool {
+func (b *gated) hidden(bucket string, prefix *string) bool {
 	if prefix == nil {
 		return false
 	}
@@ -176,15 +176,15 @@ func (b *buckets) hidden(bucket string, prefix *string) bool {
 }
 
 // String implements backend.Backend.
-func (b *buckets) String() string { return "directory store" }
+func (b *gated) String() string { return "directory store" }
 
 // NormalizeObjectKey implements backend.Backend.
-func (b *buckets) NormalizeObjectKey(bucket, object string) string {
+func (b *gated) NormalizeObjectKey(bucket, object string) string {
 	return b.files.NormalizeObjectKey(bucket, object)
 }
 
 // ListBuckets returns the caller's buckets, each of which has a folder.
-func (b *buckets) ListBuckets(ctx context.Context, in s3response.ListBucketsInput) (s3response.ListAllMyBucketsResult, error) {
+func (b *gated) ListBuckets(ctx context.Context, in s3response.ListBucketsInput) (s3response.ListAllMyBucketsResult, error) {
 	account, err := caller(ctx)
 	if err != nil {
 		return s3response.ListAllMyBucketsResult{}, err
@@ -220,7 +220,7 @@ func (b *buckets) ListBuckets(ctx context.Context, in s3response.ListBucketsInpu
 }
 
 // HeadBucket implements backend.Backend.
-func (b *buckets) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.HeadBucketOutput, error) {
+func (b *gated) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.HeadBucketOutput, error) {
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return nil, err
 	}
@@ -228,8 +228,8 @@ func (b *buckets) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.H
 }
 
 // GetBucketAcl answers what versitygw asks before nearly every operation: who
-// owns the bucket. Nothing is stored; Owners knows.
-func (b *buckets) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([]byte, error) {
+// owns the bucket. Nothing is stored; the keeper knows.
+func (b *gated) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([]byte, error) {
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (b *buckets) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([
 // CreateBucket claims a name for the caller's project and makes its folder. A
 // folder that is there already and belongs to nobody is the operator's, and
 // nobody's to claim over S3.
-func (b *buckets) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ []byte) error {
+func (b *gated) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ []byte) error {
 	account, err := caller(ctx)
 	if err != nil {
 		return err
@@ -260,46 +260,16 @@ func (b *buckets) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ 
 		in.CreateBucketConfiguration != nil && len(in.CreateBucketConfiguration.Tags) > 0:
 		return errNotHere
 	}
-	taken := s3err.GetBucketErr(s3err.ErrBucketAlreadyExists, bucket)
-	path := filepath.Join(b.root, bucket)
-	_, err = os.Lstat(path)
-	there := err == nil
-	owner, err := b.ownerOf(bucket)
-	switch {
-	case err != nil:
-		return err
-	case owner == account.Access && there:
-		return s3err.GetBucketErr(s3err.ErrBucketAlreadyOwnedByYou, bucket)
-	case owner != account.Access && (owner != "" || there):
-		return taken
-	}
 	octx, cancel := ownerContext()
 	defer cancel()
-	if err := b.owners.ClaimBucket(octx, bucket, account.Access); err != nil {
-		if errors.Is(err, ErrTaken) {
-			return taken
-		}
-		return err
+	err = b.keeper.Make(octx, bucket, account.Access)
+	switch {
+	case errors.Is(err, buckets.ErrExists):
+		return s3err.GetBucketErr(s3err.ErrBucketAlreadyOwnedByYou, bucket)
+	case errors.Is(err, buckets.ErrTaken):
+		return s3err.GetBucketErr(s3err.ErrBucketAlreadyExists, bucket)
 	}
-	if err := b.makeFolder(path); err != nil {
-		if errors.Is(err, os.ErrExist) { // another request of the same project was quicker
-			return s3err.GetBucketErr(s3err.ErrBucketAlreadyOwnedByYou, bucket)
-		}
-		return errors.Join(fullDisk(err), b.owners.ReleaseBucket(octx, bucket, account.Access))
-	}
-	return nil
-}
-
-func (b *buckets) makeFolder(path string) error {
-	if err := os.Mkdir(path, 0o750); err != nil {
-		return err
-	}
-	root, err := os.Open(b.root)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	return root.Sync()
+	return fullDisk(err)
 }
 
 func fullDisk(err error) error {
@@ -310,62 +280,61 @@ func fullDisk(err error) error {
 }
 
 // DeleteBucket removes an empty bucket, with its unfinished uploads.
-func (b *buckets) DeleteBucket(ctx context.Context, bucket string) error {
-	if err := b.allow(ctx, &bucket, toWrite); err != nil {
-		return err
-	}
+func (b *gated) DeleteBucket(ctx context.Context, bucket string) error {
 	account, err := caller(ctx)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(b.root, bucket)
-	entries, err := os.ReadDir(path)
-	if err != nil {
+	// Not allow: a bucket whose folder is gone has a name to give back.
+	owner, err := b.ownerOf(bucket)
+	switch {
+	case err != nil:
 		return err
-	}
-	notEmpty := s3err.GetBucketErr(s3err.ErrBucketNotEmpty, bucket)
-	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != posix.MetaTmpDir }) {
-		return notEmpty
-	}
-	if err := os.RemoveAll(filepath.Join(path, posix.MetaTmpDir)); err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil { // unlike RemoveAll, not what came meanwhile
-		if errors.Is(err, unix.ENOTEMPTY) {
-			return notEmpty
-		}
-		return err
+	case owner != account.Access:
+		return noBucket(bucket)
+	case account.Role != roleWriter:
+		return errDenied
 	}
 	octx, cancel := ownerContext()
 	defer cancel()
-	return b.owners.ReleaseBucket(octx, strings.Clone(bucket), account.Access)
+	bucket = strings.Clone(bucket)
+	err = b.keeper.Remove(octx, bucket, account.Access)
+	switch {
+	case errors.Is(err, buckets.ErrNotFound):
+		return noBucket(bucket)
+	case errors.Is(err, buckets.ErrNotEmpty):
+		return s3err.GetBucketErr(s3err.ErrBucketNotEmpty, bucket)
+	case errors.Is(err, buckets.ErrBusy):
+		return s3err.GetAPIError(s3err.ErrSlowDown)
+	}
+	return err
 }
 
 // What a bucket never has. versitygw asks for the first three on its own
 // account, before it knows the caller.
 
 // GetBucketPolicy implements backend.Backend.
-func (b *buckets) GetBucketPolicy(_ context.Context, bucket string) ([]byte, error) {
+func (b *gated) GetBucketPolicy(_ context.Context, bucket string) ([]byte, error) {
 	return nil, s3err.GetBucketErr(s3err.ErrNoSuchBucketPolicy, bucket)
 }
 
 // GetBucketCors implements backend.Backend.
-func (b *buckets) GetBucketCors(_ context.Context, bucket string) ([]byte, error) {
+func (b *gated) GetBucketCors(_ context.Context, bucket string) ([]byte, error) {
 	return nil, s3err.GetBucketErr(s3err.ErrNoSuchCORSConfiguration, bucket)
 }
 
 // GetObjectLockConfiguration implements backend.Backend.
-func (b *buckets) GetObjectLockConfiguration(_ context.Context, bucket string) ([]byte, error) {
+func (b *gated) GetObjectLockConfiguration(_ context.Context, bucket string) ([]byte, error) {
 	return nil, s3err.GetAPIError(s3err.ErrObjectLockConfigurationNotFound)
 }
 
 // GetBucketVersioning implements backend.Backend.
-func (b *buckets) GetBucketVersioning(ctx context.Context, bucket string) (s3response.GetBucketVersioningOutput, error) {
+func (b *gated) GetBucketVersioning(ctx context.Context, bucket string) (s3response.GetBucketVersioningOutput, error) {
 	return s3response.GetBucketVersioningOutput{}, b.allow(ctx, &bucket, toRead)
 }
 
 // GetBucketTagging implements backend.Backend.
-func (b *buckets) GetBucketTagging(ctx context.Context, bucket string) (map[string]string, error) {
+func (b *gated) GetBucketTagging(ctx context.Context, bucket string) (map[string]string, error) {
 	if err := b.allow(ctx, &bucket, toRead); err != nil {
 		return nil, err
 	}
@@ -373,6 +342,6 @@ func (b *buckets) GetBucketTagging(ctx context.Context, bucket string) (map[stri
 }
 
 // GetBucketOwnershipControls implements backend.Backend: there are no ACLs.
-func (b *buckets) GetBucketOwnershipControls(ctx context.Context, bucket string) (types.ObjectOwnership, error) {
+func (b *gated) GetBucketOwnershipControls(ctx context.Context, bucket string) (types.ObjectOwnership, error) {
 	return types.ObjectOwnershipBucketOwnerEnforced, b.allow(ctx, &bucket, toRead)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sys/unix"
 
+	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/s3face"
 )
 
@@ -93,8 +94,8 @@ func TestClient(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(f.buckets, "images")); !os.IsNotExist(err) {
 				t.Errorf("the folder: %v", err)
 			}
-			if len(f.owners.of) != 0 {
-				t.Errorf("still owned: %v", f.owners.of)
+			if owner, err := f.keeper.Owner(t.Context(), "images"); !errors.Is(err, buckets.ErrNotFound) {
+				t.Errorf("still owned by %q: %v", owner, err)
 			}
 			makeBucket(t, f.client(t, "bob-key"), "images") // it is free again
 		})
@@ -156,7 +157,8 @@ func TestFilesByOtherMeans(t *testing.T) {
 	if err := c.MakeBucket(ctx, "by-hand", minio.MakeBucketOptions{}); minio.ToErrorResponse(err).Code != "BucketAlreadyExists" {
 		t.Errorf("nobody's bucket was claimed: %v", err)
 	}
-	must(t, f.owners.ClaimBucket(ctx, "by-hand", "alice"))
+	_, err := f.keeper.Give(ctx, "by-hand", "alice", false)
+	must(t, err)
 
 	if got := list(t, c, "by-hand", ""); !slices.Equal(got, []string{"other.raw", "sub/copied.raw", "tebi.raw"}) {
 		t.Errorf("listed %q", got)

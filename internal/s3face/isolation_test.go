@@ -134,8 +134,8 @@ func TestIsolation(t *testing.T) {
 	if err := bob.MakeBucket(t.Context(), "alices", minio.MakeBucketOptions{}); minio.ToErrorResponse(err).Code != "BucketAlreadyExists" {
 		t.Errorf("Bob makes Alice's bucket: %v", err)
 	}
-	if f.owners.of["alices"] != "alice" {
-		t.Errorf("owners: %v", f.owners.of)
+	if owner, err := f.keeper.Owner(t.Context(), "alices"); err != nil || owner != "alice" {
+		t.Errorf("Alice's bucket belongs to %q: %v", owner, err)
 	}
 }
 

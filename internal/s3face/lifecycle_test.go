@@ -116,7 +116,7 @@ func TestOneAtATime(t *testing.T) {
 	f := start(t, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	err = s3face.Serve(t.Context(), s3face.Config{Listener: l, BucketsDir: f.buckets, MetaDir: f.images, Accounts: keys, Owners: f.owners})
+	err = s3face.Serve(t.Context(), s3face.Config{Listener: l, BucketsDir: f.buckets, MetaDir: f.images, Accounts: keys, Buckets: f.keeper})
 	if err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("a second Serve: %v", err)
 	}
@@ -131,7 +131,7 @@ func TestConfig(t *testing.T) {
 	for name, spoil := range map[string]func(*s3face.Config){
 		"no listener":         func(c *s3face.Config) { c.Listener.Close(); c.Listener = nil },
 		"no accounts":         func(c *s3face.Config) { c.Accounts = nil },
-		"no owners":           func(c *s3face.Config) { c.Owners = nil },
+		"no keeper":           func(c *s3face.Config) { c.Buckets = nil },
 		"no buckets":          func(c *s3face.Config) { c.BucketsDir = "" },
 		"missing buckets":     func(c *s3face.Config) { c.BucketsDir = filepath.Join(dir, "none") },
 		"missing metadata":    func(c *s3face.Config) { c.MetaDir = filepath.Join(dir, "none") },
@@ -141,7 +141,7 @@ func TestConfig(t *testing.T) {
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
-		cfg := s3face.Config{Listener: l, BucketsDir: filepath.Join(dir, "buckets"), MetaDir: filepath.Join(dir, "meta"), Accounts: keys, Owners: &owners{}}
+		cfg := s3face.Config{Listener: l, BucketsDir: filepath.Join(dir, "buckets"), MetaDir: filepath.Join(dir, "meta"), Accounts: keys, Buckets: newKeeper(t, dir)}
 		must(t, os.MkdirAll(cfg.BucketsDir, 0o700))
 		must(t, os.MkdirAll(cfg.MetaDir, 0o700))
 		spoil(&cfg)

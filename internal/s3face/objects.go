@@ -2,8 +2,10 @@ package s3face
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -11,23 +13,46 @@ import (
 	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+
+	"github.com/quickims/quickims/internal/buckets"
 )
+
+// hold keeps the caller's bucket from being removed until release is called. The back
+// end makes folders that it needs, that of a bucket too.
+func (b *gated) hold(ctx context.Context, bucket *string) (release func(), err error) {
+	account, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	octx, cancel := ownerContext()
+	defer cancel()
+	release, err = b.keeper.Hold(octx, strings.Clone(*bucket), account.Access)
+	if errors.Is(err, buckets.ErrNotFound) {
+		err = noBucket(*bucket)
+	}
+	return release, err
+}
 
 func set(s *string) bool { return s != nil && *s != "" }
 
 // PutObject implements backend.Backend.
-func (b *buckets) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+func (b *gated) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
 	if set(in.Tagging) || in.ObjectLockMode != "" || in.ObjectLockLegalHoldStatus != "" {
 		return s3response.PutObjectOutput{}, errNotHere
 	}
+	release, err := b.hold(ctx, in.Bucket)
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	defer release()
 	return b.files.PutObject(ctx, in)
 }
 
 // HeadObject implements backend.Backend.
-func (b *buckets) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
+func (b *gated) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
 		return nil, err
 	}
@@ -35,7 +60,7 @@ func (b *buckets) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.H
 }
 
 // GetObject implements backend.Backend.
-func (b *buckets) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+func (b *gated) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
 		return nil, err
 	}
@@ -43,7 +68,7 @@ func (b *buckets) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Get
 }
 
 // GetObjectAttributes implements backend.Backend.
-func (b *buckets) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttributesInput) (s3response.GetObjectAttributesResponse, error) {
+func (b *gated) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttributesInput) (s3response.GetObjectAttributesResponse, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
 		return s3response.GetObjectAttributesResponse{}, err
 	}
@@ -52,7 +77,7 @@ func (b *buckets) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttri
 
 // allowSource checks the source of a copy, which may lie in another bucket of
 // the same project.
-func (b *buckets) allowSource(ctx context.Context, copySource *string) (bucket, key string, err error) {
+func (b *gated) allowSource(ctx context.Context, copySource *string) (bucket, key string, err error) {
 	if copySource == nil {
 		return "", "", s3err.GetInvalidArgumentErr(s3err.InvalidArgCopySourceBucket, "")
 	}
@@ -65,7 +90,7 @@ func (b *buckets) allowSource(ctx context.Context, copySource *string) (bucket, 
 
 // CopyObject implements backend.Backend. A copy onto itself, which only
 // replaces metadata, changes the inode: refused for one that has other names.
-func (b *buckets) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
+func (b *gated) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return s3response.CopyObjectOutput{}, err
 	}
@@ -85,11 +110,16 @@ func (b *buckets) CopyObject(ctx context.Context, in s3response.CopyObjectInput)
 			return s3response.CopyObjectOutput{}, errNotHere
 		}
 	}
+	release, err := b.hold(ctx, in.Bucket)
+	if err != nil {
+		return s3response.CopyObjectOutput{}, err
+	}
+	defer release()
 	return b.files.CopyObject(ctx, in)
 }
 
 // ListObjects implements backend.Backend.
-func (b *buckets) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3response.ListObjectsResult, error) {
+func (b *gated) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3response.ListObjectsResult, error) {
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return s3response.ListObjectsResult{}, err
 	}
@@ -104,7 +134,7 @@ func (b *buckets) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 }
 
 // ListObjectsV2 implements backend.Backend.
-func (b *buckets) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) (s3response.ListObjectsV2Result, error) {
+func (b *gated) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) (s3response.ListObjectsV2Result, error) {
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return s3response.ListObjectsV2Result{}, err
 	}
@@ -119,7 +149,7 @@ func (b *buckets) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) 
 }
 
 // DeleteObject implements backend.Backend.
-func (b *buckets) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+func (b *gated) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return nil, err
 	}
@@ -127,7 +157,7 @@ func (b *buckets) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*
 }
 
 // DeleteObjects deletes one after the other; what fails is in the answer.
-func (b *buckets) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+func (b *gated) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
 	if err := b.allow(ctx, in.Bucket, toWrite); err != nil {
 		return s3response.DeleteResult{}, err
 	}
@@ -142,29 +172,39 @@ func (b *buckets) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) 
 }
 
 // CreateMultipartUpload implements backend.Backend.
-func (b *buckets) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
+func (b *gated) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return s3response.InitiateMultipartUploadResult{}, err
 	}
 	if set(in.Tagging) || in.ObjectLockMode != "" || in.ObjectLockLegalHoldStatus != "" {
 		return s3response.InitiateMultipartUploadResult{}, errNotHere
 	}
+	release, err := b.hold(ctx, in.Bucket)
+	if err != nil {
+		return s3response.InitiateMultipartUploadResult{}, err
+	}
+	defer release()
 	return b.files.CreateMultipartUpload(ctx, in)
 }
 
 // UploadPart implements backend.Backend.
-func (b *buckets) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.UploadPartOutput, error) {
+func (b *gated) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.UploadPartOutput, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return nil, err
 	}
 	if err := allowUpload(in.UploadId); err != nil {
 		return nil, err
 	}
+	release, err := b.hold(ctx, in.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	return b.files.UploadPart(ctx, in)
 }
 
 // UploadPartCopy implements backend.Backend.
-func (b *buckets) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
+func (b *gated) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return s3response.CopyPartResult{}, err
 	}
@@ -174,11 +214,16 @@ func (b *buckets) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput
 	if _, _, err := b.allowSource(ctx, in.CopySource); err != nil {
 		return s3response.CopyPartResult{}, err
 	}
+	release, err := b.hold(ctx, in.Bucket)
+	if err != nil {
+		return s3response.CopyPartResult{}, err
+	}
+	defer release()
 	return b.files.UploadPartCopy(ctx, in)
 }
 
 // ListParts implements backend.Backend.
-func (b *buckets) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
+func (b *gated) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toRead); err != nil {
 		return s3response.ListPartsResult{}, err
 	}
@@ -189,7 +234,7 @@ func (b *buckets) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3respo
 }
 
 // ListMultipartUploads implements backend.Backend.
-func (b *buckets) ListMultipartUploads(ctx context.Context, in *s3.ListMultipartUploadsInput) (s3response.ListMultipartUploadsResult, error) {
+func (b *gated) ListMultipartUploads(ctx context.Context, in *s3.ListMultipartUploadsInput) (s3response.ListMultipartUploadsResult, error) {
 	if err := b.allow(ctx, in.Bucket, toRead); err != nil {
 		return s3response.ListMultipartUploadsResult{}, err
 	}
@@ -197,7 +242,7 @@ func (b *buckets) ListMultipartUploads(ctx context.Context, in *s3.ListMultipart
 }
 
 // CompleteMultipartUpload implements backend.Backend.
-func (b *buckets) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
+func (b *gated) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
 	}
@@ -207,11 +252,16 @@ func (b *buckets) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	if !b.uploadKnown(*in.Bucket, *in.Key, *in.UploadId) {
 		return s3response.CompleteMultipartUploadResult{}, "", s3err.GetNoSuchUploadErr(*in.UploadId)
 	}
+	release, err := b.hold(ctx, in.Bucket)
+	if err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	defer release()
 	return b.files.CompleteMultipartUpload(ctx, in)
 }
 
 // AbortMultipartUpload implements backend.Backend.
-func (b *buckets) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
+func (b *gated) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
 	if err := b.allowKey(ctx, in.Bucket, in.Key, toWrite); err != nil {
 		return err
 	}

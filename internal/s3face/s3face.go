@@ -49,17 +49,13 @@ import (
 	"github.com/versity/versitygw/s3api"
 	"github.com/versity/versitygw/s3api/middlewares"
 	"github.com/versity/versitygw/s3api/utils"
+
+	"github.com/quickims/quickims/internal/buckets"
 )
 
-// Errors that implementations of Accounts and Owners return, wrapped or not.
-var (
-	// ErrUnknownKey: there is no such access key.
-	ErrUnknownKey = errors.New("unknown access key")
-	// ErrTaken: the bucket belongs to another project.
-	ErrTaken = errors.New("bucket belongs to another project")
-	// ErrNoOwner: the bucket belongs to nobody.
-	ErrNoOwner = errors.New("bucket has no owner")
-)
+// ErrUnknownKey is what implementations of Accounts return, wrapped or not, for an
+// access key that there is not.
+var ErrUnknownKey = errors.New("unknown access key")
 
 // Accounts knows who holds an access key. It is asked once for each request and
 // must be safe for concurrent use.
@@ -68,18 +64,6 @@ type Accounts interface {
 	// and whether it may only read. A key that is unknown or disabled is
 	// ErrUnknownKey; any other error is answered as an internal one.
 	SecretFor(accessKey string) (secret, projectID string, readOnly bool, err error)
-}
-
-// Owners knows which project a bucket belongs to. Its methods are safe for
-// concurrent use.
-type Owners interface {
-	// ClaimBucket makes a bucket the project's. It is ErrTaken when it belongs
-	// to another, and no error when it is the project's already.
-	ClaimBucket(ctx context.Context, bucket, projectID string) error
-	// BucketOwner returns a bucket's project; ErrNoOwner, or "", if none.
-	BucketOwner(ctx context.Context, bucket string) (projectID string, err error)
-	// ReleaseBucket makes the project's bucket nobody's again.
-	ReleaseBucket(ctx context.Context, bucket, projectID string) error
 }
 
 // Config says what to serve, to whom and where.
@@ -100,7 +84,8 @@ type Config struct {
 	// Region is what clients must sign for; default us-east-1.
 	Region   string
 	Accounts Accounts
-	Owners   Owners
+	// Buckets makes and removes the buckets in BucketsDir and knows their owners.
+	Buckets *buckets.Keeper
 	// Logger gets what goes wrong, and every request at level Debug.
 	Logger *slog.Logger
 	// Grace is how long requests under way may take to end when Serve is told
@@ -130,8 +115,8 @@ func (c *Config) validate() error {
 	switch {
 	case c.Listener == nil:
 		return errors.New("no listener")
-	case c.Accounts == nil || c.Owners == nil:
-		return errors.New("no accounts or no owners")
+	case c.Accounts == nil || c.Buckets == nil:
+		return errors.New("no accounts or no buckets")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("a TLS certificate needs its key, and a key its certificate")
 	}
@@ -283,7 +268,7 @@ func startGateway(cfg Config) (*gateway, error) {
 		return nil, err
 	}
 	utils.SetBucketNameValidationStrict(true)
-	be := &buckets{files: g.files, root: cfg.BucketsDir, owners: cfg.Owners, meta: store}
+	be := &gated{files: g.files, root: cfg.BucketsDir, keeper: cfg.Buckets, meta: store}
 	ready := make(chan struct{})
 	g.server, err = s3api.New(be,
 		middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()},

@@ -6,7 +6,6 @@ import (
 	"crypto/md5"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -24,6 +23,9 @@ import (
 	"github.com/minio/minio-go/v7/pkg/signer"
 	"go.uber.org/goleak"
 
+	"github.com/quickims/quickims/internal/buckets"
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/s3face"
 )
 
@@ -56,40 +58,6 @@ func (a accounts) SecretFor(key string) (string, string, bool, error) {
 	return acc.secret, acc.project, acc.readOnly, nil
 }
 
-// owners keeps what a catalog would.
-type owners struct {
-	mu sync.Mutex
-	of map[string]string
-}
-
-func (o *owners) ClaimBucket(_ context.Context, bucket, project string) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if has := o.of[bucket]; has != "" && has != project {
-		return fmt.Errorf("claim %s: %w", bucket, s3face.ErrTaken)
-	}
-	o.of[bucket] = project
-	return nil
-}
-
-func (o *owners) BucketOwner(_ context.Context, bucket string) (string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if has := o.of[bucket]; has != "" {
-		return has, nil
-	}
-	return "", s3face.ErrNoOwner
-}
-
-func (o *owners) ReleaseBucket(_ context.Context, bucket, project string) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.of[bucket] == project {
-		delete(o.of, bucket)
-	}
-	return nil
-}
-
 // The keys that tests use: two of one project, one of which only reads, and
 // one of another.
 var keys = accounts{
@@ -106,10 +74,20 @@ type face struct {
 	base            string // holds all that the face may and may not touch
 	url             string
 	buckets, images string
-	owners          *owners
+	keeper          *buckets.Keeper
 	stop            func() error
 	transport       *http.Transport
 	log             *bytes.Buffer
+}
+
+// newKeeper makes a keeper of the folder "buckets" in base, with a database of its own.
+func newKeeper(t *testing.T, base string) *buckets.Keeper {
+	t.Helper()
+	db, err := database.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "test.db"), database.Options{})
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	must(t, db.Migrate(t.Context()))
+	return buckets.New(catalog.New(db, catalog.Options{}), filepath.Join(base, "buckets"))
 }
 
 // start starts an S3 face that ends with the test. One runs at a time.
@@ -118,18 +96,19 @@ func start(t *testing.T, change func(*s3face.Config)) *face {
 	base := t.TempDir()
 	f := &face{
 		base: base, buckets: filepath.Join(base, "buckets"), images: filepath.Join(base, "images"),
-		owners: &owners{of: map[string]string{}}, transport: http.DefaultTransport.(*http.Transport).Clone(), log: new(bytes.Buffer),
+		transport: http.DefaultTransport.(*http.Transport).Clone(), log: new(bytes.Buffer),
 	}
 	metaDir := filepath.Join(base, "meta")
 	for _, dir := range []string{f.buckets, f.images, metaDir} {
 		must(t, os.Mkdir(dir, 0o700))
 	}
+	f.keeper = newKeeper(t, base)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	f.url = "http://" + l.Addr().String()
 	ready := make(chan struct{})
 	cfg := s3face.Config{
-		Listener: l, BucketsDir: f.buckets, MetaDir: metaDir, Region: "eu-de", Accounts: keys, Owners: f.owners,
+		Listener: l, BucketsDir: f.buckets, MetaDir: metaDir, Region: "eu-de", Accounts: keys, Buckets: f.keeper,
 		Logger: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Grace:  time.Second, Ready: func() { close(ready) },
 	}

@@ -68,7 +68,7 @@ func TestLeftovers(t *testing.T) {
 
 			// Not while another process serves the buckets: it may be its.
 			restart := func(cfg *s3face.Config) {
-				cfg.BucketsDir, cfg.MetaDir, cfg.Owners = f.buckets, filepath.Join(f.base, "meta"), f.owners
+				cfg.BucketsDir, cfg.MetaDir, cfg.Buckets = f.buckets, filepath.Join(f.base, "meta"), f.keeper
 				change(cfg)
 			}
 			other, err := os.Open(filepath.Join(f.buckets, ".vgwlocks", "serving"))

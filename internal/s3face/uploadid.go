@@ -58,7 +58,7 @@ const completedBy = "mp-metadata"
 // uploadKnown reports whether there is such an upload, or its completion is
 // under way, or the object came from it. Of any other, the back end would say
 // that it was completed, as long as there is an object of that name.
-func (b *buckets) uploadKnown(bucket, key, id string) bool {
+func (b *gated) uploadKnown(bucket, key, id string) bool {
 	folder := filepath.Join(b.root, bucket, posix.MetaTmpMultipartDir, fmt.Sprintf("%x", sha256.Sum256([]byte(key))))
 	if _, err := os.Lstat(filepath.Join(folder, id)); err == nil {
 		return true

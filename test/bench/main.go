@@ -173,10 +173,7 @@ func importOnce(tb *measure.Console, s *harness.Server, key string, d disk) (pos
 
 // place makes the file and, for RAW, its bitmap in the bucket's folder.
 func place(tb *measure.Console, s *harness.Server, d disk) (key string, size int64) {
-	folder := filepath.Join(s.Dir, "buckets", bucket)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		tb.Fatal(err)
-	}
+	folder := s.Bucket(tb, bucket)
 	ctx := context.Background()
 	if d.zvhd2 {
 		path := filepath.Join(folder, "disk.zvhd2")

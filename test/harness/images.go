@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -35,10 +38,29 @@ type Image struct {
 	Status string `json:"status"`
 }
 
-// PutFile places a file in a bucket's folder, as an operator does with cp.
+// Bucket makes a bucket of the first project, as an operator does: the folder and its
+// owner. It returns the folder. A folder that is there is given to the first project.
+func (s *Server) Bucket(tb testing.TB, bucket string) string {
+	tb.Helper()
+	args := []string{"account", "bucket", bucket, "--data", s.Dir, "--project", ProjectID}
+	if s.opts.Database != "" {
+		args = append(args, "--database", s.opts.Database)
+	}
+	if out, err := exec.Command(Binary(tb), args...).CombinedOutput(); err != nil {
+		tb.Fatalf("account bucket: %v: %s", err, out)
+	}
+	return filepath.Join(s.Dir, "buckets", bucket)
+}
+
+// PutFile places a file in a bucket's folder, as an operator does with cp. A bucket that
+// is not there becomes the first project's.
 func (s *Server) PutFile(tb testing.TB, bucket, key string, data []byte) {
 	tb.Helper()
-	path := filepath.Join(s.Dir, "buckets", bucket, filepath.FromSlash(key))
+	folder := filepath.Join(s.Dir, "buckets", bucket)
+	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+		s.Bucket(tb, bucket)
+	}
+	path := filepath.Join(folder, filepath.FromSlash(key))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		tb.Fatal(err)
 	}

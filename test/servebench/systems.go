@@ -106,6 +106,7 @@ func startFolder(tb *measure.Console, d *disks) *quickims {
 		tb.Fatal(err)
 	}
 	q := &quickims{harness.Start(tb, harness.Options{Dir: dir, Config: configuration, NBD: true}), map[string]string{}}
+	q.Bucket(tb, sourceBucket)
 	q.importAll(tb, diskRaw, diskZVHD2)
 	return q
 }
