@@ -79,7 +79,7 @@ func (s *server) listAttachments(c *call) error {
 	limit := q.number("limit", ims.DefaultListLimit, 1, ims.MaxListLimit)
 	marker, image := q.one("marker"), q.one("image_id")
 	if marker != "" && !ims.ValidUUID(marker) {
-		q.refuse("marker is %q, it must be the id of an attachment", clip(marker))
+		q.refuse("marker is %q, it must be the id of an attachment", ims.Clip(marker))
 	}
 	if q.fault != nil {
 		return q.fault

@@ -213,7 +213,7 @@ func (s *server) migrateResource(c *call) error {
 	}
 	switch {
 	case kind != imagesType:
-		return ims.Faultf(ims.CodeBadFormat, "resource_type is %q, it must be %s", clip(kind), imagesType)
+		return ims.Faultf(ims.CodeBadFormat, "resource_type is %q, it must be %s", ims.Clip(kind), imagesType)
 	case project != nil && *project != c.project():
 		return ims.Faultf(ims.CodeProjectMismatch, "project_id is not the project of the credentials")
 	case !ims.ValidUUID(image):

@@ -93,7 +93,7 @@ func (f *fields) integer(key string) *int64 {
 		if n, whole := wholeNumber(v); whole {
 			return &n
 		}
-		f.refuse(ims.Faultf(ims.CodeBadFormat, "%s%s must be an integer, it is %s", f.at, key, clip(string(v))))
+		f.refuse(ims.Faultf(ims.CodeBadFormat, "%s%s must be an integer, it is %s", f.at, key, ims.Clip(string(v))))
 	default:
 		f.wrong(key, "an integer", v)
 	}

@@ -21,7 +21,7 @@ func readImageFilter(q *query) (ims.ImageFilter, error) {
 		MarkerID: q.one("marker"),
 	}
 	if f.MarkerID != "" && !ims.ValidUUID(f.MarkerID) {
-		q.refuse("marker is %q, it must be the id of an image", clip(f.MarkerID))
+		q.refuse("marker is %q, it must be the id of an image", ims.Clip(f.MarkerID))
 	}
 	if id := q.one("id"); id != "" {
 		f.IDs = []string{id}
@@ -45,7 +45,7 @@ func readImageFilter(q *query) (ims.ImageFilter, error) {
 	for _, text := range q.all("tag") {
 		t := ims.ParseTagFilter(text)
 		if t.Key == "" {
-			q.refuse("tag is %q, it must be key=value or a key", clip(text))
+			q.refuse("tag is %q, it must be key=value or a key", ims.Clip(text))
 		}
 		f.Tags = append(f.Tags, t)
 	}
@@ -191,7 +191,7 @@ func refuseOthers(q *query) {
 		attribute := slices.ContainsFunc(ims.Attributes, func(a ims.Attribute) bool { return a.Name == name })
 		unset := strings.HasPrefix(name, "size_") && q.values.Get(name) == "0" // some clients send the zero value
 		if attribute || strings.HasPrefix(name, "__") || slices.Contains(otherFilters, name) && !unset {
-			q.refuse("this service can't filter a list of images by %s, leave it out", clip(name))
+			q.refuse("this service can't filter a list of images by %s, leave it out", ims.Clip(name))
 		}
 	}
 }

@@ -157,7 +157,7 @@ func (p *jsonReader) object() (any, error) {
 			return nil, badJSON("the body is not JSON: a key is no string")
 		}
 		if _, twice := m[key]; twice {
-			return nil, badJSON("the key %q occurs twice in an object", clip(key))
+			return nil, badJSON("the key %q occurs twice in an object", ims.Clip(key))
 		}
 		if m[key], err = p.value(); err != nil {
 			return nil, err
@@ -246,13 +246,4 @@ func typeName(v any) string {
 	default:
 		return fmt.Sprintf("a %T", v)
 	}
-}
-
-// clip keeps an echoed value short: an answer does not repeat a stranger's megabyte.
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

@@ -91,7 +91,7 @@ func TestWholeNumber(t *testing.T) {
 		"1" + strings.Repeat("0", 400) + "e-400": 1,
 	} {
 		if got, whole := wholeNumber(json.Number(text)); !whole || got != want {
-			t.Errorf("%s: got %d, %v, want %d", clip(text), got, whole, want)
+			t.Errorf("%s: got %d, %v, want %d", ims.Clip(text), got, whole, want)
 		}
 	}
 	for _, text := range []string{"0.5", "40.5", "1e-1", "123e-2", "1e-400", "1e-999999999999999999999", "1.00000000000000000000000000001", "-0.1"} {

@@ -94,7 +94,7 @@ func (s *server) addMember(c *call) error {
 		return err
 	}
 	if !ims.ValidProjectID(member) {
-		return ims.Faultf(ims.CodeBadFormat, "member is %q, it must be the id of a project", clip(member))
+		return ims.Faultf(ims.CodeBadFormat, "member is %q, it must be the id of a project", ims.Clip(member))
 	}
 	if err := s.ownerAlone(c); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (s *server) updateMember(c *call) error {
 	switch status {
 	case ims.MemberAccepted, ims.MemberRejected, ims.MemberPending:
 	default:
-		return ims.Faultf(ims.CodeBadFormat, "status is %q, it must be accepted, rejected or pending", clip(string(status)))
+		return ims.Faultf(ims.CodeBadFormat, "status is %q, it must be accepted, rejected or pending", ims.Clip(string(status)))
 	}
 	member, err := memberID(c)
 	if err != nil {

@@ -99,7 +99,7 @@ func (q *query) choice(name string, of ...string) string {
 		}
 	}
 	if v != "" {
-		q.refuse("%s is %q, it must be one of %s", name, clip(v), strings.Join(of, ", "))
+		q.refuse("%s is %q, it must be one of %s", name, ims.Clip(v), strings.Join(of, ", "))
 	}
 	return ""
 }
@@ -112,7 +112,7 @@ func (q *query) number(name string, absent, least, most int) int {
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < least || n > most {
-		q.refuse("%s is %q, it must be a number from %d to %d", name, clip(v), least, most)
+		q.refuse("%s is %q, it must be a number from %d to %d", name, ims.Clip(v), least, most)
 		return absent
 	}
 	return n

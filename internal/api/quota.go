@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // maxImageMembers is how many projects an image can be shared with (API reference,
@@ -64,7 +66,7 @@ func (s *server) osVersions(c *call) error {
 	tags := q.all("tag")
 	for _, t := range tags {
 		if !slices.Contains(osVersionTags, t) {
-			q.refuse("tag is %q, it must be one of %s", clip(t), strings.Join(osVersionTags, ", "))
+			q.refuse("tag is %q, it must be one of %s", ims.Clip(t), strings.Join(osVersionTags, ", "))
 		}
 	}
 	if q.fault != nil {

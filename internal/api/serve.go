@@ -69,7 +69,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		level = slog.LevelDebug // probes come every few seconds
 	}
 	line := []slog.Attr{
-		slog.String("method", clip(r.Method)), slog.String("route", pattern), slog.Int("status", rec.status),
+		slog.String("method", ims.Clip(r.Method)), slog.String("route", pattern), slog.Int("status", rec.status),
 		slog.Float64("ms", float64(took.Microseconds())/1000), slog.Int64("bytes", rec.bytes),
 		slog.String("request_id", rec.Header().Get(requestIDHeader)), slog.String("project", rec.project), slog.String("code", string(rec.code)),
 	}
@@ -166,7 +166,7 @@ func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 		return err
 	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") && len(body) > 0 {
-		return ims.Faultf(ims.CodeBadFormat, "Content-Encoding is %q, a body must be sent as it is", clip(e))
+		return ims.Faultf(ims.CodeBadFormat, "Content-Encoding is %q, a body must be sent as it is", ims.Clip(e))
 	}
 	return route.handle(s, c)
 }

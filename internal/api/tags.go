@@ -82,7 +82,7 @@ func (s *server) batchImageTags(c *call) error {
 		return err
 	}
 	if action != "create" && action != "delete" {
-		return ims.Faultf(ims.CodeBadFormat, "action is %q, it must be create or delete", clip(action))
+		return ims.Faultf(ims.CodeBadFormat, "action is %q, it must be create or delete", ims.Clip(action))
 	}
 	if len(tags) == 0 {
 		return ims.Faultf(ims.CodeTag, "tags must hold at least one tag")

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"path/filepath"
 
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // mfFile is the bitmap file beside a RAW file, with what it says.
@@ -18,11 +19,15 @@ type mfFile struct {
 	*bitmap.Map
 }
 
-// bitmapPaths are where the service looks for the bitmap of a RAW file, in its order:
-// the .mf, and a block map under the names that bmaptool gives it.
+// bitmapPaths are where the bitmap of a RAW file is looked for: beside it, by the
+// service's rule for objects.
 func bitmapPaths(raw string) []string {
-	mf := mfPath(raw)
-	return []string{mf, strings.TrimSuffix(mf, ".mf") + ".bmap", raw + ".bmap"}
+	dir, base := filepath.Split(raw)
+	paths := ims.BitmapKeys(base)
+	for i := range paths {
+		paths[i] = dir + paths[i]
+	}
+	return paths
 }
 
 // findMf reads the bitmap file beside a RAW file. There being none is

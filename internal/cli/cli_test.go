@@ -161,15 +161,6 @@ func TestSize(t *testing.T) {
 	}
 }
 
-func TestMinDisk(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]int64{1: 1, ims.GiB - 1: 1, ims.GiB: 1, ims.GiB + 1: 2, ims.TiB: 1024, 1<<63 - 1: 1 << 33} {
-		if got := minDisk(n); got != want {
-			t.Errorf("%d bytes: got %d GiB, want %d", n, got, want)
-		}
-	}
-}
-
 // meterAt makes a meter whose clock is moved by hand.
 func meterAt(t *testing.T, asJSON, quiet bool, total int64) (m *meter, clock *time.Time, out *bytes.Buffer) {
 	t.Helper()

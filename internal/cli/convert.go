@@ -18,6 +18,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // ConvertCmd makes ZVHD2, RAW or ZVHD of a disk file.
@@ -384,11 +385,10 @@ func (c *ConvertCmd) streamRaw(ctx context.Context, in io.Reader, size int64, ou
 	if out.file == nil {
 		return 0, usagef("standard input to standard output as raw is what cat does")
 	}
-	n, err := sparse.CopyStream(ctx, out.file, in, size, zvhd2.MaxDiskSize, m.progress)
-	const sector = 512
-	if err == nil && n%sector != 0 {
+	n, err := sparse.CopyStream(ctx, out.file, in, size, ims.MaxDiskSize, m.progress)
+	if err == nil && n%diskformat.SectorSize != 0 {
 		err = diskformat.Errorf(diskformat.Raw, diskformat.ErrIncomplete, "",
-			"standard input had %d bytes, no multiple of %d: a disk consists of whole sectors; it was cut off", n, sector)
+			"standard input had %d bytes, no multiple of %d: a disk consists of whole sectors; it was cut off", n, diskformat.SectorSize)
 	}
 	return n, err
 }

@@ -226,10 +226,10 @@ func leastDisk(file io.ReaderAt, size int64, format diskformat.Format) (*int64, 
 	default:
 		return nil, diskformat.Errorf(format, diskformat.ErrWrongFormat, "", "a quick import takes RAW and ZVHD2 alone")
 	}
-	if unfit := unfitDisk(size); unfit != "" {
-		return nil, ims.Faultf(ims.CodeDiskSize, "%s", unfit)
+	if err := ims.CheckDiskSize(size); err != nil {
+		return nil, err
 	}
-	return ptr(minDisk(size)), nil
+	return ptr(ims.LeastMinDisk(size)), nil
 }
 
 // bring checks a local file and what is asked of it, then uploads it: as it is, with
@@ -243,11 +243,11 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	if err := d.wholeSectors(); err != nil {
 		return to, nil, err
 	}
-	if unfit := unfitDisk(d.OrigSize); unfit != "" {
-		return to, nil, fmt.Errorf("import %s: %w", c.Source, ims.Faultf(ims.CodeDiskSize, "%s", unfit))
+	if err := ims.CheckDiskSize(d.OrigSize); err != nil {
+		return to, nil, fmt.Errorf("import %s: %w", c.Source, err)
 	}
 	converted := d.Disk.Format != diskformat.ZVHD2 && (c.Convert || d.Disk.Format != diskformat.Raw)
-	least := minDisk(d.OrigSize)
+	least := ims.LeastMinDisk(d.OrigSize)
 	if r.MinDisk == nil {
 		r.MinDisk = &least
 	}
@@ -381,9 +381,7 @@ func precheck(ctx context.Context, service *client.Client, d *diskFile, r *ims.I
 		return ims.Faultf(ims.CodeDiskSize, "min_disk is %d GiB, the disk in the file has %d GiB", *r.MinDisk, least)
 	}
 	if d.Disk.Format == diskformat.Raw || d.Disk.Format == diskformat.ZVHD2 {
-		if d.source.size > ims.MaxFileSize {
-			return ims.Faultf(ims.CodeFileTooBig, "the file has %s, at most %s are allowed", exactSize(d.source.size), exactSize(ims.MaxFileSize))
-		}
+		return ims.CheckFileSize("the file", d.source.size)
 	}
 	return nil
 }

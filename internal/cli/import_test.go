@@ -40,7 +40,7 @@ func TestAnImportOfNothing(t *testing.T) {
 // nobody gave, and nobody is asked.
 func TestAnImportOfADiskOfNoImagesSize(t *testing.T) {
 	t.Parallel()
-	for size, want := range map[uint64]string{0: "the disk has no bytes", 2 << 40: "the disk has 2 TiB (2199023255552 bytes), an image at most 1024 GiB"} {
+	for size, want := range map[uint64]string{0: "the disk has no bytes", 2 << 40: "the disk has 2199023255552 bytes; it must have at most 1099511627776 (1 TiB)"} {
 		path := filepath.Join(t.TempDir(), "disk.qcow2")
 		must(t, os.WriteFile(path, qcow2Header(func(h []byte) {
 			binary.BigEndian.PutUint64(h[24:], size)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -205,33 +206,15 @@ func (doc *infoDoc) addPartitions(disk io.ReaderAt, size int64) error {
 // judge says whether a quick import would take the file. reason is what keeps it
 // from that, as far as is known.
 func (doc *infoDoc) judge(src *source, reason string) {
-	doc.Import.MinDisk = minDisk(doc.VirtualSize)
-	if unfit := unfitDisk(doc.VirtualSize); unfit != "" {
-		reason = unfit
-	} else if src.size > ims.MaxFileSize {
-		reason = fmt.Sprintf("the file has %s, a quick import takes at most %s", exactSize(src.size), exactSize(ims.MaxFileSize))
+	doc.Import.MinDisk = ims.LeastMinDisk(doc.VirtualSize)
+	err := ims.CheckDiskSize(doc.VirtualSize)
+	if err == nil {
+		err = ims.CheckFileSize("the file", src.size)
+	}
+	if fault, ok := errors.AsType[*ims.Error](err); ok {
+		reason = fault.Detail
 	}
 	doc.Import.Ready, doc.Import.Reason = reason == "", reason
-}
-
-// unfitDisk says why no image can have a disk of so many bytes; "" if one can.
-func unfitDisk(size int64) string {
-	switch {
-	case size == 0:
-		return "the disk has no bytes"
-	case minDisk(size) > ims.MaxDiskGiB:
-		return fmt.Sprintf("the disk has %s, an image at most %d GiB", exactSize(size), ims.MaxDiskGiB)
-	}
-	return ""
-}
-
-// minDisk is the least min_disk in GiB for a disk of so many bytes.
-func minDisk(size int64) int64 {
-	n := size / ims.GiB
-	if size%ims.GiB != 0 {
-		n++
-	}
-	return n
 }
 
 func (doc infoDoc) print(w io.Writer) {

@@ -13,7 +13,6 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/open"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
-	"github.com/quickims/quickims/internal/ims"
 )
 
 // source is a disk file that a command reads: a regular file or a block device.
@@ -120,12 +119,11 @@ func (src *source) differs(path string) error {
 
 // wholeSectors fails for a RAW disk of a size that no disk has.
 func (src *source) wholeSectors() error {
-	const sector = 512
-	if src.format != diskformat.Raw || src.size%sector == 0 {
+	if src.format != diskformat.Raw || src.size%diskformat.SectorSize == 0 {
 		return nil
 	}
 	return fmt.Errorf("read %s: a RAW disk consists of whole sectors, but its %d bytes are no multiple of %d; if it was cut off, get it again, else pad it: truncate -s %%%d %s",
-		src.path, src.size, sector, sector, src.path)
+		src.path, src.size, diskformat.SectorSize, diskformat.SectorSize, src.path)
 }
 
 // stored is how many bytes of the file are not holes.
@@ -162,9 +160,5 @@ func (src *source) otherFormat() error {
 	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, neither RAW nor ZVHD2; %s", src.path, src.format, hint)}
 }
 
-// mfPath is where the bitmap of a RAW file is put: beside it, by the service's rule
-// for objects.
-func mfPath(path string) string {
-	dir, base := filepath.Split(path)
-	return dir + ims.BitmapKey(base)
-}
+// mfPath is where the bitmap of a RAW file is put.
+func mfPath(path string) string { return bitmapPaths(path)[0] }

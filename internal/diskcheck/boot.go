@@ -130,7 +130,7 @@ func (c *checker) biosLoader() bool {
 	}
 	if bytes.Contains(front[:440], []byte("GRUB")) {
 		if c.Table == diskformat.MBR {
-			return !isZero(c.sector(512)) // where its core lies, before the first partition
+			return !isZero(c.sector(diskformat.SectorSize)) // where its core lies, before the first partition
 		}
 		return slices.ContainsFunc(c.Partitions, func(p Partition) bool {
 			return p.Type == typeBIOSBoot && !isZero(c.sector(p.Start))
@@ -143,9 +143,9 @@ func (c *checker) biosLoader() bool {
 	})
 }
 
-// sector reads 512 bytes, nil if it can't.
+// sector reads one sector, nil if it can't.
 func (c *checker) sector(at int64) []byte {
-	b := make([]byte, 512)
+	b := make([]byte, diskformat.SectorSize)
 	if c.src.ReadFull(b, at) != nil {
 		return nil
 	}

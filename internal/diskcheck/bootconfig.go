@@ -211,18 +211,17 @@ func (c *checker) bootConfig() {
 					named++
 				}
 				if d.naming == byExpression || d.naming == notADevice {
-					unclear = clip(e.file) + ": " + key + "=" + clip(spec)
+					unclear = shown(e.file) + ": " + key + "=" + shown(spec)
 				}
-				problem, fix, weak := c.judge(d)
-				if text := clip(e.file) + ": " + key + "=" + clip(spec) + " " + problem; problem != "" && !said[text] && len(said) < maxFiles {
+				problem, weak := c.judge(d)
+				if text := shown(e.file) + ": " + key + "=" + shown(spec) + " " + problem; problem != "" && !said[text] && len(said) < maxFiles {
 					said[text] = true
 					severity := Error
 					if weak || key == "resume" || e.rescue() {
 						severity = Warning
 					}
-					if d.naming != byContent {
-						fix = "Name it by UUID (for GRUB: no GRUB_DISABLE_LINUX_UUID in /etc/default/grub), then write the configuration anew (update-grub, grub2-mkconfig)."
-					} else {
+					fix := "Name it by UUID (for GRUB: no GRUB_DISABLE_LINUX_UUID in /etc/default/grub), then write the configuration anew (update-grub, grub2-mkconfig)."
+					if d.naming == byContent {
 						fix = "Correct it, and write the configuration anew (update-grub, grub2-mkconfig)."
 					}
 					c.add(BootConfig, severity, fix, "%s", text)
@@ -240,13 +239,13 @@ func (c *checker) bootConfig() {
 	case len(entries)+len(unified) == 0:
 		c.absent(BootConfig, Warning, "Write it (update-grub, grub2-mkconfig), unless the boot loader needs none.", "no configuration of GRUB, systemd-boot or syslinux was found")
 	case named > 0:
-		c.add(BootConfig, OK, "", "the boot loader names the root file system by UUID or label (%s)", clip(entries[0].file))
+		c.add(BootConfig, OK, "", "the boot loader names the root file system by UUID or label (%s)", shown(entries[0].file))
 	case len(entries) == 0:
-		c.add(BootConfig, Unknown, "", "the system starts from a unified kernel image (%s), whose command line is not read here", clip(unified[0]))
+		c.add(BootConfig, Unknown, "", "the system starts from a unified kernel image (%s), whose command line is not read here", shown(unified[0]))
 	case unclear != "":
 		c.add(BootConfig, Unknown, "", "%s can't be judged without running the boot loader", unclear)
 	default:
-		c.add(BootConfig, Unknown, "", "the boot configuration (%s) names no root file system", clip(entries[0].file))
+		c.add(BootConfig, Unknown, "", "the boot configuration (%s) names no root file system", shown(entries[0].file))
 	}
 }
 

@@ -49,7 +49,7 @@ func (c *checker) cloudInit() {
 		return
 	}
 	c.add(CloudInit, Warning, "Write datasource_list: [ OpenStack, ConfigDrive, None ] there.",
-		"cloud-init is installed, but %s lets it look only for %s", from, clip(strings.Join(sources, ", ")))
+		"cloud-init is installed, but %s lets it look only for %s", from, shown(strings.Join(sources, ", ")))
 }
 
 // dataSourceList reads datasource_list, on one line or one item a line.
@@ -109,10 +109,10 @@ func (c *checker) hostKeys() {
 	case len(keys) == 0:
 		c.absent(SSHHostKeys, OK, "", "/etc/ssh has no host keys")
 	case c.cloud:
-		c.add(SSHHostKeys, OK, "", "/etc/ssh has host keys (%s); cloud-init makes new ones at the first start", clip(strings.Join(keys, ", ")))
+		c.add(SSHHostKeys, OK, "", "/etc/ssh has host keys (%s); cloud-init makes new ones at the first start", shown(strings.Join(keys, ", ")))
 	default:
 		c.add(SSHHostKeys, Warning, "Remove /etc/ssh/ssh_host_*, and see to it that new ones are made at the next start (ssh-keygen -A).",
-			"/etc/ssh has host keys: %s", clip(strings.Join(keys, ", ")))
+			"/etc/ssh has host keys: %s", shown(strings.Join(keys, ", ")))
 	}
 }
 
@@ -127,6 +127,6 @@ func (c *checker) machineID() {
 	case text == "" || text == "uninitialized":
 		c.absent(MachineID, OK, "", "/etc/machine-id is empty or not there; a new one is made at the first start")
 	default:
-		c.add(MachineID, Warning, "Empty the file: truncate -s 0 /etc/machine-id.", "/etc/machine-id holds %s", clip(text))
+		c.add(MachineID, Warning, "Empty the file: truncate -s 0 /etc/machine-id.", "/etc/machine-id holds %s", shown(text))
 	}
 }

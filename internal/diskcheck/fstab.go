@@ -82,7 +82,7 @@ func (c *checker) mountAll() {
 		if m.dir == "/" || v.Volume == nil || mounted == maxMounts || c.tree.Mount(m.dir, v.Volume) != nil {
 			continue
 		}
-		c.Partitions[v.part].Mount = clip(m.dir)
+		c.Partitions[v.part].Mount = shown(m.dir)
 		mounted++
 	}
 }
@@ -116,7 +116,11 @@ func (c *checker) fstab() {
 		if swap {
 			id, severity = Swap, Warning
 		}
-		problem, fix, weak := c.judge(m.device)
+		problem, weak := c.judge(m.device)
+		fix := byUUIDFix
+		if m.naming == byContent {
+			fix = noSuchFix
+		}
 		switch {
 		case m.naming == notADevice || m.optional || isRemovable(m):
 		case problem == "":
@@ -146,7 +150,7 @@ func (c *checker) fstab() {
 }
 
 func (c *checker) mountText(m mountLine, problem string) string {
-	return fmt.Sprintf("%s for %s %s", clip(m.spec), clip(m.dir), problem)
+	return fmt.Sprintf("%s for %s %s", shown(m.spec), shown(m.dir), problem)
 }
 
 func isRemovable(m mountLine) bool {
@@ -154,21 +158,21 @@ func isRemovable(m mountLine) bool {
 		m.kind == "iso9660" || strings.HasPrefix(m.kind, "udf")
 }
 
-// judge says what is wrong with how a device is named, and what to do; weak is
+// judge says what is wrong with how a device is named; weak is
 // for what goes wrong only on some machines. No problem is "".
-func (c *checker) judge(d device) (problem, fix string, weak bool) {
+func (c *checker) judge(d device) (problem string, weak bool) {
 	switch d.naming {
 	case byName:
 		if d.virtio {
-			return "goes by device name; it is the right one only while the disk is the first on virtio-blk", byUUIDFix, true
+			return "goes by device name; it is the right one only while the disk is the first on virtio-blk", true
 		}
-		return "goes by device name, which the cloud's machine does not give it", byUUIDFix, false
+		return "goes by device name, which the cloud's machine does not give it", false
 	case byHardware:
-		return "goes by the hardware of the machine it was made on", byUUIDFix, false
+		return "goes by the hardware of the machine it was made on", false
 	case byContent:
 		if c.find(d) < 0 && c.sees(d) {
-			return "is not on this disk", noSuchFix, false
+			return "is not on this disk", false
 		}
 	}
-	return "", "", false
+	return "", false
 }

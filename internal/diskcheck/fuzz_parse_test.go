@@ -48,8 +48,8 @@ func FuzzText(f *testing.F) {
 		kernelVersion(s)
 		moduleName(s)
 		compareVersions(s, "1.2-a"+s)
-		if len([]rune(clip(s))) > 121 {
-			t.Error("clip does not clip")
+		if len([]rune(shown(s))) > 121 {
+			t.Error("shown does not clip")
 		}
 	})
 }

@@ -72,7 +72,7 @@ func (c *checker) kernels() {
 	var names []string
 	for i := range list {
 		c.inspect(&list[i])
-		names = append(names, clip(list[i].file))
+		names = append(names, shown(list[i].file))
 	}
 	if !c.has(Kernel) {
 		c.add(Kernel, OK, "", "%s", strings.Join(names, ", "))
@@ -80,15 +80,15 @@ func (c *checker) kernels() {
 	for _, k := range list {
 		switch {
 		case k.initrd == "" && c.needsInitramfs(k):
-			c.add(Initramfs, Error, "Make it: update-initramfs -c -k all, or dracut --regenerate-all.", "%s has no initramfs beside it", clip(k.file))
+			c.add(Initramfs, Error, "Make it: update-initramfs -c -k all, or dracut --regenerate-all.", "%s has no initramfs beside it", shown(k.file))
 		case k.initrd == "":
-			c.add(Initramfs, OK, "", "%s has no initramfs and the drivers in itself", clip(k.file))
+			c.add(Initramfs, OK, "", "%s has no initramfs and the drivers in itself", shown(k.file))
 		case errors.Is(k.initrdErr, io.ErrUnexpectedEOF):
-			c.add(Initramfs, Error, "Make it anew: update-initramfs -u -k all, or dracut -f --regenerate-all.", "%s is damaged: %v", clip(k.initrd), k.initrdErr)
+			c.add(Initramfs, Error, "Make it anew: update-initramfs -u -k all, or dracut -f --regenerate-all.", "%s is damaged: %v", shown(k.initrd), k.initrdErr)
 		case k.initrdErr != nil:
-			c.add(Initramfs, Unknown, "", "%s could not be read: %v", clip(k.initrd), k.initrdErr)
+			c.add(Initramfs, Unknown, "", "%s could not be read: %v", shown(k.initrd), k.initrdErr)
 		default:
-			c.add(Initramfs, OK, "", "%s was read", clip(k.initrd))
+			c.add(Initramfs, OK, "", "%s was read", shown(k.initrd))
 		}
 	}
 	for _, d := range drivers {
@@ -130,7 +130,7 @@ func (c *checker) missingFiles() bool {
 			id = Initramfs
 		}
 		found = true
-		c.add(id, Error, fix, "the boot configuration names %s, which is not there", clip(name))
+		c.add(id, Error, fix, "the boot configuration names %s, which is not there", shown(name))
 	}
 	return found
 }
@@ -312,7 +312,7 @@ func (c *checker) driver(d driver, list []kernel) {
 		if slices.Index(order, s) > slices.Index(order, worst) {
 			worst, fix = s, f
 		}
-		found = append(found, clip(k.version)+" "+text)
+		found = append(found, shown(k.version)+" "+text)
 	}
 	for _, k := range list {
 		rebuild, install := fmt.Sprintf(rebuild, d.module), fmt.Sprintf(install, d.module)

@@ -26,7 +26,7 @@ func (c *checker) network() {
 	cards := slices.Concat(c.netplan(), c.ifupdown(), c.keyfiles(), c.ifcfg(), c.networkd())
 	var dhcp, auto6, static, bound, named []string
 	for _, n := range cards {
-		label := clip(n.file) + " (" + clip(n.name) + ")"
+		label := shown(n.file) + " (" + shown(n.name) + ")"
 		switch {
 		case n.dhcp:
 			dhcp = append(dhcp, label)
@@ -62,7 +62,7 @@ func (c *checker) network() {
 	case len(cards) == 0:
 		c.absent(Network, Error, "Configure DHCP for the first network card, or install cloud-init, which does.", "no network card is configured, and cloud-init does not do it")
 	default:
-		c.add(Network, Unknown, "", "%s: neither DHCP nor a fixed address was found", clip(cards[0].file))
+		c.add(Network, Unknown, "", "%s: neither DHCP nor a fixed address was found", shown(cards[0].file))
 	}
 	for _, file := range c.files("/etc/udev/rules.d", "-persistent-net.rules", "-persistent-net-generator.rules") {
 		if text, err := c.text(file); err == nil && hardwareRule.MatchString(text) {

@@ -132,7 +132,7 @@ func (c *checker) osVersion() {
 		c.add(OSVersion, Unknown, "Name the os_version yourself if you know the system.", "there is no /etc/os-release; %s fits any Linux", c.OSVersion)
 		return
 	}
-	c.OSName = clip(cmp.Or(r.Name, strings.TrimSpace(r.ID+" "+r.Version), "the system"))
+	c.OSName = shown(cmp.Or(r.Name, strings.TrimSpace(r.ID+" "+r.Version), "the system"))
 	version, how := chooseVersion(ims.DefaultOSVersions(), r, c.bits, c.Architecture)
 	c.OSVersion = version
 	switch how {
@@ -145,7 +145,7 @@ func (c *checker) osVersion() {
 			"%s (%s) is not in the table, nor is its main version; %q is the nearest", c.OSName, file, version)
 	case noFamily:
 		c.add(OSVersion, Warning, "Nothing needs to be done if the other checks are in order.",
-			"%s (%s, ID=%s) is not in the table; %q fits any Linux", c.OSName, file, clip(r.ID), version)
+			"%s (%s, ID=%s) is not in the table; %q fits any Linux", c.OSName, file, shown(r.ID), version)
 	}
 }
 
@@ -291,16 +291,15 @@ func unquote(s string) string {
 	return s
 }
 
-// clip keeps a stranger's text printable and short.
-func clip(s string) string {
-	s = strings.Map(func(r rune) rune {
+// maxShown is how many characters of a text on the disk a finding shows.
+const maxShown = 120
+
+// shown is a text on the disk as findings show it: printable and short.
+func shown(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == '\ufffd' {
 			return '?'
 		}
 		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if r := []rune(s); len(r) > 120 {
-		s = string(r[:120]) + "…"
-	}
-	return s
+	}, ims.ClipTo(s, maxShown))
 }

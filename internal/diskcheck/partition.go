@@ -116,13 +116,13 @@ func readGPT(src *filesystem.Source, sector int64, lba uint64) (t gptTable, ok b
 
 func (c *checker) gpt() {
 	var t gptTable
-	for _, c.sectorSize = range []int64{512, 4096} {
+	for _, c.sectorSize = range []int64{diskformat.SectorSize, 4096} {
 		var ok bool
 		if t, ok = readGPT(c.src, c.sectorSize, 1); ok {
 			break
 		}
 	}
-	if len(t.entries) > 0 && c.sectorSize != 512 {
+	if len(t.entries) > 0 && c.sectorSize != diskformat.SectorSize {
 		c.add(PartitionTable, Error, "Partition a disk of 512-byte sectors and copy the partitions into it.",
 			"the GPT was made on a disk of %d-byte sectors; the cloud's disks have sectors of 512 bytes, and neither firmware nor kernel finds it there", c.sectorSize)
 	}
@@ -151,14 +151,14 @@ func (c *checker) gpt() {
 }
 
 func (c *checker) mbr() {
-	b := make([]byte, 512)
+	b := make([]byte, diskformat.SectorSize)
 	if c.src.ReadFull(b, 0) != nil {
 		return
 	}
 	disk := le.Uint32(b[440:])
 	add := func(number int, e []byte, base int64) (p Partition) {
 		p = Partition{
-			Number: number, Start: (base + int64(le.Uint32(e[8:]))) * 512, Size: int64(le.Uint32(e[12:])) * 512,
+			Number: number, Start: (base + int64(le.Uint32(e[8:]))) * diskformat.SectorSize, Size: int64(le.Uint32(e[12:])) * diskformat.SectorSize,
 			Type: fmt.Sprintf("%#02x", e[4]), UUID: fmt.Sprintf("%08x-%02x", disk, number), Active: e[0] == 0x80,
 		}
 		c.Partitions = append(c.Partitions, p)
@@ -190,9 +190,9 @@ func (c *checker) mbr() {
 			return
 		}
 		if e := b[446:462]; e[4] != 0 && le.Uint32(e[12:]) != 0 {
-			add(number, e, at/512)
+			add(number, e, at/diskformat.SectorSize)
 		}
-		next := int64(le.Uint32(b[462+8:])) * 512
+		next := int64(le.Uint32(b[462+8:])) * diskformat.SectorSize
 		if b[462+4] == 0 || next == 0 || next >= extended.Size {
 			return
 		}
@@ -202,7 +202,7 @@ func (c *checker) mbr() {
 
 // damagedGPT: the MBR says that there is a GPT, but it could not be read.
 func (c *checker) damagedGPT() {
-	for _, sector := range []int64{512, 4096} {
+	for _, sector := range []int64{diskformat.SectorSize, 4096} {
 		if last := c.Size/sector - 1; last > 1 {
 			if _, ok := readGPT(c.src, sector, uint64(last)); ok {
 				c.add(PartitionTable, Error, "Run gdisk on the disk: it offers to use the backup. Then make the image again.",

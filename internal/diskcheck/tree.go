@@ -24,7 +24,7 @@ func (c *checker) note(err error) {
 		return
 	}
 	c.trouble++
-	if text := clip(err.Error()); len(c.problems) < maxProblems && !slices.Contains(c.problems, text) {
+	if text := shown(err.Error()); len(c.problems) < maxProblems && !slices.Contains(c.problems, text) {
 		c.problems = append(c.problems, text)
 	}
 }

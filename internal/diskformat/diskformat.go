@@ -26,6 +26,10 @@ import (
 	"iter"
 )
 
+// SectorSize is the unit of a disk's size in bytes: the disks of the image service
+// consist of whole sectors of 512 bytes.
+const SectorSize = 512
+
 // Format is the name of a disk format, in the lower-case spelling that is
 // usual for it in tools and APIs.
 type Format string

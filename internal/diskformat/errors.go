@@ -16,6 +16,9 @@ var (
 	// ErrUnsupported: well formed, but of a version, a size or a kind that is
 	// not read or not written here.
 	ErrUnsupported = errors.New("unsupported")
+	// ErrTooLarge: well formed, but the disk is larger than an image can be. It is an
+	// ErrUnsupported, too.
+	ErrTooLarge = fmt.Errorf("%w size", ErrUnsupported)
 	// ErrWrongFormat: the file is not of the format that the reader was asked
 	// to read.
 	ErrWrongFormat = errors.New("wrong format")

@@ -73,7 +73,7 @@ func readHints(r io.ReaderAt, size int64, front []byte) (Hints, error) {
 	if !ok {
 		mbr = Hints{Table: NoTable}
 	}
-	for _, sector := range []int64{512, 4096} {
+	for _, sector := range []int64{SectorSize, 4096} {
 		h, ok, err := readGPT(r, size, front, sector)
 		if err != nil {
 			return Hints{}, err
@@ -90,7 +90,7 @@ func readHints(r io.ReaderAt, size int64, front []byte) (Hints, error) {
 // parseMBR reads the four entries at 446. A boot sector of a file system ends
 // in the same 55 AA; what tells it apart is that its bytes make no entries.
 func parseMBR(front []byte, size int64) (Hints, bool) {
-	if len(front) < 512 || front[510] != 0x55 || front[511] != 0xaa {
+	if len(front) < SectorSize || front[510] != 0x55 || front[511] != 0xaa {
 		return Hints{}, false
 	}
 	h := Hints{Table: MBR}
@@ -104,13 +104,13 @@ func parseMBR(front []byte, size int64) (Hints, bool) {
 		if kind == 0 || count == 0 {
 			continue
 		}
-		if start == 0 || start >= (size+511)/512 {
+		if start == 0 || start >= (size+SectorSize-1)/SectorSize {
 			return Hints{}, false
 		}
 		h.Partitions++
 		h.EFISystem = h.EFISystem || kind == 0xef
 		h.BIOSBoot = h.BIOSBoot || status == 0x80
-		h.CutOff = h.CutOff || kind != 0xee && start+count > (size+511)/512 // 0xee stands for a GPT, of whatever size
+		h.CutOff = h.CutOff || kind != 0xee && start+count > (size+SectorSize-1)/SectorSize // 0xee stands for a GPT, of whatever size
 	}
 	return h, h.Partitions > 0
 }

@@ -82,12 +82,10 @@ func (i *Importer) lookAt(ctx context.Context, spec ims.ImportSpec) (ims.Source,
 	if err != nil {
 		return src, objectFault(spec, err)
 	}
-	switch {
-	case info.Size == 0:
-		return src, ims.Faultf(ims.CodeFile, "the object %q is empty", spec.Key)
-	case info.Size > ims.MaxFileSize:
-		return src, ims.Faultf(ims.CodeFileTooBig, "the object %q has %d bytes, at most 1 TiB (%d bytes) can be imported", spec.Key, info.Size, ims.MaxFileSize)
-	case !standard(info.Class):
+	if err := fits(spec.Key, info.Size); err != nil {
+		return src, err
+	}
+	if !standard(info.Class) {
 		return src, ims.Faultf(ims.CodeBucketAccess, "the storage class of the object %q is %s, it must be Standard", spec.Key, info.Class)
 	}
 	src.Size = info.Size
@@ -111,11 +109,17 @@ func (i *Importer) lookAt(ctx context.Context, spec ims.ImportSpec) (ims.Source,
 	return src, nil
 }
 
-// findBitmap looks for the bitmap of a RAW file: image01.mf beside image01.raw, or
-// a block map under the names that bmaptool gives it.
+// fits returns the fault of an object whose size no file of a disk can have.
+func fits(key string, size int64) error {
+	if size == 0 {
+		return ims.Faultf(ims.CodeFile, "the object %q is empty", key)
+	}
+	return ims.CheckFileSize(fmt.Sprintf("the object %q", key), size)
+}
+
+// findBitmap looks for the bitmap of a RAW file; "" if there is none.
 func (i *Importer) findBitmap(ctx context.Context, spec ims.ImportSpec) (string, error) {
-	mf := ims.BitmapKey(spec.Key)
-	for _, key := range []string{mf, strings.TrimSuffix(mf, ".mf") + ".bmap", spec.Key + ".bmap"} {
+	for _, key := range ims.BitmapKeys(spec.Key) {
 		switch _, err := i.store.Stat(ctx, objectstore.Location{Bucket: spec.Bucket, Key: key}); {
 		case err == nil:
 			return key, nil

@@ -23,8 +23,8 @@ func (i *Importer) pin(ctx context.Context, job *ims.Job) error {
 		if err != nil {
 			return err
 		}
-		if info.Size == 0 || info.Size > ims.MaxFileSize {
-			return ims.Faultf(ims.CodeFile, "the object %q now has %d bytes, it must have 1 to %d", src.Key, info.Size, ims.MaxFileSize)
+		if err := fits(src.Key, info.Size); err != nil {
+			return err
 		}
 		src.Size, src.ETag, src.Version = info.Size, info.ETag, info.Version
 		if src.BitmapKey != "" {
@@ -81,8 +81,8 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 		}
 		src.VirtualSize = disk.Size()
 	case diskformat.Raw:
-		if src.Size%sector != 0 {
-			return f, ims.Faultf(ims.CodeFile, "%q has %d bytes, which is no disk: the size of a RAW file is a multiple of %d", src.Key, src.Size, sector)
+		if src.Size%diskformat.SectorSize != 0 {
+			return f, ims.Faultf(ims.CodeFile, "%q has %d bytes, which is no disk: the size of a RAW file is a multiple of %d", src.Key, src.Size, diskformat.SectorSize)
 		}
 		src.VirtualSize = src.Size
 		if f.bitmap, err = i.readBitmap(ctx, *src); err != nil {
@@ -93,7 +93,7 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 	}
 	if most := int64(img.MinDiskGiB) * ims.GiB; src.VirtualSize > most {
 		return f, ims.Faultf(ims.CodeDiskSize, "the disk in %q has %s, min_disk is %d GiB (%d bytes); it must be at least %d GiB",
-			src.Key, gib(src.VirtualSize), img.MinDiskGiB, most, (src.VirtualSize+ims.GiB-1)/ims.GiB)
+			src.Key, gib(src.VirtualSize), img.MinDiskGiB, most, ims.LeastMinDisk(src.VirtualSize))
 	}
 	job.Percent = 5
 	if err := i.catalog.SaveStep(ctx, *job); err != nil {
@@ -101,9 +101,6 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 	}
 	return f, faultpoint.Hit(faultpoint.Inspected)
 }
-
-// sector is the unit of a disk's size in bytes.
-const sector = 512
 
 func gib(n int64) string {
 	if n%ims.GiB == 0 {
@@ -140,5 +137,9 @@ func fileFault(key string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return ims.Faultf(ims.CodeFile, "%q: %v", key, err).Cause(err)
+	code := ims.CodeFile
+	if errors.Is(err, diskformat.ErrTooLarge) {
+		code = ims.CodeDiskSize
+	}
+	return ims.Faultf(code, "%q: %v", key, err).Cause(err)
 }

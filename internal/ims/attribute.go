@@ -81,15 +81,15 @@ func checkRAM(least, most int) error {
 
 func (img *Image) patchOne(op PatchOp, at string) error {
 	if op.Op != "add" && op.Op != "replace" && op.Op != "remove" {
-		return Faultf(CodeBadFormat, "%s: op is %q, it must be add, replace or remove", at, clip(op.Op))
+		return Faultf(CodeBadFormat, "%s: op is %q, it must be add, replace or remove", at, Clip(op.Op))
 	}
 	name, ok := strings.CutPrefix(op.Path, "/")
 	if !ok || name == "" {
-		return Faultf(CodeBadFormat, "%s: path is %q, it must be / and an attribute's name", at, clip(op.Path))
+		return Faultf(CodeBadFormat, "%s: path is %q, it must be / and an attribute's name", at, Clip(op.Path))
 	}
 	i := slices.IndexFunc(Attributes, func(a Attribute) bool { return a.Name == name })
 	if i < 0 {
-		return Faultf(CodeBadFormat, "%s: %s is no attribute of an image", at, clip(name))
+		return Faultf(CodeBadFormat, "%s: %s is no attribute of an image", at, Clip(name))
 	}
 	if !Attributes[i].Patchable {
 		return Faultf(CodeConflict, "%s: %s can't be changed", at, name)
@@ -153,7 +153,7 @@ func (img *Image) set(name string, op PatchOp, at string) error {
 		img.Description = value
 	case "hw_firmware_type":
 		if value != FirmwareBIOS && value != FirmwareUEFI || value == FirmwareBIOS && img.Architecture == ArchARM {
-			return Faultf(CodeFirmware, "%s is %q, it must be bios or uefi, and uefi for arm", at, clip(value))
+			return Faultf(CodeFirmware, "%s is %q, it must be bios or uefi, and uefi for arm", at, Clip(value))
 		}
 		img.Firmware = value
 	case "enterprise_project_id":
@@ -168,7 +168,7 @@ func (img *Image) set(name string, op PatchOp, at string) error {
 		}
 		// All of them are switches but the two that name a type of GPU.
 		if !strings.HasSuffix(name, "_gpu_type") && value != "true" && value != "false" {
-			return Faultf(CodeBadFormat, "%s is %q, it must be true or false", at, clip(value))
+			return Faultf(CodeBadFormat, "%s is %q, it must be true or false", at, Clip(value))
 		}
 		if img.Attributes == nil {
 			img.Attributes = map[string]string{}
@@ -187,7 +187,7 @@ func ramMiB(v any, at string) (int, error) {
 	case string:
 		n, err := strconv.Atoi(v)
 		if err != nil {
-			return 0, Faultf(CodeDiskSize, "%s is %q, it must be a number of MiB", at, clip(v))
+			return 0, Faultf(CodeDiskSize, "%s is %q, it must be a number of MiB", at, Clip(v))
 		}
 		f = float64(n)
 	default:

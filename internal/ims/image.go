@@ -36,9 +36,40 @@ const (
 	TiB int64 = 1 << 40
 	// MaxFileSize is the largest file that a quick import takes.
 	MaxFileSize = TiB
+	// MaxDiskSize is the largest disk of an image, 1 TiB.
+	MaxDiskSize = 1 << 40
 	// MaxDiskGiB is the largest min_disk.
-	MaxDiskGiB = 1024
+	MaxDiskGiB = MaxDiskSize >> 30
 )
+
+// LeastMinDisk is the least min_disk, in GiB, for a disk of size bytes.
+func LeastMinDisk(size int64) int64 {
+	n := size / GiB
+	if size%GiB != 0 {
+		n++
+	}
+	return n
+}
+
+// CheckFileSize returns the fault of a file that is too large for a quick import, or
+// nil. what names the file to the client.
+func CheckFileSize(what string, size int64) error {
+	if size <= MaxFileSize {
+		return nil
+	}
+	return Faultf(CodeFileTooBig, "%s has %d bytes; it must have at most %d (1 TiB)", what, size, MaxFileSize)
+}
+
+// CheckDiskSize returns the fault of a disk whose size no image can have, or nil.
+func CheckDiskSize(size int64) error {
+	switch {
+	case size == 0:
+		return Faultf(CodeDiskSize, "the disk has no bytes")
+	case size > MaxDiskSize:
+		return Faultf(CodeDiskSize, "the disk has %d bytes; it must have at most %d (1 TiB)", size, int64(MaxDiskSize))
+	}
+	return nil
+}
 
 // Data says where an image's bytes lie. The zero value means that there are none
 // yet.

@@ -103,5 +103,5 @@ func ParseTimeFilter(s, field string) (TimeFilter, error) {
 			return TimeFilter{From: second, Before: next, Except: true}, nil
 		}
 	}
-	return TimeFilter{}, Faultf(CodeBadFormat, "%s is %q, it must be gt:, gte:, lt:, lte:, eq: or neq: and a time such as 2026-01-31T08:00:00Z", field, clip(s))
+	return TimeFilter{}, Faultf(CodeBadFormat, "%s is %q, it must be gt:, gte:, lt:, lte:, eq: or neq: and a time such as 2026-01-31T08:00:00Z", field, Clip(s))
 }

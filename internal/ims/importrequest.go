@@ -172,18 +172,18 @@ func (r ImportRequest) validateType(s *ImportSpec, known *OSVersions) error {
 			s.OS.Type = *r.OSType
 		}
 		if s.OS.Type != "Linux" && s.OS.Type != "Windows" {
-			return Faultf(CodeOSType, "os_type is %q, it must be Linux or Windows", clip(s.OS.Type))
+			return Faultf(CodeOSType, "os_type is %q, it must be Linux or Windows", Clip(s.OS.Type))
 		}
 		return nil
 	default:
-		return Faultf(CodeTypeUnknown, "type is %q, it must be ECS, BMS or DataImage", clip(kind))
+		return Faultf(CodeTypeUnknown, "type is %q, it must be ECS, BMS or DataImage", Clip(kind))
 	}
 	if r.OSVersion == nil || *r.OSVersion == "" {
 		return Faultf(CodeOSVersion, "os_version is required for a system disk image; GET /v1/cloudimages/os_version lists the values")
 	}
 	os, ok := known.Lookup(*r.OSVersion)
 	if !ok {
-		return Faultf(CodeOSVersion, "os_version %q is unknown; GET /v1/cloudimages/os_version lists the values", clip(*r.OSVersion))
+		return Faultf(CodeOSVersion, "os_version %q is unknown; GET /v1/cloudimages/os_version lists the values", Clip(*r.OSVersion))
 	}
 	s.OS = os
 	return nil
@@ -225,14 +225,14 @@ func (r ImportRequest) validateMachine(s *ImportSpec) error {
 	case ArchARM:
 		s.Firmware = FirmwareUEFI
 	default:
-		return Faultf(CodeArchitecture, "architecture is %q, it must be x86 or arm", clip(s.Architecture))
+		return Faultf(CodeArchitecture, "architecture is %q, it must be x86 or arm", Clip(s.Architecture))
 	}
 	if r.Firmware == nil || *r.Firmware == "" {
 		return nil
 	}
 	switch f := *r.Firmware; {
 	case f != FirmwareBIOS && f != FirmwareUEFI:
-		return Faultf(CodeFirmware, "hw_firmware_type is %q, it must be bios or uefi", clip(f))
+		return Faultf(CodeFirmware, "hw_firmware_type is %q, it must be bios or uefi", Clip(f))
 	case f == FirmwareBIOS && s.Architecture == ArchARM:
 		return Faultf(CodeFirmware, "hw_firmware_type is bios, an arm image boots with uefi alone")
 	default:
@@ -288,13 +288,13 @@ func ParseImageURL(url string) (bucket, key string, err error) {
 	bucket, key, ok := strings.Cut(url, ":")
 	switch {
 	case !ok:
-		return "", "", Faultf(CodeURLFormat, "image_url %q has no colon, it must be bucket:object", clip(url))
+		return "", "", Faultf(CodeURLFormat, "image_url %q has no colon, it must be bucket:object", Clip(url))
 	case bucket == "":
 		return "", "", Faultf(CodeBucketEmpty, "image_url names no bucket before the colon")
 	case strings.ContainsFunc(url, unicode.IsSpace):
-		return "", "", Faultf(CodeSpaces, "image_url %q holds a space", clip(url))
+		return "", "", Faultf(CodeSpaces, "image_url %q holds a space", Clip(url))
 	case !ValidBucketName(bucket):
-		return "", "", Faultf(CodeBucketName, "bucket %q: 3 to 63 lower-case letters, digits, hyphens and dots", clip(bucket))
+		return "", "", Faultf(CodeBucketName, "bucket %q: 3 to 63 lower-case letters, digits, hyphens and dots", Clip(bucket))
 	case !ValidKey(key):
 		return "", "", Faultf(CodeURLFormat, "image_url names no valid object after the colon: 1 to %d bytes of UTF-8, no empty, . or .. segment, not ending in /", maxKeyBytes)
 	}
@@ -321,7 +321,7 @@ func ParseEnterpriseProject(id *string) (string, error) {
 		return DefaultEnterpriseProject, nil
 	}
 	if !ValidUUID(strings.ToLower(*id)) {
-		return "", Faultf(CodeEnterpriseProject, "enterprise_project_id %q is neither 0 nor a UUID", clip(*id))
+		return "", Faultf(CodeEnterpriseProject, "enterprise_project_id %q is neither 0 nor a UUID", Clip(*id))
 	}
 	return strings.ToLower(*id), nil
 }
@@ -337,6 +337,14 @@ func BitmapKey(key string) string {
 		base = base[:i]
 	}
 	return dir + base + ".mf"
+}
+
+// BitmapKeys are the keys under which the bitmap of a RAW object is looked for, in
+// this order: BitmapKey, then a block map (.bmap) under the two names that bmaptool
+// gives it.
+func BitmapKeys(key string) []string {
+	mf := BitmapKey(key)
+	return []string{mf, strings.TrimSuffix(mf, ".mf") + ".bmap", key + ".bmap"}
 }
 
 // NewImage is the queued image that a valid import begins with.

@@ -81,12 +81,12 @@ func tagText(s, punctuation string) bool {
 func ParseDotTag(s, field string) (Tag, error) {
 	key, value, ok := strings.Cut(s, ".")
 	if !ok {
-		return Tag{}, Faultf(CodeTag, "%s: %q is not of the form key.value", field, clip(s))
+		return Tag{}, Faultf(CodeTag, "%s: %q is not of the form key.value", field, Clip(s))
 	}
 	for _, part := range []string{key, value} {
 		for _, r := range part {
 			if !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || r == '-') {
-				return Tag{}, Faultf(CodeTag, "%s: %q may hold digits, letters, _ and - around one dot", field, clip(s))
+				return Tag{}, Faultf(CodeTag, "%s: %q may hold digits, letters, _ and - around one dot", field, Clip(s))
 			}
 		}
 	}
@@ -107,13 +107,4 @@ func CheckTags(tags []Tag, field string) error {
 		return Faultf(CodeTagQuota, "%s: %d tags, an image carries at most %d", field, len(tags), MaxTags)
 	}
 	return nil
-}
-
-// clip keeps an echoed value short: an answer does not repeat a stranger's megabyte.
-func clip(s string) string {
-	const most = 64
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most]) + "…"
 }

@@ -51,6 +51,7 @@ import (
 	"github.com/versity/versitygw/s3api/utils"
 
 	"github.com/quickims/quickims/internal/buckets"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // ErrUnknownKey is what implementations of Accounts return, wrapped or not, for an
@@ -104,7 +105,7 @@ const (
 	maxRequests    = 256
 	// maxCopySource covers the largest file that a quick import takes, 1 TiB.
 	// S3's own limit, 5 GiB, is for stores that really copy.
-	maxCopySource = 1 << 40
+	maxCopySource = ims.MaxFileSize
 	// maxParts is S3's limit for a multipart upload.
 	maxParts = 10000
 )

@@ -16,13 +16,12 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/bitset"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 const (
 	// BlockSize is the unit of a [Map] in bytes, the same as in ZVHD2.
 	BlockSize = 2 << 20
-	// MaxDiskSize is the largest disk, 1 TiB.
-	MaxDiskSize = zdisk.MaxDiskSize
 	// MaxRead is the most that [Parse] reads of a file, in bytes. A block map that is
 	// longer tells nothing; of Ours no more is read even of a full TiB.
 	MaxRead = 3 << 20
@@ -140,9 +139,9 @@ func (o Options) concurrency() int {
 }
 
 func checkDiskSize(size int64) error {
-	if size <= 0 || size > MaxDiskSize {
+	if size <= 0 || size > ims.MaxDiskSize {
 		return diskformat.Errorf(formatMF, diskformat.ErrUnsupported, "disk size",
-			"it is %d, right is more than 0 and at most %d (1 TiB)", size, int64(MaxDiskSize))
+			"it is %d, right is more than 0 and at most %d (1 TiB)", size, int64(ims.MaxDiskSize))
 	}
 	return nil
 }

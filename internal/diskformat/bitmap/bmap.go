@@ -20,6 +20,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/bitset"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // Bounds of a block map. bmaptool writes the file system's block size, mostly
@@ -88,7 +89,7 @@ func parseBMAP(b []byte, imageSize int64) (*Map, error) {
 	ma, err1 := strconv.ParseUint(major, 10, 16)
 	mi, err2 := strconv.ParseUint(minor, 10, 16)
 	if !ok || err1 != nil || err2 != nil {
-		return nil, corruptBMAP("bmap version", "it is %q, right is MAJOR.MINOR", clip(x.version))
+		return nil, corruptBMAP("bmap version", "it is %q, right is MAJOR.MINOR", ims.Clip(x.version))
 	}
 	sumField, sumType := "BmapFileChecksum", x.values["ChecksumType"].text
 	switch {
@@ -101,7 +102,7 @@ func parseBMAP(b []byte, imageSize int64) (*Map, error) {
 	}
 	hash, ok := bmapHashes[strings.ToLower(sumType)]
 	if !ok {
-		return newUnknown(imageSize, fmt.Sprintf("it is a block map with checksums of type %q, which is not known", clip(sumType))), nil
+		return newUnknown(imageSize, fmt.Sprintf("it is a block map with checksums of type %q, which is not known", ims.Clip(sumType))), nil
 	}
 	if err := x.checkSum(b, sumField, hash()); err != nil {
 		return nil, err
@@ -118,7 +119,7 @@ func (x *bmapXML) checkSum(b []byte, field string, h hasher) error {
 	}
 	want, err := hex.DecodeString(v.text)
 	if err != nil || len(want) != h.Size() {
-		return corruptBMAP(field, "it is %q, right are %d hexadecimal digits", clip(v.text), 2*h.Size())
+		return corruptBMAP(field, "it is %q, right are %d hexadecimal digits", ims.Clip(v.text), 2*h.Size())
 	}
 	raw := b[v.start:v.end]
 	at := bytes.Index(raw, []byte(v.text))
@@ -142,7 +143,7 @@ func (x *bmapXML) number(field string) (int64, error) {
 	}
 	n, err := strconv.ParseUint(v.text, 10, 63)
 	if err != nil {
-		return 0, corruptBMAP(field, "it is %q, right is a decimal number below 2^63", clip(v.text))
+		return 0, corruptBMAP(field, "it is %q, right is a decimal number below 2^63", ims.Clip(v.text))
 	}
 	return int64(n), nil
 }
@@ -174,16 +175,16 @@ func (x *bmapXML) build(imageSize int64, hash func() hasher) (*Map, error) {
 		field := func() string { return fmt.Sprintf("Range %d", i) }
 		first, last, err := parseRange(r.text)
 		if err != nil {
-			return nil, corruptBMAP(field(), "it is %q, right is FIRST-LAST or one number", clip(r.text))
+			return nil, corruptBMAP(field(), "it is %q, right is FIRST-LAST or one number", ims.Clip(r.text))
 		}
 		if first < next || last < first || last >= count {
-			return nil, corruptBMAP(field(), "it is %q, right is ascending from %d to at most %d", clip(r.text), next, count-1)
+			return nil, corruptBMAP(field(), "it is %q, right is ascending from %d to at most %d", ims.Clip(r.text), next, count-1)
 		}
 		next, sum = last+1, sum+last-first+1
 		out := bmapRange{off: first * block, length: min(size, (last+1)*block) - first*block}
 		if r.sum != "" {
 			if out.sum, err = hex.DecodeString(r.sum); err != nil || len(out.sum) != sumSize {
-				return nil, corruptBMAP(field(), "its checksum is %q, right are %d hexadecimal digits", clip(r.sum), 2*sumSize)
+				return nil, corruptBMAP(field(), "its checksum is %q, right are %d hexadecimal digits", ims.Clip(r.sum), 2*sumSize)
 			}
 		}
 		m.ranges = append(m.ranges, out)
@@ -204,14 +205,6 @@ func parseRange(s string) (first, last int64, err error) {
 	}
 	v, err := strconv.ParseUint(strings.TrimSpace(b), 10, 63)
 	return int64(u), int64(v), err
-}
-
-// clip shortens a stranger's text for an error.
-func clip(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "…"
-	}
-	return s
 }
 
 // decodeBMAP reads the XML by tokens: no document type, no entities but XML's
@@ -240,7 +233,7 @@ func decodeBMAP(b []byte) (x *bmapXML, isBMAP bool, err error) {
 		case xml.StartElement:
 			if len(path) == 0 {
 				if isBMAP || t.Name.Local != "bmap" || t.Name.Space != "" {
-					return broken(fmt.Errorf("it has the root %q", clip(t.Name.Local)))
+					return broken(fmt.Errorf("it has the root %q", ims.Clip(t.Name.Local)))
 				}
 				isBMAP = true
 				x.version = strings.TrimSpace(attr(t, "version"))
@@ -262,13 +255,13 @@ func decodeBMAP(b []byte) (x *bmapXML, isBMAP bool, err error) {
 			}
 		case xml.EndElement:
 			if len(path) == 0 || path[len(path)-1] != t.Name.Local {
-				return broken(fmt.Errorf("the element %q ends where it did not begin", clip(t.Name.Local)))
+				return broken(fmt.Errorf("the element %q ends where it did not begin", ims.Clip(t.Name.Local)))
 			}
 			value := string(bytes.TrimSpace(text))
 			switch {
 			case len(path) == 2 && t.Name.Local != "BlockMap":
 				if _, twice := x.values[t.Name.Local]; twice {
-					return broken(fmt.Errorf("the element %q is there twice", clip(t.Name.Local)))
+					return broken(fmt.Errorf("the element %q is there twice", ims.Clip(t.Name.Local)))
 				}
 				if len(x.values) == bmapMaxValues {
 					return broken(fmt.Errorf("it has more than %d values", bmapMaxValues))
@@ -284,7 +277,7 @@ func decodeBMAP(b []byte) (x *bmapXML, isBMAP bool, err error) {
 		}
 	}
 	if len(path) != 0 {
-		return broken(fmt.Errorf("it ends within the element %q", clip(path[len(path)-1])))
+		return broken(fmt.Errorf("it ends within the element %q", ims.Clip(path[len(path)-1])))
 	}
 	return x, isBMAP, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/disktest"
 	"github.com/quickims/quickims/internal/fuzztest"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // bmapFile is a block map that a test changes before it is written.
@@ -357,7 +358,7 @@ func FuzzBmap(f *testing.F) {
 			t.Fatalf("%s: %d of %d blocks of %d", m.Kind(), m.DataBlocks(), m.Blocks(), m.ImageSize())
 		}
 		// What lies behind the checksum of the file, which no fuzzer finds.
-		if size <= 0 || size > MaxDiskSize {
+		if size <= 0 || size > ims.MaxDiskSize {
 			return
 		}
 		if x, isBMAP, err := decodeBMAP(b); isBMAP && err == nil {

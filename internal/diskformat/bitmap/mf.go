@@ -9,6 +9,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/bitset"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // Our own layout. All integers are little-endian.
@@ -175,8 +176,8 @@ func parseOurs(first []byte, size, imageSize int64, rest func(int64) ([]byte, er
 		return nil, corruptMF("header", "its checksum is %#08x, its bytes make %#08x", le.Uint32(h[offHeaderCRC:]), sum)
 	}
 	madeFor := le.Uint64(h[offImageSize:])
-	if madeFor == 0 || madeFor > MaxDiskSize {
-		return nil, corruptMF("header.image size", "it is %d, right is more than 0 and at most %d", madeFor, int64(MaxDiskSize))
+	if madeFor == 0 || madeFor > ims.MaxDiskSize {
+		return nil, corruptMF("header.image size", "it is %d, right is more than 0 and at most %d", madeFor, int64(ims.MaxDiskSize))
 	}
 	// All else follows from the size of the disk and the number of data
 	// blocks; there is one writer, and it leaves no choice.

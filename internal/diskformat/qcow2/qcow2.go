@@ -50,7 +50,7 @@ const (
 	// The file's offsets have 56 bits; ReaderAt's have 63.
 	maxFileSize = 1 << 56
 
-	sectorSize = 512
+	sectorSize = diskformat.SectorSize
 
 	// What is kept between calls: pages of tables, each of which holds the whole L2
 	// table of a file with QEMU's default cluster size, and decoded clusters.

@@ -39,7 +39,7 @@ const (
 	MinBlockSize = 4 << 10
 	MaxBlockSize = 64 << 20
 
-	sectorSize = 512
+	sectorSize = diskformat.SectorSize
 	// Keeps offsets within what can be added without overflow: a block number
 	// has 32 bits, a block size at most 26.
 	maxFileSize = 1 << 60

@@ -53,7 +53,7 @@ const (
 	MinBlockSize = sectorSize
 	MaxBlockSize = 64 << 20
 
-	sectorSize  = 512
+	sectorSize  = diskformat.SectorSize
 	maxFileSize = 1 << 60
 )
 

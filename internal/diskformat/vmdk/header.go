@@ -17,7 +17,7 @@ const (
 // Sizes of the format, from VMware's "Virtual Disk Format 1.1". Most of its
 // fields count sectors.
 const (
-	sectorSize = 512
+	sectorSize = diskformat.SectorSize
 	headerSize = 512
 	markerSize = 512 // of a marker that is no grain's
 	tableLen   = 512 // entries of a grain table

@@ -17,6 +17,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/internal/ordered"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // Options are those of writing a file. The zero value is the published default.
@@ -69,8 +70,8 @@ func unsupported(field, problem string, args ...any) error {
 
 // newHeader makes the block that a file begins and ends with.
 func newHeader(size int64, opts Options) ([]byte, error) {
-	if size <= 0 || size%zdisk.SectorSize != 0 || size > zdisk.MaxDiskSize {
-		return nil, unsupported("disk size", "it is %d, right is a multiple of %d up to %d (1 TiB)", size, zdisk.SectorSize, int64(zdisk.MaxDiskSize))
+	if size <= 0 || size%zdisk.SectorSize != 0 || size > ims.MaxDiskSize {
+		return nil, unsupported("disk size", "it is %d, right is a multiple of %d up to %d (1 TiB)", size, zdisk.SectorSize, int64(ims.MaxDiskSize))
 	}
 	if opts.Now.IsZero() {
 		opts.Now = time.Now()

@@ -19,6 +19,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 const (
@@ -87,9 +88,9 @@ func (z *Reader) readHeader() error {
 	switch {
 	case h.OrigSize == 0:
 		return corrupt("header.orig_size", "it is 0")
-	case h.OrigSize > zdisk.MaxDiskSize:
+	case h.OrigSize > ims.MaxDiskSize:
 		return diskformat.Errorf(diskformat.ZVHD, diskformat.ErrUnsupported, "header.orig_size",
-			"it is %d, at most %d (1 TiB) is read", h.OrigSize, int64(zdisk.MaxDiskSize))
+			"it is %d, at most %d (1 TiB) is read", h.OrigSize, int64(ims.MaxDiskSize))
 	case h.OrigSize%zdisk.SectorSize != 0:
 		return corrupt("header.orig_size", "it is %d, no multiple of %d", h.OrigSize, zdisk.SectorSize)
 	case h.CurrSize < h.OrigSize || h.CurrSize-h.OrigSize >= zdisk.MaxGrowth:

@@ -11,6 +11,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/ordered"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // ConvertOptions are those of [Convert].
@@ -106,7 +107,7 @@ func convertStream(ctx context.Context, dst io.Writer, src io.Reader, size int64
 		if !ok {
 			return Summary{}, errors.New("the disk's size must be known first: the destination can't be written at its front again")
 		}
-		most, front = MaxDiskSize, at
+		most, front = ims.MaxDiskSize, at
 	}
 	z, err := newWriter(dst, most, opts)
 	if err != nil {

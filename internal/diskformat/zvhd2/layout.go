@@ -27,14 +27,13 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // Bounds of what is read. The block sizes and the record layout are the
 // format's; the disk's size is the image service's limit; the file's size
 // keeps an offset in pages within 32 bits.
 const (
-	// MaxDiskSize is the largest disk, 1 TiB.
-	MaxDiskSize = zdisk.MaxDiskSize
 	// MaxFileSize is the largest file, 16 TiB. A full disk of 1 TiB whose
 	// blocks all defy compression makes a file of little more than 1 TiB.
 	MaxFileSize = 1 << 44
@@ -237,8 +236,8 @@ func checkFooter(h *header, b []byte, size int64) error {
 	switch {
 	case h.OrigSize == 0:
 		return corrupt(f+"orig_size", "it is 0")
-	case h.OrigSize > MaxDiskSize:
-		return unsupported(f+"orig_size", "it is %d, at most %d (1 TiB) is read", h.OrigSize, int64(MaxDiskSize))
+	case h.OrigSize > ims.MaxDiskSize:
+		return diskformat.Errorf(diskformat.ZVHD2, diskformat.ErrTooLarge, f+"orig_size", "it is %d, at most %d (1 TiB) is read", h.OrigSize, int64(ims.MaxDiskSize))
 	case h.OrigSize%zdisk.SectorSize != 0:
 		return corrupt(f+"orig_size", "it is %d, no multiple of %d", h.OrigSize, zdisk.SectorSize)
 	case h.CurrSize < h.OrigSize || h.CurrSize-h.OrigSize >= zdisk.MaxGrowth:

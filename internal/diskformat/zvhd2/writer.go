@@ -13,6 +13,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 // Options are those of writing a file. The zero value is the published default.
@@ -69,8 +70,8 @@ func checkDiskSize(size int64) error {
 		return unsupported("disk size", "it is %d; a disk has at least %d bytes", size, zdisk.SectorSize)
 	case size%zdisk.SectorSize != 0:
 		return unsupported("disk size", "it is %d, no multiple of %d; pad the RAW file to whole sectors", size, zdisk.SectorSize)
-	case size > MaxDiskSize:
-		return unsupported("disk size", "it is %d, at most %d (1 TiB) is written", size, int64(MaxDiskSize))
+	case size > ims.MaxDiskSize:
+		return unsupported("disk size", "it is %d, at most %d (1 TiB) is written", size, int64(ims.MaxDiskSize))
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"time"
+
+	"github.com/quickims/quickims/internal/diskformat"
 )
 
 const (
@@ -14,13 +16,11 @@ const (
 	// HeaderSize is how much of a header block counts; the rest of its page
 	// is unspecified.
 	HeaderSize = 512
-	// MaxDiskSize is the largest disk that the image service takes: 1 TiB.
-	MaxDiskSize = 1 << 40
 	// MaxGrowth bounds the zero tail: the virtual size is the source's size
 	// rounded up to 1 GiB.
 	MaxGrowth = 1 << 30
 	// SectorSize is what a disk's size must be a multiple of.
-	SectorSize = 512
+	SectorSize = diskformat.SectorSize
 )
 
 // Where the fields of the common front lie in the header block.
