@@ -20,8 +20,8 @@ type Importer interface {
 	// Accept looks at the source and writes image and job; it gives the job's id.
 	// What is wrong with the source is an *ims.Error.
 	Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (jobID string, err error)
-	// Sweep wakes the clean-up after a deletion. It does not wait for it.
-	Sweep()
+	// Nudge wakes the clean-up after a deletion. It does not wait for it.
+	Nudge()
 }
 
 // Authenticator says who sent a request. No or bad credentials are an *ims.Error

@@ -43,7 +43,7 @@ func (a *acceptor) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 	return job.ID, a.catalog.CreateImport(ctx, p.DomainID, img, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
 }
 
-func (a *acceptor) Sweep() {
+func (a *acceptor) Nudge() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sweeps++

@@ -119,7 +119,7 @@ func (s *server) deleteImage(c *call) error {
 	if err := s.Catalog.DeleteImage(c.Context(), c.project(), id, force); err != nil {
 		return imageFault(err)
 	}
-	s.Importer.Sweep()
+	s.Importer.Nudge()
 	return s.noContent(c, nil)
 }
 

@@ -109,7 +109,7 @@ type panicking struct{}
 func (panicking) Accept(context.Context, ims.Principal, ims.ImportSpec) (string, error) {
 	panic("index out of range at /secret/place")
 }
-func (panicking) Sweep() {}
+func (panicking) Nudge() {}
 
 func TestPanic(t *testing.T) {
 	t.Parallel()
@@ -134,7 +134,7 @@ func (w waiting) Accept(ctx context.Context, _ ims.Principal, _ ims.ImportSpec) 
 	<-ctx.Done()
 	return "", ctx.Err()
 }
-func (waiting) Sweep() {}
+func (waiting) Nudge() {}
 
 // TestTimeout: work that takes too long is given up, and so is waiting for a turn.
 func TestTimeout(t *testing.T) {

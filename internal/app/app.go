@@ -248,6 +248,7 @@ func (s *Service) openStore(ctx context.Context) error {
 		store, err = objectstore.OpenS3(objectstore.S3Config{
 			Endpoint: c.Endpoint, Region: c.Region, AccessKey: c.AccessKey, SecretKey: string(c.SecretKey),
 			ImageBucket: c.ImageBucket, ImagePrefix: c.ImagePrefix, PathStyle: !c.VirtualHost, CAFile: c.CAFile,
+			SingleCopyLimit: int64(c.CopyPartsAbove), CopyPartSize: int64(c.CopyPartSize),
 		})
 	} else {
 		images := filepath.Join(s.cfg.Data, "images")
@@ -317,6 +318,7 @@ func (s *Service) wire() error {
 	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
 	registerGateMetrics(registry, s.gates)
+	registerAreaMetrics(registry, s.importer)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
@@ -413,7 +415,7 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
 	if s.nbd != nil {
 		group.Go(func() error { return s.serveNBD(work) })
 	}
-	group.Go(func() error { return s.importer.RunSweeper(work) })
+	group.Go(func() error { return s.importer.RunCleanUp(work) })
 	group.Go(func() error {
 		s.every(work, reconcileEvery, "look for jobs that nobody holds", s.reconcile)
 		return nil

@@ -103,6 +103,10 @@ type S3Config struct {
 	// VirtualHost addresses buckets as host names; the default is by path.
 	VirtualHost bool   `yaml:"virtual_host"`
 	CAFile      string `yaml:"ca_file"`
+	// CopyPartsAbove is the largest object that is copied in one request, CopyPartSize
+	// the size of the parts of a larger one. 0: 5 GiB, the protocol's limit, and 512 MiB.
+	CopyPartsAbove Size `yaml:"copy_parts_above"`
+	CopyPartSize   Size `yaml:"copy_part_size"`
 	// Buckets names each bucket that projects may import from.
 	Buckets []S3Bucket `yaml:"buckets"`
 }

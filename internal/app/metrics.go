@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/quickims/quickims/internal/blockdev"
+	"github.com/quickims/quickims/internal/importer"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
@@ -78,4 +79,15 @@ func registerExportMetrics(r *prometheus.Registry, e *exports) {
 				return float64(n)
 			}),
 	)
+}
+
+// registerAreaMetrics adds what the last look through the image area found.
+func registerAreaMetrics(r *prometheus.Registry, i *importer.Importer) {
+	gauge := func(name, help string, value func(importer.Unknown) int64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(i.Unknown())) }))
+	}
+	gauge("quickims_area_unknown_objects", "Objects in the image area that no row of the database explains, as of the last hourly look. The service never removes them.",
+		func(u importer.Unknown) int64 { return u.Objects })
+	gauge("quickims_area_unknown_bytes", "Bytes of the objects in the image area that no row of the database explains, as of the last hourly look.",
+		func(u importer.Unknown) int64 { return u.Bytes })
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,14 +119,14 @@ func TestSavingData(t *testing.T) {
 		second := c.claim(first.ID)
 		source := sourceOf(second)
 		// An object may be called like an attempt of the image, this one or a later one.
-		source.Key, source.BitmapKey = attemptPrefix(img.ID, 1)+"disk", attemptPrefix(img.ID, 7)+"disk"
+		source.Key, source.BitmapKey = prefix(img.ID, 1)+"disk", prefix(img.ID, 7)+"disk"
 		must(t, c.BeginAdopt(t.Context(), second, source))
 		wantError(t, c.BeginAdopt(t.Context(), first, sourceOf(first)), ErrFenced)
 		if got := c.image(mine, img.ID); got.Data != source || got.Status != ims.ImageSaving {
 			t.Errorf("the image is %s, read from %+v", got.Status, got.Data)
 		}
-		if c.referenced(attemptPrefix(img.ID, 7)) != true {
-			t.Error("an attempt that may still come is garbage")
+		if c.known(img.ID, 7) {
+			t.Error("the source's key counts as one of the image area")
 		}
 		if err := c.BeginAdopt(t.Context(), second, dataOf(second)); err == nil {
 			t.Error("a source in the image area was taken")
@@ -134,8 +135,8 @@ func TestSavingData(t *testing.T) {
 		if got := c.image(mine, img.ID); got.Data != dataOf(second) {
 			t.Errorf("published with %+v", got.Data)
 		}
-		if c.referenced(attemptPrefix(img.ID, 1)) || c.referenced(attemptPrefix(img.ID, 7)) || !c.referenced(attemptPrefix(img.ID, 2)) {
-			t.Error("after publication other bytes count as the image's than its own")
+		if got := c.leftovers(); !slices.Equal(got, []string{prefix(img.ID, 1)}) || !c.known(img.ID, 2) {
+			t.Errorf("after publication %q is to be removed, want the first attempt's", got)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/database/databasetest"
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -121,10 +122,10 @@ func (c fixture) claim(id string) ims.Job {
 
 // dataOf is what an attempt adopted.
 func dataOf(job ims.Job) ims.Data {
-	prefix := attemptPrefix(job.ImageID, job.Attempt)
+	a := attemptOf(job)
 	return ims.Data{
-		Key: prefix + "disk", ETag: "e1", Format: "raw", Size: job.Source.Size, VirtualSize: job.Source.Size,
-		BitmapKey: prefix + "bitmap", BitmapETag: "e2", BitmapSize: 4096,
+		Key: a.Disk(), ETag: "e1", Format: "raw", Size: job.Source.Size, VirtualSize: job.Source.Size,
+		BitmapKey: a.Bitmap(), BitmapETag: "e2", BitmapSize: 4096,
 	}
 }
 
@@ -150,9 +151,8 @@ func (c fixture) active(project string) (ims.Image, ims.Job) {
 	c.t.Helper()
 	_, job := c.accept(project)
 	job = c.claim(job.ID)
-	if err := c.Publish(c.t.Context(), job, dataOf(job)); err != nil {
-		c.t.Fatal(err)
-	}
+	must(c.t, c.BeginAdopt(c.t.Context(), job, sourceOf(job)))
+	must(c.t, c.Publish(c.t.Context(), job, dataOf(job)))
 	return c.image(project, job.ImageID), c.job(project, job.ID)
 }
 
@@ -165,21 +165,37 @@ func (c fixture) enterprise(name string) string {
 	return ep.ID
 }
 
-func (c fixture) garbage() []string {
+// leftovers are the prefixes that the clean-up has to look at now.
+func (c fixture) leftovers() []string {
 	c.t.Helper()
-	list, err := c.Garbage(c.t.Context(), 1000)
-	if err != nil {
-		c.t.Fatal(err)
+	list, err := c.Leftovers(c.t.Context(), 1000)
+	must(c.t, err)
+	var out []string
+	for _, l := range list {
+		out = append(out, l.Prefix())
 	}
-	return list
+	return out
 }
 
-func (c fixture) referenced(prefix string) bool {
+// clean notes all leftovers as removed.
+func (c fixture) clean() {
 	c.t.Helper()
-	yes, err := c.Referenced(c.t.Context(), prefix)
-	if err != nil {
-		c.t.Fatal(err)
+	list, err := c.Leftovers(c.t.Context(), 1000)
+	must(c.t, err)
+	for _, l := range list {
+		must(c.t, c.Removed(c.t.Context(), l.Attempt))
 	}
+}
+
+// prefix is where an attempt writes.
+func prefix(imageID string, attempt int64) string {
+	return imagearea.Attempt{ImageID: imageID, Number: attempt}.Prefix()
+}
+
+func (c fixture) known(imageID string, attempt int64) bool {
+	c.t.Helper()
+	yes, err := c.Known(c.t.Context(), imagearea.Attempt{ImageID: imageID, Number: attempt})
+	must(c.t, err)
 	return yes
 }
 

@@ -142,7 +142,7 @@ func (c *Catalog) touch(ctx context.Context, tx *database.Tx, projectID, id stri
 	return err
 }
 
-// DeleteImage deletes an image and records its bytes as garbage, in one transaction.
+// DeleteImage deletes an image and gives its bytes to the clean-up, in one transaction.
 // Faults that a client is told of: it is protected (IMG.0028), it is still being made
 // (IMG.0090), it has attachments (IMG.0035 with status 409) and force is not set, which
 // ends them. A second deletion is ErrNotFound.
@@ -180,11 +180,7 @@ func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string, force b
 		if _, err := tx.ExecContext(ctx, "DELETE FROM image_tags WHERE project_id = $1 AND image_id = $2", projectID, id); err != nil {
 			return err
 		}
-		attempts, err := count(ctx, tx, "SELECT COALESCE(MAX(attempt), 0) FROM jobs WHERE project_id = $1 AND image_id = $2", projectID, id)
-		if err != nil {
-			return err
-		}
-		return c.addGarbage(ctx, tx, id, int64(attempts))
+		return c.endImage(ctx, tx, img)
 	})
 	if err != nil {
 		return fmt.Errorf("delete image %s: %w", id, err)

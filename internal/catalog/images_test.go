@@ -210,12 +210,12 @@ func TestDeleteImage(t *testing.T) {
 		protect(true)
 		wantCode(t, c.DeleteImage(t.Context(), mine, img.ID, false), ims.CodeImageProtected)
 		protect(false)
-		if len(c.garbage()) != 0 {
-			t.Error("a deletion that was refused made garbage")
+		if len(c.leftovers()) != 0 {
+			t.Error("a deletion that was refused gave bytes to the clean-up")
 		}
 		must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
-		if got := strings.Join(c.garbage(), " "); got != attemptPrefix(img.ID, 1) {
-			t.Errorf("garbage %q, want the image's bytes", got)
+		if got := strings.Join(c.leftovers(), " "); got != prefix(img.ID, 1) {
+			t.Errorf("leftovers %q, want the image's bytes", got)
 		}
 		wantError(t, c.DeleteImage(t.Context(), mine, img.ID, false), ErrNotFound)
 		_, err := c.Image(t.Context(), mine, img.ID)

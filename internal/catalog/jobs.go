@@ -90,7 +90,7 @@ func (c *Catalog) Job(ctx context.Context, projectID, id string) (ims.Job, error
 
 // ClaimJob takes a job for the length of a lease: one that nobody holds, or whose
 // holder let the lease expire. Its attempt number goes up, which fences off every
-// earlier holder. false: there is nothing to do, since the job has ended, is held, or
+// earlier holder; what they wrote is left to the clean-up. false: there is nothing to do, since the job has ended, is held, or
 // does not exist.
 func (c *Catalog) ClaimJob(ctx context.Context, id string, lease time.Duration) (ims.Job, bool, error) {
 	now := c.now()
@@ -101,14 +101,14 @@ func (c *Catalog) ClaimJob(ctx context.Context, id string, lease time.Duration) 
 			WHERE id = $1 AND end_time IS NULL AND (lease_until IS NULL OR lease_until <= $4)
 			RETURNING `+jobColumns, id, string(ims.JobRunning), now.Add(lease).UnixMilli(), now.UnixMilli())
 		j, err := scanJob(row)
-		if err == nil {
-			out = append(out, j)
-			return nil
-		}
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		out = append(out, j)
+		return c.endAttempts(ctx, tx, j.ImageID, "") // they are fenced
 	})
 	if err != nil || len(out) == 0 {
 		return ims.Job{}, false, wrap(err, "claim job "+id)
@@ -158,10 +158,15 @@ func saveStep(ctx context.Context, q database.Querier, job ims.Job) error {
 func percent(job ims.Job) int { return max(0, min(job.Percent, 100)) }
 
 // Release gives the lease back after a passing fault, so that the job can be claimed
-// again. The attempt may write nothing more.
+// again. The attempt may write nothing more; what it wrote is left to the clean-up.
 func (c *Catalog) Release(ctx context.Context, job ims.Job, faults int) error {
-	err := fenced(ctx, c.db, job, "lease_until = NULL, free_since = $4, faults = $5", c.now().UnixMilli(), faults)
-	return wrap(err, "release job "+job.ID)
+	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
+		err := fenced(ctx, tx, job, "lease_until = NULL, free_since = $4, faults = $5", c.now().UnixMilli(), faults)
+		if err != nil {
+			return err
+		}
+		return c.endAttempts(ctx, tx, job.ImageID, "")
+	}), "release job "+job.ID)
 }
 
 // setData sets the columns of an image's data. Its arguments are $4 to $13.
@@ -172,7 +177,8 @@ func dataArgs(d ims.Data) []any {
 	return []any{d.Bucket, d.Version, d.Key, d.ETag, d.Format, d.Size, d.VirtualSize, d.BitmapKey, d.BitmapETag, d.BitmapSize}
 }
 
-// BeginAdopt saves the step and makes the image saving, in one transaction. Until it is
+// BeginAdopt saves the step, makes the image saving and records the attempt, in one
+// transaction: only then may the attempt write to the image area. Until the image is
 // published its data is source: where the bytes lie that are being adopted.
 func (c *Catalog) BeginAdopt(ctx context.Context, job ims.Job, source ims.Data) error {
 	if source.Bucket == "" {
@@ -182,12 +188,15 @@ func (c *Catalog) BeginAdopt(ctx context.Context, job ims.Job, source ims.Data) 
 		if err := saveStep(ctx, tx, job); err != nil {
 			return err
 		}
+		if err := c.recordAttempt(ctx, tx, job); err != nil {
+			return err
+		}
 		return c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(source), string(ims.ImageSaving))...)
 	}), "begin the adoption of image "+job.ImageID)
 }
 
 // Publish makes the image active, with the data that is ours and durable now, and the
-// job SUCCESS, in one transaction. Earlier attempts become garbage.
+// job SUCCESS, in one transaction. Earlier attempts are left to the clean-up.
 func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error {
 	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := saveStep(ctx, tx, job); err != nil {
@@ -200,7 +209,7 @@ func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error
 		if err != nil {
 			return err
 		}
-		if err := c.addGarbage(ctx, tx, job.ImageID, job.Attempt-1); err != nil {
+		if err := c.publishAttempt(ctx, tx, job); err != nil {
 			return err
 		}
 		return c.end(ctx, tx, job, ims.JobSuccess, 100, "", "")
@@ -211,8 +220,8 @@ func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error
 const maxReason = 4096
 
 // Fail makes the image killed and the job FAIL, in one transaction. What any attempt
-// wrote becomes garbage, the image has no data, and its attachments end. reason is what
-// the client reads.
+// wrote is left to the clean-up, the image has no data, and its attachments end. reason
+// is what the client reads.
 func (c *Catalog) Fail(ctx context.Context, job ims.Job, code ims.Code, reason string) error {
 	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := saveStep(ctx, tx, job); err != nil {
@@ -224,7 +233,7 @@ func (c *Catalog) Fail(ctx context.Context, job ims.Job, code ims.Code, reason s
 		if err := endAttachments(ctx, tx, job.ImageID); err != nil {
 			return err
 		}
-		if err := c.addGarbage(ctx, tx, job.ImageID, job.Attempt); err != nil {
+		if err := c.endAttempts(ctx, tx, job.ImageID, ""); err != nil {
 			return err
 		}
 		// A reason that can't be stored would keep the job from ever ending.

@@ -56,6 +56,7 @@ func TestImportFails(t *testing.T) {
 		img, job := c.accept(mine)
 		for range 2 {
 			job = c.claim(job.ID)
+			must(t, c.BeginAdopt(t.Context(), job, sourceOf(job)))
 			c.clock.advance(lease)
 		}
 		// Text from a file of a stranger must not keep the job from ending.
@@ -68,13 +69,8 @@ func TestImportFails(t *testing.T) {
 		if j.Status != ims.JobFail || j.ErrorCode != ims.CodeFile || !strings.HasPrefix(j.FailReason, "bad ") || len(j.FailReason) > maxReason || !utf8.ValidString(j.FailReason) || !j.EndTime.Equal(c.now()) {
 			t.Errorf("the job ended as %+v", j)
 		}
-		if got, want := c.garbage(), []string{attemptPrefix(img.ID, 1), attemptPrefix(img.ID, 2)}; !slices.Equal(got, want) {
-			t.Errorf("garbage %q, want every attempt's %q", got, want)
-		}
-		for _, prefix := range c.garbage() {
-			if c.referenced(prefix) {
-				t.Errorf("%s is referred to after the job failed", prefix)
-			}
+		if got, want := c.leftovers(), []string{prefix(img.ID, 1), prefix(img.ID, 2)}; !slices.Equal(got, want) {
+			t.Errorf("leftovers %q, want every attempt's %q", got, want)
 		}
 		must(t, c.DeleteImage(t.Context(), mine, img.ID, false)) // a killed image can go
 	})
@@ -231,7 +227,7 @@ func TestEndsOnce(t *testing.T) {
 		rapid.Check(t, func(rt *rapid.T) {
 			img, job := c.accept(mine)
 			held := []ims.Job{job}
-			ends := 0
+			ends, wrote := 0, map[int64]bool{}
 			var won ims.Job
 			for range rapid.IntRange(1, 12).Draw(rt, "steps") {
 				who := held[rapid.IntRange(0, len(held)-1).Draw(rt, "who")]
@@ -242,6 +238,10 @@ func TestEndsOnce(t *testing.T) {
 					must(t, err)
 					if ok {
 						held = append(held, j)
+						if rapid.Bool().Draw(rt, "writes") {
+							must(t, c.BeginAdopt(t.Context(), j, sourceOf(j)))
+							wrote[j.Attempt] = true
+						}
 					}
 				case 2:
 					c.clock.advance(lease)
@@ -273,18 +273,24 @@ func TestEndsOnce(t *testing.T) {
 			if active != (won.ID != "") || active && image.Data != dataOf(won) || active != (end.Status == ims.JobSuccess) {
 				rt.Fatalf("the image is %+v, won by attempt %d", image, won.Attempt)
 			}
-			// Nothing that is referred to is garbage, and what may go is recorded.
+			// All that was written and is not the image's is left to the clean-up, or
+			// may still be published; and nothing of the image ever is.
+			left := c.leftovers()
 			for n := int64(1); n <= end.Attempt; n++ {
-				prefix := attemptPrefix(img.ID, n)
-				if !end.Status.Final() {
-					continue
+				running := n == end.Attempt && !end.Status.Final()
+				if active && won.Attempt == n && slices.Contains(left, prefix(img.ID, n)) {
+					rt.Fatalf("attempt %d of %d was published and is to be removed", n, end.Attempt)
 				}
-				if c.referenced(prefix) == slices.Contains(c.garbage(), prefix) {
-					rt.Fatalf("attempt %d of %d: referred to %v", n, end.Attempt, c.referenced(prefix))
+				if wrote[n] && !(active && won.Attempt == n) && !running && !slices.Contains(left, prefix(img.ID, n)) {
+					rt.Fatalf("attempt %d of %d wrote and is not among %q", n, end.Attempt, left)
+				}
+				if !wrote[n] && slices.Contains(left, prefix(img.ID, n)) {
+					rt.Fatalf("attempt %d of %d wrote nothing and is to be removed", n, end.Attempt)
 				}
 			}
-			for _, prefix := range c.garbage() {
-				must(t, c.ForgetGarbage(t.Context(), prefix))
+			for range len(lookAgain) + 1 {
+				c.clean()
+				c.clock.advance(24 * time.Hour)
 			}
 		})
 	})
@@ -334,67 +340,5 @@ func TestUnserved(t *testing.T) {
 		must(t, c.ExpireLeases(t.Context()))
 		c.clock.advance(time.Hour)
 		want("all ended")
-	})
-}
-
-// TestReferenced: what must not be removed, through an image's whole life.
-func TestReferenced(t *testing.T) {
-	onBoth(t, func(t *testing.T, c fixture) {
-		img, job := c.accept(mine)
-		want := func(when string, refs ...bool) {
-			t.Helper()
-			for i, ref := range refs {
-				if got := c.referenced(attemptPrefix(img.ID, int64(i+1))); got != ref {
-					t.Errorf("%s: attempt %d referred to %v, want %v", when, i+1, got, ref)
-				}
-			}
-		}
-		job = c.claim(job.ID)
-		want("first attempt", true)
-		must(t, c.Release(t.Context(), job, 1))
-		want("given back: it still counts as the newest", true)
-		job = c.claim(job.ID)
-		want("second attempt", false, true)
-		must(t, c.Publish(t.Context(), job, dataOf(job)))
-		want("published", false, true, false)
-		if got := strings.Join(c.garbage(), " "); got != attemptPrefix(img.ID, 1) {
-			t.Errorf("garbage %q, want the first attempt's", got)
-		}
-		must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
-		want("deleted", false, false)
-		for _, prefix := range c.garbage() {
-			must(t, c.ForgetGarbage(t.Context(), prefix))
-		}
-		if left := c.garbage(); len(left) != 0 {
-			t.Errorf("garbage that was forgotten is listed: %q", left)
-		}
-		want("forgotten", false, false)
-		if c.referenced(attemptPrefix(ims.NewImageID(), 1)) {
-			t.Error("an unknown image's bytes are referred to")
-		}
-		for _, bad := range []string{"", "/", img.ID, img.ID + "/", img.ID + "/1", img.ID + "/0/", img.ID + "/+1/", img.ID + "/01/", img.ID + "/1/x", "x/1/", img.ID + "/99999999999999999999/"} {
-			if yes, err := c.Referenced(t.Context(), bad); yes || err == nil {
-				t.Errorf("%q: %v, %v, want an error: it must not count as free to remove", bad, yes, err)
-			}
-		}
-	})
-}
-
-// TestGarbageOldestFirst: what was found first is removed first.
-func TestGarbageOldestFirst(t *testing.T) {
-	onBoth(t, func(t *testing.T, c fixture) {
-		var want []string
-		for range 3 {
-			img, _ := c.active(mine)
-			c.clock.advance(time.Second)
-			must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
-			want = append(want, attemptPrefix(img.ID, 1))
-		}
-		if got := c.garbage(); !slices.Equal(got, want) {
-			t.Errorf("got %q, want %q", got, want)
-		}
-		if got, err := c.Garbage(t.Context(), 2); err != nil || !slices.Equal(got, want[:2]) {
-			t.Errorf("limit 2 gives %q (%v)", got, err)
-		}
 	})
 }

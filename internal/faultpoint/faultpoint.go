@@ -20,25 +20,25 @@ const (
 	Claimed            = "job.claimed"
 	Pinned             = "pin.done"
 	Inspected          = "inspect.done"
-	AdoptBegun         = "adopt.begun"  // the image is saving, no byte is ours
-	AdoptData          = "adopt.data"   // the disk is ours, the bitmap is not
-	AdoptDone          = "adopt.done"   // all bytes are ours, nothing is published
-	Published          = "publish.done" // active, nothing cleaned up
-	CleanDone          = "clean.done"
-	FailClean          = "fail.clean"    // a failing job: its bytes are gone, it is not FAIL yet
-	FailDone           = "fail.done"     // FAIL
-	DeleteMarked       = "delete.marked" // an image is deleted, its bytes are not
-	SweepDeleted       = "sweep.deleted" // its bytes are gone, the garbage row is not
+	AdoptBegun         = "adopt.begun"   // the image is saving, no byte is ours
+	UploadBegun        = "upload.begun"  // a multipart upload is begun and recorded
+	AdoptData          = "adopt.data"    // the disk is ours, the bitmap is not
+	AdoptDone          = "adopt.done"    // all bytes are ours, nothing is published
+	Published          = "publish.done"  // active, nothing cleaned up
+	FailBegun          = "fail.begun"    // a failing job: it is not FAIL yet
+	FailDone           = "fail.done"     // FAIL, nothing cleaned up
+	CleanBegun         = "clean.begun"   // an attempt or image has ended, its bytes are there
+	CleanRemoved       = "clean.removed" // its bytes are gone, its row is not
 )
 
 // Import lists the points of an import that succeeds.
 var Import = []string{
 	AcceptBeforeCommit, AcceptCommitted, Claimed, Pinned, Inspected,
-	AdoptBegun, AdoptData, AdoptDone, Published, CleanDone,
+	AdoptBegun, AdoptData, AdoptDone, Published,
 }
 
 // Failure lists the points of an import that fails.
-var Failure = []string{FailClean, FailDone}
+var Failure = []string{FailBegun, FailDone}
 
 // Deletion lists the points of a deletion.
-var Deletion = []string{DeleteMarked, SweepDeleted}
+var Deletion = []string{CleanBegun, CleanRemoved}

@@ -3,24 +3,13 @@ package importer
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/quickims/quickims/internal/faultpoint"
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/objectstore"
-)
-
-// attemptPrefix is what all keys of one attempt at an image begin with. This is the
-// one place that knows how keys of the image area are spelt.
-func attemptPrefix(imageID string, attempt int64) string {
-	return imageID + "/" + strconv.FormatInt(attempt, 10) + "/"
-}
-
-const (
-	diskName   = "disk"
-	bitmapName = "bitmap"
 )
 
 // adopt makes the source's bytes ours, the cheapest way the store offers, and
@@ -35,10 +24,10 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f fin
 	if err := faultpoint.Hit(faultpoint.AdoptBegun); err != nil {
 		return ims.Data{}, err
 	}
-	prefix := attemptPrefix(img.ID, job.Attempt)
-	data := ims.Data{Key: prefix + diskName, Format: src.Format, VirtualSize: src.VirtualSize}
+	attempt := imagearea.Attempt{ImageID: img.ID, Number: job.Attempt}
+	data := ims.Data{Key: attempt.Disk(), Format: src.Format, VirtualSize: src.VirtualSize}
 
-	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, *job)}
+	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, *job), Began: i.recordUpload(*job, data.Key)}
 	info, err := i.store.Adopt(ctx, sourceOf(src), objectstore.Condition{ETag: src.ETag, Version: src.Version},
 		objectstore.Location{Bucket: objectstore.ImageArea, Key: data.Key}, opts)
 	if err != nil {
@@ -52,15 +41,26 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f fin
 		return data, err
 	}
 	if f.bitmap != nil {
-		data.BitmapKey = prefix + bitmapName
+		data.BitmapKey = attempt.Bitmap()
 		info, err := i.store.Adopt(ctx, bitmapOf(src), objectstore.Condition{ETag: src.BitmapETag},
-			objectstore.Location{Bucket: objectstore.ImageArea, Key: data.BitmapKey}, objectstore.AdoptOptions{})
+			objectstore.Location{Bucket: objectstore.ImageArea, Key: data.BitmapKey}, objectstore.AdoptOptions{Began: i.recordUpload(*job, data.BitmapKey)})
 		if err != nil {
 			return data, fmt.Errorf("adopt the bitmap: %w", err)
 		}
 		data.BitmapETag, data.BitmapSize = info.ETag, info.Size
 	}
 	return data, faultpoint.Hit(faultpoint.AdoptDone)
+}
+
+// recordUpload returns a function that records the multipart uploads of a key, so that
+// the clean-up can abort them also in a store that does not list them.
+func (i *Importer) recordUpload(job ims.Job, key string) func(ctx context.Context, upload string) error {
+	return func(ctx context.Context, upload string) error {
+		if err := i.catalog.RecordUpload(ctx, job, key, upload); err != nil {
+			return err
+		}
+		return faultpoint.Hit(faultpoint.UploadBegun)
+	}
 }
 
 // sourceData says where an image's bytes lie before they are ours: the pinned source,

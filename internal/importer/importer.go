@@ -52,7 +52,8 @@ type Importer struct {
 	catalog *catalog.Catalog
 	store   objectstore.Store
 	opts    Options
-	sweep   chan struct{}
+	nudged  chan struct{} // wakes the clean-up
+	unknown unknown
 }
 
 // New makes an Importer over a catalog and an object store.
@@ -72,7 +73,7 @@ func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Importer{catalog: c, store: store, opts: opts, sweep: make(chan struct{}, 1)}
+	return &Importer{catalog: c, store: store, opts: opts, nudged: make(chan struct{}, 1)}
 }
 
 // maxBackoff is the longest pause between two attempts.
@@ -93,6 +94,7 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 	if err := faultpoint.Hit(faultpoint.Claimed); err != nil {
 		return 0, err
 	}
+	i.Nudge() // earlier attempts are fenced
 	work, release := i.holdLease(ctx, job)
 	data, err := i.steps(work, &job)
 	lost := context.Cause(work)
@@ -103,6 +105,10 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 		return 0, i.publish(ctx, log, job, data)
 	case errors.Is(err, catalog.ErrFenced) || errors.Is(lost, catalog.ErrFenced):
 		log.Warn("another worker has the job")
+		if err := i.catalog.EndLost(ctx, job); err != nil {
+			log.Warn("the clean-up of the fenced attempt waits for its next look", "error", err)
+		}
+		i.Nudge()
 		return 0, nil
 	case ctx.Err() != nil:
 		// Told to stop. The lease goes back so that the next worker need not wait.
@@ -125,16 +131,15 @@ func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, er
 	}
 	if passing(err) && job.Faults+1 < i.opts.MaxFaults && job.Attempt < i.opts.MaxAttempts {
 		log.Warn("a passing fault, the job is tried again", "step", job.Step, "error", err)
-		i.removeAttempt(ctx, log, job)
 		if err := i.catalog.Release(ctx, job, job.Faults+1); err != nil && !errors.Is(err, catalog.ErrFenced) {
 			return i.opts.Backoff, fmt.Errorf("release job %s: %w", job.ID, err)
 		}
+		i.Nudge()
 		return i.backoff(job.Faults), nil
 	}
 	fault := explain(err)
 	log.Info("import failed", "step", job.Step, "code", fault.Code, "detail", fault.Detail, "error", err)
-	i.removeAttempt(ctx, log, job)
-	if err := faultpoint.Hit(faultpoint.FailClean); err != nil {
+	if err := faultpoint.Hit(faultpoint.FailBegun); err != nil {
 		return 0, err
 	}
 	switch err := i.catalog.Fail(ctx, job, fault.Code, fault.Reason()); {
@@ -143,7 +148,7 @@ func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, er
 	case err != nil:
 		return i.opts.Backoff, fmt.Errorf("fail job %s: %w", job.ID, err)
 	}
-	i.Sweep()
+	i.Nudge()
 	return 0, faultpoint.Hit(faultpoint.FailDone)
 }
 
@@ -195,7 +200,7 @@ func (i *Importer) steps(ctx context.Context, job *ims.Job) (ims.Data, error) {
 	return i.adopt(ctx, job, img, found)
 }
 
-// publish makes the image active and the job SUCCESS, then cleans up.
+// publish makes the image active and the job SUCCESS, then wakes the clean-up.
 func (i *Importer) publish(ctx context.Context, log *slog.Logger, job ims.Job, data ims.Data) error {
 	job.Step, job.Percent = ims.StepPublish, 100
 	switch err := i.catalog.Publish(ctx, job, data); {
@@ -209,12 +214,8 @@ func (i *Importer) publish(ctx context.Context, log *slog.Logger, job ims.Job, d
 		return err
 	}
 	log.Info("image is active", "format", data.Format, "bytes", data.Size)
-	if job.Attempt > 1 {
-		if err := i.removeOthers(ctx, job.ImageID, job.Attempt); err != nil {
-			log.Warn("older attempts stay until the next sweep", "error", err)
-		}
-	}
-	return faultpoint.Hit(faultpoint.CleanDone)
+	i.Nudge()
+	return nil
 }
 
 // holdLease renews the job's lease until release is called. The context it returns

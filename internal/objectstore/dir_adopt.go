@@ -408,6 +408,20 @@ func (d *Dir) put(ctx context.Context, dst Location, r io.Reader, size int64) (f
 	return st, classify(syncParents(d.images, dst.Key))
 }
 
+// Uploads implements Store: the directory store has no multipart uploads.
+func (d *Dir) Uploads(ctx context.Context, _ Upload, _ int) ([]Upload, error) {
+	return nil, fail("list uploads", Location{}, ctx.Err())
+}
+
+// AbortUpload implements Store: the directory store knows no upload.
+func (d *Dir) AbortUpload(ctx context.Context, loc Location, _ string) error {
+	err := checkTarget(loc)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return fail("abort upload", loc, err)
+}
+
 // Delete implements Store. It also removes the folders that it empties.
 func (d *Dir) Delete(ctx context.Context, loc Location) error {
 	err := checkTarget(loc)

@@ -124,6 +124,16 @@ func (r *retrying) Delete(ctx context.Context, loc Location) error {
 	return r.do(ctx, func() error { return r.Store.Delete(ctx, loc) })
 }
 
+// Uploads implements Store.
+func (r *retrying) Uploads(ctx context.Context, after Upload, limit int) ([]Upload, error) {
+	return retried(ctx, r, func() ([]Upload, error) { return r.Store.Uploads(ctx, after, limit) })
+}
+
+// AbortUpload implements Store.
+func (r *retrying) AbortUpload(ctx context.Context, loc Location, id string) error {
+	return r.do(ctx, func() error { return r.Store.AbortUpload(ctx, loc, id) })
+}
+
 // Put implements Store.
 func (r *retrying) Put(ctx context.Context, dst Location, body io.Reader, size int64) (ObjectInfo, error) {
 	seeker, ok := body.(io.Seeker)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
@@ -19,11 +18,11 @@ const objectType = "application/octet-stream"
 // is small enough, else part by part in parallel. Each request names the
 // source's ETag, so that a source which changes in between fails the copy.
 func (s *S3) Adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (ObjectInfo, error) {
-	info, err := s.adopt(ctx, src, cond, dst, opts.Progress)
+	info, err := s.adopt(ctx, src, cond, dst, opts)
 	return info, fail("adopt", src, err)
 }
 
-func (s *S3) adopt(ctx context.Context, src Location, cond Condition, dst Location, progress func(done, total int64)) (ObjectInfo, error) {
+func (s *S3) adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (ObjectInfo, error) {
 	if err := s.checkTarget(dst); err != nil {
 		return ObjectInfo{}, err
 	}
@@ -37,13 +36,14 @@ func (s *S3) adopt(ctx context.Context, src Location, cond Condition, dst Locati
 	if from.Size > s3MaxObject {
 		return ObjectInfo{}, fmt.Errorf("%w: %d bytes, more than S3 can hold in an object", ErrInvalid, from.Size)
 	}
+	progress := opts.Progress
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
 	if from.Size <= s.cfg.SingleCopyLimit {
 		err = s.copyWhole(ctx, src, from, dst)
 	} else {
-		err = s.copyParts(ctx, src, from, dst, progress)
+		err = s.copyParts(ctx, src, from, dst, progress, opts.Began)
 	}
 	if err != nil {
 		return ObjectInfo{}, classifyS3(ctx, err)
@@ -100,7 +100,9 @@ func (s *S3) partSize(size int64) int64 {
 	return max(s.cfg.CopyPartSize, least)
 }
 
-func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst Location, progress func(done, total int64)) error {
+func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst Location, progress func(done, total int64),
+	began func(ctx context.Context, upload string) error,
+) error {
 	source, err := s.copySource(src, from)
 	if err != nil {
 		return err
@@ -116,7 +118,12 @@ func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst L
 	if err != nil {
 		return err
 	}
-	err = s.fillUpload(ctx, source, from.Size, bucket, key, upload, progress)
+	if began != nil {
+		err = began(ctx, upload)
+	}
+	if err == nil {
+		err = s.fillUpload(ctx, source, from.Size, bucket, key, upload, progress)
+	}
 	if err != nil {
 		// The parts cost room until the upload is given up, also when ctx is
 		// what ended it. An answer that was lost on completion fails here.
@@ -184,73 +191,6 @@ func sourceHeader(source minio.CopySrcOptions, into map[string]string) {
 	}
 }
 
-// How long giveUp tries, and its pauses, each twice as long as the one before.
-const (
-	giveUpTime  = 30 * time.Second
-	giveUpFirst = 20 * time.Millisecond
-	giveUpPause = 2 * time.Second
-)
-
-// giveUp aborts an upload until the store no longer knows it, for 30 seconds at most.
-// A part that is still being copied, for a request that was cut, can make an abort fail
-// or come after it; S3 asks to abort again then ("AbortMultipartUpload").
-func (s *S3) giveUp(ctx context.Context, bucket, key, upload string) error {
-	tctx, cancel := context.WithTimeout(ctx, giveUpTime)
-	defer cancel()
-	for pause := giveUpFirst; ; pause = min(2*pause, giveUpPause) {
-		err := s.client.AbortMultipartUpload(tctx, bucket, key, upload)
-		if isNoUpload(err) {
-			return nil
-		}
-		if err == nil {
-			_, err = s.client.ListObjectParts(tctx, bucket, key, upload, 0, 1)
-			switch {
-			case isNoUpload(err):
-				return nil
-			case err == nil:
-				err = fmt.Errorf("%w: the store still lists the upload", ErrUnavailable)
-			case !errors.Is(classifyS3(tctx, err), ErrUnavailable) && tctx.Err() == nil:
-				return nil // a store that does not list parts: its word must do
-			}
-		}
-		err = classifyS3(ctx, err)
-		if !errors.Is(err, ErrUnavailable) || wait(tctx, pause) != nil {
-			return err
-		}
-	}
-}
-
-// isNoUpload reports whether the store says that it does not know an upload.
-func isNoUpload(err error) bool {
-	return err != nil && minio.ToErrorResponse(err).Code == "NoSuchUpload"
-}
-
-// abortUploads gives up the unfinished uploads of a key.
-func (s *S3) abortUploads(ctx context.Context, bucket, key string) error {
-	keyMarker, idMarker := "", ""
-	for {
-		page, err := s.client.ListMultipartUploads(ctx, bucket, key, keyMarker, idMarker, "", MaxList)
-		if err != nil {
-			if err := classifyS3(ctx, err); !errors.Is(err, errNotImplemented) {
-				return err
-			}
-			return nil // no uploads to be listed, none of ours to be found
-		}
-		for _, u := range page.Uploads {
-			if u.Key != key {
-				continue
-			}
-			if err := s.giveUp(ctx, bucket, key, u.UploadID); err != nil {
-				return err
-			}
-		}
-		if !page.IsTruncated || page.NextKeyMarker == keyMarker && page.NextUploadIDMarker == idMarker {
-			return nil
-		}
-		keyMarker, idMarker = page.NextKeyMarker, page.NextUploadIDMarker
-	}
-}
-
 // Put implements Store. Size is at most 5 GiB, S3's limit for one request.
 func (s *S3) Put(ctx context.Context, dst Location, r io.Reader, size int64) (ObjectInfo, error) {
 	info, err := s.put(ctx, dst, r, size)
@@ -282,24 +222,4 @@ func (s *S3) put(ctx context.Context, dst Location, r io.Reader, size int64) (Ob
 		return ObjectInfo{}, classifyS3(ctx, err)
 	}
 	return s.stat(ctx, dst, Condition{})
-}
-
-// Delete implements Store.
-func (s *S3) Delete(ctx context.Context, loc Location) error {
-	return fail("delete", loc, s.remove(ctx, loc))
-}
-
-func (s *S3) remove(ctx context.Context, loc Location) error {
-	if err := s.checkTarget(loc); err != nil {
-		return err
-	}
-	bucket, key, err := s.place(loc)
-	if err != nil {
-		return err
-	}
-	err = s.client.RemoveObject(ctx, bucket, key, minio.RemoveObjectOptions{})
-	if err := classifyS3(ctx, err); err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	return s.abortUploads(ctx, bucket, key)
 }

@@ -83,6 +83,18 @@ type AdoptOptions struct {
 	// called from one goroutine at a time and its done never goes down. A link
 	// or clone calls it once, at the end.
 	Progress func(done, total int64)
+	// Began, if not nil, is told the id of each multipart upload that Adopt begins,
+	// before the upload has any bytes. An error of Began aborts the upload and fails
+	// Adopt. A store without multipart uploads never calls it.
+	Began func(ctx context.Context, upload string) error
+}
+
+// Upload is a multipart upload to the image area that was neither completed nor
+// aborted. Its parts occupy space and are in no listing of objects.
+type Upload struct {
+	Key, ID string
+	// Began is when the upload was begun, by the store's clock.
+	Began time.Time
 }
 
 // Store is a set of buckets and one image area. Its methods are safe for
@@ -136,6 +148,16 @@ type Store interface {
 	// Adopt or Put of that key left behind. Removing what is not there is
 	// fine. An object in a bucket belongs to a caller: ErrDenied.
 	Delete(ctx context.Context, loc Location) error
+
+	// Uploads returns up to limit multipart uploads of the image area that come
+	// after the upload after, ordered as the store has them: by key, then by id or
+	// age. limit is 1 to MaxList. The zero Upload begins the list. A store that has
+	// no multipart uploads, or cannot list them, returns none.
+	Uploads(ctx context.Context, after Upload, limit int) ([]Upload, error)
+
+	// AbortUpload ends a multipart upload of an object of the image area and removes
+	// its parts. An upload that the store does not know is fine.
+	AbortUpload(ctx context.Context, loc Location, id string) error
 }
 
 // MaxList is the most objects that one List returns, the page size of S3's

@@ -29,11 +29,14 @@ type s3Store struct {
 	// from now on are answered with 503.
 	header atomic.Pointer[headerFault]
 	fail   atomic.Int64
+	// seen, if set, is called with each request before it is passed on.
+	seen atomic.Pointer[func(*http.Request)]
 }
 
 type headerFault struct{ path, name, value string }
 
-func newS3Store(t *testing.T, faults string) *s3Store {
+// newS3Store starts both. settings are further lines of the configuration's s3 section.
+func newS3Store(t *testing.T, faults string, settings ...string) *s3Store {
 	t.Helper()
 	backend := harness.Start(t, harness.Options{S3: true})
 	target, err := url.Parse(backend.S3URL)
@@ -58,6 +61,9 @@ func newS3Store(t *testing.T, faults string) *s3Store {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
+		if seen := s.seen.Load(); seen != nil {
+			(*seen)(r)
+		}
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(front.Close)
@@ -79,10 +85,11 @@ s3:
   access_key: %s
   secret_key: %s
   image_bucket: %s
+  %s
   buckets:
     - {name: %s, projects: [%s]}
     - {name: private, projects: [another-project]}
-`, front.URL, harness.Region, harness.AccessKey, harness.SecretKey, imageBucket, bucket, harness.ProjectID)})
+`, front.URL, harness.Region, harness.AccessKey, harness.SecretKey, imageBucket, strings.Join(settings, "\n  "), bucket, harness.ProjectID)})
 	return s
 }
 
@@ -103,6 +110,19 @@ func (s *s3Store) stored(t *testing.T) []string {
 			t.Fatal(o.Err)
 		}
 		keys = append(keys, o.Key)
+	}
+	return keys
+}
+
+// uploads lists the multipart uploads of the image bucket that did not end.
+func (s *s3Store) uploads(t *testing.T) []string {
+	t.Helper()
+	var keys []string
+	for u := range s.client.ListIncompleteUploads(t.Context(), imageBucket, "", true) {
+		if u.Err != nil {
+			t.Fatal(u.Err)
+		}
+		keys = append(keys, u.Key)
 	}
 	return keys
 }
@@ -174,7 +194,7 @@ func TestS3StoreAway(t *testing.T) {
 	s.upload(t, bucket, "disk.zvhd2", zvhd2Of(t, disk))
 	job := s.Accept(t, harness.Request("late", bucket+":disk.zvhd2"))
 	s.WaitStopped(t)
-	s.fail.Store(40)
+	s.fail.Store(20)
 	s.Continue(t)
 	got := s.Wait(t, job)
 	if got.Status != "SUCCESS" {
