@@ -149,6 +149,8 @@ func TestForeignIsUnknown(t *testing.T) {
 		"POST /v2/{project_id}/images/{image_id}/tags":        `{"tag":{"key":"a","value":"b"}}`,
 		"POST /v2/images/{image_id}/members":                  `{"member":"p"}`,
 		"PUT /v2/images/{image_id}/members/{member_id}":       `{"status":"accepted"}`,
+		"POST /image/v2/images/{image_id}/members":            `{"member":"p"}`,
+		"PUT /image/v2/images/{image_id}/members/{member_id}": `{"status":"accepted"}`,
 		"POST /v2/{project_id}/images/{image_id}/tags/action": `{"action":"delete","tags":[{"key":"k"}]}`,
 	}
 	compared := 0
@@ -238,7 +240,7 @@ func signedImport(t *testing.T, c caller, key identity.AccessKey) {
 			}
 			continue
 		}
-		answer{resp.StatusCode, resp.Header, content}.refused(t, http.StatusUnauthorized, "IMG.0087")
+		answer{status: resp.StatusCode, header: resp.Header, body: content}.refused(t, http.StatusUnauthorized, "IMG.0087")
 	}
 	c.owns(t, 1)
 }

@@ -64,6 +64,9 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"POST", "/v1/" + project + "/attachments", false},
 		{"POST", "/v2/images/" + image + "/members", false},
 		{"PUT", "/v2/images/" + image + "/members/" + project, false},
+		{"DELETE", "/image/v2/images/" + image, true},
+		{"POST", "/image/v2/images/" + image + "/members", false},
+		{"PUT", "/image/v2/images/" + image + "/members/" + project, false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags", false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags/action", false},
 		{"POST", eps, false},
@@ -82,7 +85,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 3 // the deletion of a tag, an attachment, a member
+	const withoutBody = 4 // the deletion of a tag, an attachment, a member on both faces
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

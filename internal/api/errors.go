@@ -60,6 +60,9 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	var body errorBody
 	body.Error.Code, body.Error.Message, body.Error.Details = fault.Code, fault.Code.Message(), fault.Detail
+	if belowImage(r.URL) {
+		body.Error.Message = fault.Reason() // OpenStack's clients print the message alone
+	}
 	writeJSON(w, status, body)
 }
 

@@ -254,7 +254,7 @@ func TestDeletedWhileRead(t *testing.T) {
 		got, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if failAt == 0 {
-			(answer{resp.StatusCode, resp.Header, got}).refused(t, http.StatusNotFound, "IMG.0027")
+			(answer{status: resp.StatusCode, header: resp.Header, body: got}).refused(t, http.StatusNotFound, "IMG.0027")
 		} else if err == nil || !bytes.HasPrefix(data, got) {
 			t.Errorf("%d bytes, and the answer ended well: %v", len(got), err)
 		}

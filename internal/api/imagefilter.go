@@ -12,14 +12,17 @@ const isoImage = "IsoImage"
 
 // readImageFilter reads the query of a list of a project's images. A filter that the
 // list can't be narrowed by is refused: who sends it would take every image for one
-// that it lets through.
-func readImageFilter(q *query) (ims.ImageFilter, error) {
+// that it lets through. limit is the length of a page that names none.
+func readImageFilter(q *query, limit int) (ims.ImageFilter, error) {
 	f := ims.ImageFilter{
-		SortKey:  q.choice("sort_key", ims.SortKeys...),
-		SortAsc:  q.choice("sort_dir", "asc", "desc") == "asc",
-		Limit:    q.number("limit", ims.DefaultListLimit, 1, ims.MaxListLimit),
+		Limit:    q.number("limit", limit, 1, ims.MaxListLimit),
 		MarkerID: q.one("marker"),
 	}
+	order := ims.SortOrder{Key: q.choice("sort_key", ims.SortKeys...), Asc: q.choice("sort_dir", "asc", "desc") == "asc"}
+	if order.Key == "" {
+		order.Key = "created_at"
+	}
+	f.Sort = []ims.SortOrder{order}
 	if f.MarkerID != "" && !ims.ValidUUID(f.MarkerID) {
 		q.refuse("marker is %q, it must be the id of an image", ims.Clip(f.MarkerID))
 	}
@@ -84,8 +87,8 @@ func readStatus(q *query, f *ims.ImageFilter) {
 // public or sold.
 func readSharing(q *query, f *ims.ImageFilter) {
 	f.Owner = q.one("owner")
-	f.Visibility = q.choice("visibility", "private", "public", "shared")
-	f.None = f.None || f.Visibility == "public"
+	f.Visibility = ims.Visibility(q.choice("visibility", "private", "public", "shared"))
+	f.None = f.None || f.Visibility == ims.VisibilityPublic
 	switch q.choice("__imagetype", "private", "gold", "shared", "market") {
 	case "private":
 		f.OwnAlone = true

@@ -64,19 +64,19 @@ func (s *server) noContent(c *call, err error) error {
 	return nil
 }
 
-// showImage is GET /v2/images/{image_id}.
+// showImage is GET /v2/images/{image_id}, of both faces.
 func (s *server) showImage(c *call) error {
 	img, _, err := s.visibleImage(c)
 	if err != nil {
 		return err
 	}
-	writeJSON(c.w, http.StatusOK, newImageWire(img, c.project()))
+	writeJSON(c.w, http.StatusOK, c.imageBody(img))
 	return nil
 }
 
 // listImages is GET /v2/cloudimages.
 func (s *server) listImages(c *call) error {
-	filter, err := readImageFilter(readQuery(c.Request))
+	filter, err := readImageFilter(readQuery(c.Request), ims.DefaultListLimit)
 	if err != nil {
 		return err
 	}

@@ -63,22 +63,17 @@ type imageWire struct {
 func (w imageWire) MarshalJSON() ([]byte, error) {
 	type fieldsAlone imageWire
 	out, err := json.Marshal(fieldsAlone(w))
-	if err != nil || len(w.attributes) == 0 {
-		return out, err
-	}
-	more, err := json.Marshal(w.attributes)
 	if err != nil {
 		return nil, err
 	}
-	out[len(out)-1] = ','
-	return append(out, more[1:]...), nil
+	return beside(out, w.attributes)
 }
 
 // newImageWire shows an image to a project: its owner, or one that it is shared with.
 func newImageWire(img ims.Image, viewer string) imageWire {
 	w := imageWire{
 		ID: img.ID, Name: img.Name, Status: string(img.Status), Owner: img.ProjectID,
-		Visibility: "private", Protected: img.Protected, Tags: []string{},
+		Visibility: string(img.Visibility()), Protected: img.Protected, Tags: []string{},
 		MinDisk: img.MinDiskGiB, MinRAM: img.MinRAMMiB, MaxRAM: img.MaxRAMMiB,
 		ContainerFormat: "bare",
 		File:            "/v2/images/" + img.ID + "/file", Self: "/v2/images/" + img.ID, Schema: "/v2/schemas/image",
@@ -99,9 +94,6 @@ func newImageWire(img ims.Image, viewer string) imageWire {
 	}
 	if img.Architecture == ims.ArchARM {
 		w.SupportARM = "true"
-	}
-	if img.Members > 0 {
-		w.Visibility = "shared"
 	}
 	if img.ProjectID != viewer {
 		// Where the owner has its files, and how it groups its images, is its own affair.

@@ -17,6 +17,7 @@ func keystoneRoutes() []Route {
 		}}
 	}
 	return []Route{
+		entry(http.MethodGet, "/", true, (*keystone.Handlers).Versions),
 		entry(http.MethodGet, "/v3", true, (*keystone.Handlers).Version),
 		entry(http.MethodGet, "/v3/", true, (*keystone.Handlers).Version),
 		entry(http.MethodPost, "/v3/auth/tokens", true, (*keystone.Handlers).IssueToken),

@@ -74,20 +74,29 @@ type match struct {
 	allow   []string // the methods of the path, sorted; none: there is no such path
 }
 
-// find gives the route of a method and a path.
+// find gives the route of a method and a path. A path below /image that the table does
+// not list is the one without that prefix; see prefixed.
 func (m *matcher) find(method string, u *url.URL) match {
-	var found match
 	rest, rooted := strings.CutPrefix(u.EscapedPath(), "/")
 	if !rooted {
-		return found
+		return match{}
 	}
 	parts := strings.Split(rest, "/")
 	for i, part := range parts {
 		var err error
 		if parts[i], err = url.PathUnescape(part); err != nil {
-			return found
+			return match{}
 		}
 	}
+	found := m.lookUp(method, parts)
+	if found.pattern == "" && prefixed(parts) {
+		return m.lookUp(method, parts[1:])
+	}
+	return found
+}
+
+func (m *matcher) lookUp(method string, parts []string) match {
+	var found match
 	for i := range m.paths {
 		p := &m.paths[i]
 		values, ok := matchSegments(p.segments, parts)

@@ -28,6 +28,8 @@ type Route struct {
 	Scope  Scope
 	// Actions are the rights of which the caller needs one; none: every caller may.
 	Actions []ims.Action
+	// face is how the answer is spelt.
+	face face
 	// Stream marks an answer that may take as long as it takes.
 	Stream bool
 
@@ -40,7 +42,7 @@ type Route struct {
 // a 405 where only the method is not. A GET answers HEAD as well, unless the table has
 // a HEAD of its own.
 func Routes() []Route {
-	return slices.Concat(operationRoutes, imageRoutes, memberRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
+	return slices.Concat(operationRoutes, discoveryRoutes, imageRoutes, glanceRoutes, memberRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
 }
 
 // rights is a list of actions of which one is enough.
@@ -51,6 +53,17 @@ var operationRoutes = []Route{
 	{Method: http.MethodGet, Path: "/readyz", Public: true, handle: (*server).readyz},
 	{Method: http.MethodGet, Path: "/metrics", Public: true, handle: (*server).metricsPage},
 	{Method: http.MethodGet, Path: "/openapi.yaml", Public: true, handle: (*server).openAPI},
+}
+
+var discoveryRoutes = []Route{
+	{Method: http.MethodGet, Path: "/image", Public: true, handle: (*server).imageVersions},
+	{Method: http.MethodGet, Path: "/image/", Public: true, handle: (*server).imageVersions},
+	{Method: http.MethodGet, Path: "/image/versions", Public: true, handle: (*server).imageVersions},
+	{Method: http.MethodGet, Path: "/image/v2", Public: true, handle: (*server).imageVersions},
+	{Method: http.MethodGet, Path: "/image/v2/", Public: true, handle: (*server).imageVersions},
+	{Method: http.MethodGet, Path: "/versions", Public: true, handle: (*server).bareVersions},
+	{Method: http.MethodGet, Path: "/v2", Public: true, handle: (*server).bareVersions},
+	{Method: http.MethodGet, Path: "/v2/", Public: true, handle: (*server).bareVersions},
 }
 
 var imageRoutes = []Route{
@@ -64,6 +77,9 @@ var imageRoutes = []Route{
 		Actions: rights(ims.ActionImagesList), handle: (*server).listImages},
 	{Method: http.MethodPatch, Path: "/v2/cloudimages/{image_id}", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesUpdate), handle: (*server).patchImage},
+	{Method: http.MethodGet, Path: "/v2/images", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesList), handle: (*server).pageOfImages},
+	{Method: http.MethodGet, Path: "/v2/schemas/{schema}", handle: (*server).schema},
 	{Method: http.MethodGet, Path: "/v2/images/{image_id}", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesGet), handle: (*server).showImage},
 	{Method: http.MethodDelete, Path: "/v2/images/{image_id}", Scope: ScopeProject,
@@ -73,6 +89,41 @@ var imageRoutes = []Route{
 	{Method: http.MethodGet, Path: "/v1/cloudimages/quota", Scope: ScopeProject,
 		Actions: rights(ims.ActionQuotasGet), handle: (*server).quota},
 	{Method: http.MethodGet, Path: "/v1/cloudimages/os_version", handle: (*server).osVersions},
+}
+
+// glanceRoutes are the OpenStack Image API. The calls that are the same in IMS stand here
+// again: their answers differ.
+var glanceRoutes = onFace(faceGlance, []Route{
+	{Method: http.MethodGet, Path: "/image/v2/images", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesList), handle: (*server).pageOfImages},
+	{Method: http.MethodGet, Path: "/image/v2/images/{image_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).showImage},
+	{Method: http.MethodDelete, Path: "/image/v2/images/{image_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesDelete), handle: (*server).deleteImage},
+	{Method: http.MethodGet, Path: "/image/v2/images/{image_id}/file", Scope: ScopeProject, Stream: true,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).imageFile},
+	{Method: http.MethodGet, Path: "/image/v2/images/{image_id}/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).listMembers},
+	{Method: http.MethodPost, Path: "/image/v2/images/{image_id}/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionMembersAdd), handle: (*server).addMember},
+	{Method: http.MethodGet, Path: "/image/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).showMember},
+	{Method: http.MethodPut, Path: "/image/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionMembersUpdate), handle: (*server).updateMember},
+	{Method: http.MethodDelete, Path: "/image/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionMembersDelete), handle: (*server).deleteMember},
+	{Method: http.MethodGet, Path: "/image/v2/schemas/{schema}", handle: (*server).schema},
+	{Method: http.MethodGet, Path: "/image/v2/schemas/metadefs/{schema}", handle: (*server).metadefSchema},
+	{Method: http.MethodGet, Path: "/image/v2/metadefs/namespaces", handle: (*server).metadefNamespaces},
+	{Method: http.MethodGet, Path: "/image/v2/metadefs/resource_types", handle: (*server).metadefResourceTypes},
+})
+
+// onFace gives the routes their face.
+func onFace(f face, routes []Route) []Route {
+	for i := range routes {
+		routes[i].face = f
+	}
+	return routes
 }
 
 var memberRoutes = []Route{

@@ -22,6 +22,9 @@ import (
 // requestIDHeader carries the id that is in the log too.
 const requestIDHeader = "X-Request-Id"
 
+// openStackIDHeader carries the same id for OpenStack's clients, which print it.
+const openStackIDHeader = "X-Openstack-Request-Id"
+
 // harmlessID is the form in which a caller's own request id is taken over.
 var harmlessID = regexp.MustCompile(`^[0-9A-Za-z._-]{1,64}$`)
 
@@ -39,6 +42,7 @@ type call struct {
 	*http.Request
 	w    http.ResponseWriter
 	body []byte
+	face face
 	// principal is the caller; its ProjectID is set where the route needs a project.
 	principal ims.Principal
 }
@@ -49,7 +53,9 @@ func (c *call) project() string { return c.principal.ProjectID }
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	rec := &recorder{ResponseWriter: w}
-	rec.Header().Set(requestIDHeader, requestID(r))
+	id := requestID(r)
+	rec.Header().Set(requestIDHeader, id)
+	rec.Header().Set(openStackIDHeader, id)
 	rec.Header().Set("X-Content-Type-Options", "nosniff")
 
 	found := s.routes.find(r.Method, r.URL)
@@ -131,7 +137,7 @@ const statusClientGone = 499
 // run takes a request through credentials, project and right to its handler.
 func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 	if route.Public || route.own {
-		return route.handle(s, &call{Request: r, w: rec})
+		return route.handle(s, &call{Request: r, w: rec, face: route.face})
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(rec.ResponseWriter, r.Body, MaxBody))
 	if err != nil {
@@ -156,7 +162,7 @@ func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 		return err // on every route: none may take half of it
 	}
 	rec.Header().Set("Cache-Control", "no-store") // X-Auth-Token tells no cache that an answer is one caller's
-	c := &call{Request: r, w: rec, body: body}
+	c := &call{Request: r, w: rec, body: body, face: route.face}
 	if c.principal, err = s.Auth.Authenticate(r.Context(), r, body); err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func newImport(project string) (ims.Image, ims.Job) {
 		OSVersion: "Ubuntu 22.04 server 64bit", OSType: "Linux", OSBit: "64", Platform: "Ubuntu",
 		Architecture: ims.ArchX86, Firmware: ims.FirmwareUEFI, LicenseType: "byol",
 		MinDiskGiB: 40, MinRAMMiB: 512, MaxRAMMiB: "1024",
+		MadeVisible: ims.VisibilityPrivate, Properties: map[string]string{},
 		Attributes: map[string]string{"__support_fc_inject": "true"},
 		Tags:       []ims.Tag{{Key: "a", Value: "1"}, {Key: "b", Value: ""}},
 		SourceURL:  "bucket:dir/disk.raw", FileSize: 1 << 40,

@@ -17,14 +17,16 @@ const imageColumns = `id, project_id, enterprise_project_id, name, description, 
 	os_version, os_type, os_bit, platform, architecture, firmware, license_type,
 	min_disk_gib, min_ram_mib, max_ram_mib, protected, attributes, source_url, file_size,
 	data_bucket, data_version, data_key, data_etag, data_format, data_size, data_virtual_size,
-	data_bitmap_key, data_bitmap_etag, data_bitmap_size, members, created_at, updated_at, active_at`
+	data_bitmap_key, data_bitmap_etag, data_bitmap_size, members, visibility, hidden, phase,
+	disk_format, container_format, properties, md5, sha512, created_at, updated_at, active_at`
 
 // imageRow is an image as its columns hold it.
 type imageRow struct {
 	ims.Image
-	attributes       string
-	created, updated int64
-	active           sql.NullInt64
+	phase                  ims.ImageStatus // what clients see in place of the status
+	attributes, properties string
+	created, updated       int64
+	active                 sql.NullInt64
 }
 
 // fields are pointers to the values of imageColumns.
@@ -34,7 +36,8 @@ func (r *imageRow) fields() []any {
 		&r.OSVersion, &r.OSType, &r.OSBit, &r.Platform, &r.Architecture, &r.Firmware, &r.LicenseType,
 		&r.MinDiskGiB, &r.MinRAMMiB, &r.MaxRAMMiB, &r.Protected, &r.attributes, &r.SourceURL, &r.FileSize,
 		&r.Data.Bucket, &r.Data.Version, &r.Data.Key, &r.Data.ETag, &r.Data.Format, &r.Data.Size, &r.Data.VirtualSize,
-		&r.Data.BitmapKey, &r.Data.BitmapETag, &r.Data.BitmapSize, &r.Members, &r.created, &r.updated, &r.active,
+		&r.Data.BitmapKey, &r.Data.BitmapETag, &r.Data.BitmapSize, &r.Members, &r.MadeVisible, &r.Hidden, &r.phase,
+		&r.DiskFormat, &r.ContainerFormat, &r.properties, &r.MD5, &r.SHA512, &r.created, &r.updated, &r.active,
 	}
 }
 
@@ -43,19 +46,28 @@ func (r *imageRow) image() (ims.Image, error) {
 	if err := json.Unmarshal([]byte(r.attributes), &img.Attributes); err != nil {
 		return img, fmt.Errorf("image %s: its attributes: %w", img.ID, err)
 	}
+	if err := json.Unmarshal([]byte(r.properties), &img.Properties); err != nil {
+		return img, fmt.Errorf("image %s: its properties: %w", img.ID, err)
+	}
+	if r.phase != "" {
+		img.Status = r.phase
+	}
 	img.CreatedAt, img.UpdatedAt, img.ActiveAt = fromMilli(r.created), fromMilli(r.updated), fromNull(r.active)
 	return img, nil
 }
 
-// insertImage writes a new image and its tags.
+// insertImage writes a new image and its tags. One without a visibility is private.
 func insertImage(ctx context.Context, tx *database.Tx, img ims.Image) error {
-	attributes, err := json.Marshal(attributesOf(img))
+	attributes, properties, err := jsonColumns(img)
 	if err != nil {
 		return err
 	}
+	if img.MadeVisible == "" {
+		img.MadeVisible = ims.VisibilityPrivate
+	}
 	// The same fields as for reading, so that the two can't drift apart. The drivers
 	// follow the pointers.
-	r := imageRow{Image: img, attributes: string(attributes), created: img.CreatedAt.UnixMilli(), updated: img.UpdatedAt.UnixMilli()}
+	r := imageRow{Image: img, attributes: attributes, properties: properties, created: img.CreatedAt.UnixMilli(), updated: img.UpdatedAt.UnixMilli()}
 	args := r.fields()
 	if _, err := tx.ExecContext(ctx, "INSERT INTO images ("+imageColumns+") VALUES "+placeholders(1, len(args)), args...); err != nil {
 		return fmt.Errorf("write image %s: %w", img.ID, err)
@@ -63,11 +75,22 @@ func insertImage(ctx context.Context, tx *database.Tx, img ims.Image) error {
 	return putTags(ctx, tx, img.ProjectID, img.ID, img.Tags)
 }
 
-func attributesOf(img ims.Image) map[string]string {
-	if img.Attributes == nil {
-		return map[string]string{}
+// jsonColumns are the columns of an image that hold JSON objects.
+func jsonColumns(img ims.Image) (attributes, properties string, err error) {
+	for _, column := range []struct {
+		into *string
+		of   map[string]string
+	}{{&attributes, img.Attributes}, {&properties, img.Properties}} {
+		if column.of == nil {
+			column.of = map[string]string{}
+		}
+		text, err := json.Marshal(column.of)
+		if err != nil {
+			return "", "", err
+		}
+		*column.into = string(text)
 	}
-	return img.Attributes
+	return attributes, properties, nil
 }
 
 // placeholders is "($first, …)" for n arguments.

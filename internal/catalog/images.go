@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -100,7 +99,7 @@ func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id strin
 			return err
 		}
 		img := old
-		img.Attributes, img.Tags = maps.Clone(old.Attributes), slices.Clone(old.Tags)
+		img.Attributes, img.Properties, img.Tags = maps.Clone(old.Attributes), maps.Clone(old.Properties), slices.Clone(old.Tags)
 		if err := change(&img); err != nil {
 			return err
 		}
@@ -110,6 +109,7 @@ func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id strin
 			}
 		}
 		img.ID, img.ProjectID, img.Status, img.Tags, img.Data, img.Members = old.ID, old.ProjectID, old.Status, old.Tags, old.Data, old.Members
+		img.MD5, img.SHA512 = old.MD5, old.SHA512
 		img.SourceURL, img.FileSize, img.CreatedAt, img.ActiveAt = old.SourceURL, old.FileSize, old.CreatedAt, old.ActiveAt
 		img.UpdatedAt = c.now()
 		out = img
@@ -122,17 +122,19 @@ func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id strin
 }
 
 func updateImage(ctx context.Context, tx *database.Tx, img ims.Image) error {
-	attributes, err := json.Marshal(attributesOf(img))
+	attributes, properties, err := jsonColumns(img)
 	if err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE images SET enterprise_project_id = $3, name = $4, description = $5, env = $6,
 		os_version = $7, os_type = $8, os_bit = $9, platform = $10, architecture = $11, firmware = $12, license_type = $13,
-		min_disk_gib = $14, min_ram_mib = $15, max_ram_mib = $16, protected = $17, attributes = $18, updated_at = $19
+		min_disk_gib = $14, min_ram_mib = $15, max_ram_mib = $16, protected = $17, attributes = $18, updated_at = $19,
+		visibility = $20, hidden = $21, disk_format = $22, container_format = $23, properties = $24
 		WHERE project_id = $1 AND id = $2`,
 		img.ProjectID, img.ID, img.EnterpriseProjectID, img.Name, img.Description, img.Env,
 		img.OSVersion, img.OSType, img.OSBit, img.Platform, img.Architecture, img.Firmware, img.LicenseType,
-		img.MinDiskGiB, img.MinRAMMiB, img.MaxRAMMiB, img.Protected, string(attributes), img.UpdatedAt.UnixMilli())
+		img.MinDiskGiB, img.MinRAMMiB, img.MaxRAMMiB, img.Protected, attributes, img.UpdatedAt.UnixMilli(),
+		img.MadeVisible, img.Hidden, img.DiskFormat, img.ContainerFormat, properties)
 	return err
 }
 

@@ -13,22 +13,33 @@ import (
 	"github.com/quickims/quickims/internal/ims"
 )
 
-// sortColumns say which column each of ims.SortKeys orders by; the id settles ties.
+// sortColumns say which column each key of ims.SortOrder orders by.
 var sortColumns = map[string]string{
-	"":                 "created_at",
 	"created_at":       "created_at",
 	"updated_at":       "updated_at",
 	"name":             "name",
-	"container_format": "id", // it is "bare" for all
+	"container_format": "container_format",
 	"disk_format":      formatColumn,
-	"status":           "status",
+	"status":           statusColumn,
 	"id":               "id",
 	"size":             "file_size",
+
+	ims.SortDeliveredFormat: "disk_format",
+	ims.SortDeliveredSize:   sizeColumn,
 }
 
 // formatColumn is the format as clients read it: of an image that is not active yet
 // nothing is told.
 const formatColumn = "CASE WHEN status = 'active' THEN data_format ELSE '' END"
+
+// sizeColumn is the size of a download, 0 while there is none.
+const sizeColumn = "CASE WHEN status = 'active' THEN data_virtual_size ELSE 0 END"
+
+// statusColumn is the status as clients see it.
+const statusColumn = "CASE WHEN phase <> '' THEN phase ELSE status END"
+
+// maxSortKeys bounds the keys of an order.
+const maxSortKeys = 8
 
 // maxFilterValues bounds the values of one filter.
 const maxFilterValues = 1000
@@ -100,17 +111,18 @@ func (w *where) when(column string, f ims.TimeFilter) {
 	w.add(condition, args...)
 }
 
-// attribute asks for an attribute to be set to the value. The column holds a JSON
-// object of strings as encoding/json writes it: a pair written the same way occurs in
-// it as a member or not at all, because inside a string every quote has a backslash
-// before it. replace is the search for a text that SQLite and PostgreSQL share.
-func (w *where) attribute(name, value string) error {
+// member asks for a column, attributes or properties, to have a member with the value.
+// The column holds a JSON object of strings as encoding/json writes it: a pair written
+// the same way occurs in it as a member or not at all, because inside a string every
+// quote has a backslash before it. replace is the search for a text that SQLite and
+// PostgreSQL share.
+func (w *where) member(column, name, value string) error {
 	w.none = w.none || !database.Storable(name) || !database.Storable(value)
 	pair, err := json.Marshal(map[string]string{name: value})
 	if err != nil {
-		return fmt.Errorf("filter by the attribute %s: %w", name, err)
+		return fmt.Errorf("filter by %s: %w", name, err)
 	}
-	w.add("replace(attributes, ?, '') <> attributes", string(pair[1:len(pair)-1]))
+	w.add("replace("+column+", ?, '') <> "+column, string(pair[1:len(pair)-1]))
 	return nil
 }
 
@@ -119,16 +131,16 @@ func (w *where) attribute(name, value string) error {
 // continues behind that image, which may have been deleted since; behind one that the
 // project never had, and that is not shared with it, there is nothing. Filter values are compared byte by byte.
 func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilter) ([]ims.Image, error) {
-	column, ok := sortColumns[f.SortKey]
-	if !ok {
-		return nil, ims.Faultf(ims.CodeBadFormat, "sort_key is %q, it must be one of %s", f.SortKey, strings.Join(ims.SortKeys, ", "))
+	order, err := orderOf(f.Sort)
+	if err != nil {
+		return nil, err
 	}
 	w, err := c.matching(ctx, projectID, f)
 	if err != nil {
 		return nil, err
 	}
 	if f.MarkerID != "" {
-		if err := c.behindMarker(ctx, w, column, projectID, f); err != nil {
+		if err := c.behindMarker(ctx, w, order, projectID, f); err != nil {
 			return nil, err
 		}
 	}
@@ -139,18 +151,50 @@ func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilte
 	if limit < 1 {
 		limit = ims.DefaultListLimit
 	}
-	dir := "DESC"
-	if f.SortAsc {
-		dir = "ASC"
+	var terms []string
+	for _, k := range order {
+		terms = append(terms, k.column+" "+k.dir())
 	}
+	by := strings.Join(terms, ", ") // image_tags has no such columns
 	w.args = append(w.args, limit)
-	page := fmt.Sprintf("WHERE %s ORDER BY %s %s, id %s LIMIT $%d", w.text.String(), column, dir, dir, len(w.args))
-	order := fmt.Sprintf("%s %s, id %s", column, dir, dir) // image_tags has no such columns
-	list, err := selectImages(ctx, c.db, page, order, w.args)
+	page := fmt.Sprintf("WHERE %s ORDER BY %s LIMIT $%d", w.text.String(), by, len(w.args))
+	list, err := selectImages(ctx, c.db, page, by, w.args)
 	if err != nil {
 		return nil, fmt.Errorf("list the images of project %s: %w", projectID, err)
 	}
 	return list, nil
+}
+
+// orderKey is a column that a list is ordered by.
+type orderKey struct {
+	column string
+	asc    bool
+}
+
+func (k orderKey) dir() string {
+	if k.asc {
+		return "ASC"
+	}
+	return "DESC"
+}
+
+// orderOf gives the columns of an order. The id is the last: it settles ties.
+func orderOf(keys []ims.SortOrder) ([]orderKey, error) {
+	if len(keys) > maxSortKeys {
+		return nil, ims.Faultf(ims.CodeBadFormat, "%d sort keys, at most %d are allowed", len(keys), maxSortKeys)
+	}
+	if len(keys) == 0 {
+		keys = []ims.SortOrder{{Key: "created_at"}}
+	}
+	var out []orderKey
+	for _, k := range keys {
+		column, ok := sortColumns[k.Key]
+		if !ok {
+			return nil, ims.Faultf(ims.CodeBadFormat, "sort_key is %q, it must be one of %s", k.Key, strings.Join(ims.SortKeys, ", "))
+		}
+		out = append(out, orderKey{column, k.Asc})
+	}
+	return append(out, orderKey{"id", keys[len(keys)-1].Asc}), nil
 }
 
 func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFilter) (*where, error) {
@@ -159,14 +203,15 @@ func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFil
 		return nil, err
 	}
 	w.add("deleted_at IS NULL")
-	status := []string{string(ims.ImageQueued), string(ims.ImageSaving), string(ims.ImageActive)}
-	if len(f.Status) > 0 {
-		status = status[:0]
-		for _, s := range f.Status {
-			status = append(status, string(s))
-		}
+	var status []string
+	for _, s := range f.Status {
+		status = append(status, string(s))
 	}
-	err := errors.Join(w.oneOf("status", status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names), w.oneOf("platform", f.Platforms))
+	if len(status) == 0 {
+		w.add("status <> 'killed'")
+	}
+	err := errors.Join(w.oneOf(statusColumn, status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names), w.oneOf("platform", f.Platforms),
+		w.oneOf("disk_format", f.DiskFormats), w.oneOf("container_format", f.ContainerFormats), w.oneOf("md5", f.MD5s), w.oneOf("sha512", f.SHA512s))
 	if err != nil {
 		return nil, err
 	}
@@ -189,18 +234,37 @@ func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFil
 	if f.MinRAMMiB != nil {
 		w.add("min_ram_mib = ?", *f.MinRAMMiB)
 	}
+	if f.Hidden != nil {
+		w.add("hidden = ?", *f.Hidden)
+	}
+	if f.SizeMin != nil {
+		w.add(sizeColumn+" >= ?", *f.SizeMin)
+	}
+	if f.SizeMax != nil {
+		w.add(sizeColumn+" <= ?", *f.SizeMax)
+	}
+	for _, size := range f.VirtualSizes {
+		w.add("status = 'active' AND data_virtual_size = ?", size)
+	}
 	w.when("created_at", f.Created)
 	w.when("updated_at", f.Updated)
-	if len(f.Attributes) > maxFilterValues {
-		return nil, ims.Faultf(ims.CodeBadFormat, "%d attributes in one filter, at most %d are allowed", len(f.Attributes), maxFilterValues)
+	if n := max(len(f.Attributes), len(f.Properties), len(f.Tags), len(f.BareTags)); n > maxFilterValues {
+		return nil, ims.Faultf(ims.CodeBadFormat, "%d attributes or tags in one filter, at most %d are allowed", n, maxFilterValues)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
-		if err := w.attribute(name, f.Attributes[name]); err != nil {
+		if err := w.member("attributes", name, f.Attributes[name]); err != nil {
 			return nil, err
 		}
 	}
-	if len(f.Tags) > maxFilterValues {
-		return nil, ims.Faultf(ims.CodeBadFormat, "%d tags in one filter, at most %d are allowed", len(f.Tags), maxFilterValues)
+	for _, name := range slices.Sorted(maps.Keys(f.Properties)) {
+		if err := w.member("properties", name, f.Properties[name]); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range f.BareTags {
+		w.none = w.none || !database.Storable(text)
+		w.add(`EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id
+			AND CASE WHEN t.tag_value = '' THEN t.tag_key ELSE t.tag_key || '=' || t.tag_value END = ?)`, text)
 	}
 	for _, t := range f.Tags {
 		w.none = w.none || !database.Storable(t.Key) || !database.Storable(t.Value)
@@ -214,23 +278,37 @@ func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFil
 }
 
 // behindMarker restricts a list to what comes after the marker in the order.
-func (c *Catalog) behindMarker(ctx context.Context, w *where, column, projectID string, f ims.ImageFilter) error {
+func (c *Catalog) behindMarker(ctx context.Context, w *where, order []orderKey, projectID string, f ims.ImageFilter) error {
 	if !ims.ValidUUID(f.MarkerID) {
 		return ims.Faultf(ims.CodeBadFormat, "marker must be the id of the last image of the page before")
 	}
-	var at any
-	err := c.db.QueryRowContext(ctx, "SELECT "+column+` FROM images WHERE id = $2 AND (project_id = $1
-		OR EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = images.id AND m.member_id = $1))`, projectID, f.MarkerID).Scan(&at)
+	at, into, columns := make([]any, len(order)), make([]any, len(order)), make([]string, len(order))
+	for i, k := range order {
+		into[i], columns[i] = &at[i], k.column
+	}
+	err := c.db.QueryRowContext(ctx, "SELECT "+strings.Join(columns, ", ")+` FROM images WHERE id = $2 AND (project_id = $1
+		OR EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = images.id AND m.member_id = $1))`, projectID, f.MarkerID).Scan(into...)
 	if err := orNotFound(err); errors.Is(err, ErrNotFound) {
 		w.none = true
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("look up the marker %s: %w", f.MarkerID, err)
 	}
-	than := "<"
-	if f.SortAsc {
-		than = ">"
+	// Behind it by the first key, or equal in that and behind it by the next, and so on.
+	var ways []string
+	var args []any
+	for i, k := range order {
+		var way []string
+		for j := range i {
+			way, args = append(way, order[j].column+" = ?"), append(args, at[j])
+		}
+		than := " < ?"
+		if k.asc {
+			than = " > ?"
+		}
+		way, args = append(way, k.column+than), append(args, at[i])
+		ways = append(ways, strings.Join(way, " AND "))
 	}
-	w.add(fmt.Sprintf("(%s, id) %s (?, ?)", column, than), at, f.MarkerID)
+	w.add("("+strings.Join(ways, " OR ")+")", args...)
 	return nil
 }

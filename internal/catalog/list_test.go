@@ -84,25 +84,39 @@ func anyImage(t *rapid.T, project string) ims.Image {
 }
 
 // compareBy is the model of the order by a sort key.
-func compareBy(key string) func(a, b ims.Image) int {
+func compareBy(order []ims.SortOrder) func(a, b ims.Image) int {
 	return func(a, b ims.Image) int {
-		n := 0
-		switch key {
-		case "", "created_at":
-			n = a.CreatedAt.Compare(b.CreatedAt)
-		case "updated_at":
-			n = a.UpdatedAt.Compare(b.UpdatedAt)
-		case "name":
-			n = strings.Compare(a.Name, b.Name)
-		case "disk_format":
-			n = strings.Compare(a.Data.Format, b.Data.Format)
-		case "status":
-			n = strings.Compare(string(a.Status), string(b.Status))
-		case "size":
-			n = cmp.Compare(a.FileSize, b.FileSize)
+		for _, o := range append(slices.Clone(order), ims.SortOrder{Key: "id", Asc: order[len(order)-1].Asc}) {
+			n := compareKey(o.Key, a, b)
+			if !o.Asc {
+				n = -n
+			}
+			if n != 0 {
+				return n
+			}
 		}
-		return cmp.Or(n, strings.Compare(a.ID, b.ID))
+		return 0
 	}
+}
+
+func compareKey(key string, a, b ims.Image) int {
+	switch key {
+	case "created_at":
+		return a.CreatedAt.Compare(b.CreatedAt)
+	case "updated_at":
+		return a.UpdatedAt.Compare(b.UpdatedAt)
+	case "name":
+		return strings.Compare(a.Name, b.Name)
+	case "disk_format":
+		return strings.Compare(a.Data.Format, b.Data.Format)
+	case "status":
+		return strings.Compare(string(a.Status), string(b.Status))
+	case "size":
+		return cmp.Compare(a.FileSize, b.FileSize)
+	case "id":
+		return strings.Compare(a.ID, b.ID)
+	}
+	return 0
 }
 
 // matches is the model of the filters.
@@ -160,9 +174,10 @@ func anyTimes(t *rapid.T, what string) ims.TimeFilter {
 
 func anyFilter(t *rapid.T, images []ims.Image) ims.ImageFilter {
 	f := ims.ImageFilter{
-		SortKey: rapid.SampledFrom(append(ims.SortKeys, "")).Draw(t, "sort_key"),
-		SortAsc: rapid.Bool().Draw(t, "ascending"),
-		Limit:   rapid.IntRange(1, 5).Draw(t, "limit"),
+		Sort: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) ims.SortOrder {
+			return ims.SortOrder{Key: rapid.SampledFrom(ims.SortKeys).Draw(t, "sort_key"), Asc: rapid.Bool().Draw(t, "ascending")}
+		}), 1, 3).Draw(t, "order"),
+		Limit: rapid.IntRange(1, 5).Draw(t, "limit"),
 	}
 	some := func(what string) bool { return rapid.IntRange(0, 4).Draw(t, what) == 0 }
 	if some("filter by status") {
@@ -244,10 +259,7 @@ func TestImagesPages(t *testing.T) {
 					want = append(want, img)
 				}
 			}
-			slices.SortFunc(want, compareBy(f.SortKey))
-			if !f.SortAsc {
-				slices.Reverse(want)
-			}
+			slices.SortFunc(want, compareBy(f.Sort))
 			for {
 				page, err := c.Images(t.Context(), project, f)
 				must(t, err)
@@ -281,7 +293,7 @@ func TestImagesRefuses(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		for _, f := range []ims.ImageFilter{
 			{MarkerID: "nonsense"},
-			{SortKey: "id; DROP TABLE images"},
+			{Sort: []ims.SortOrder{{Key: "id; DROP TABLE images"}}},
 			{Names: make([]string, maxFilterValues+1)},
 		} {
 			_, err := c.Images(t.Context(), mine, f)
@@ -297,7 +309,7 @@ func TestUnknownMarker(t *testing.T) {
 		theirs, _ := c.accept(other)
 		for _, marker := range []string{theirs.ID, uuid.NewString()} {
 			for _, asc := range []bool{false, true} {
-				if list, err := c.Images(t.Context(), mine, ims.ImageFilter{MarkerID: marker, SortAsc: asc}); err != nil || len(list) != 0 {
+				if list, err := c.Images(t.Context(), mine, ims.ImageFilter{MarkerID: marker, Sort: []ims.SortOrder{{Key: "created_at", Asc: asc}}}); err != nil || len(list) != 0 {
 					t.Errorf("behind %s: %s %v", marker, names(list), err)
 				}
 			}

@@ -98,7 +98,7 @@ func (c *Catalog) within(ctx context.Context, w *where, projectID string, f ims.
 	}
 	// The enterprise project of another's image is the other's.
 	inEnterprise := f.EnterpriseProjectID != "" && f.EnterpriseProjectID != ims.AllEnterpriseProjects
-	shared := !f.OwnAlone && f.Visibility != "private" && !inEnterprise && f.Owner != projectID
+	shared := !f.OwnAlone && (f.Visibility == "" || f.Visibility == ims.VisibilityShared) && !inEnterprise && f.Owner != projectID
 	if shared {
 		// Most projects are members of nothing, and their lists need not look further.
 		some := &where{}
@@ -113,7 +113,12 @@ func (c *Catalog) within(ctx context.Context, w *where, projectID string, f ims.
 		shared = n > 0
 	}
 	own := !f.SharedAlone && (f.Owner == "" || f.Owner == projectID)
-	ownMembers := map[string]string{"shared": " AND members > 0", "private": " AND members = 0"}[f.Visibility]
+	ownMembers := map[ims.Visibility]string{
+		ims.VisibilityShared:  " AND (members > 0 OR visibility = 'shared')",
+		ims.VisibilityPrivate:   " AND members = 0 AND visibility = 'private'",
+		ims.VisibilityCommunity: " AND visibility = 'community'",
+		ims.VisibilityPublic:    " AND visibility = 'public'",
+	}[f.Visibility]
 	member := "id IN (SELECT m.image_id FROM image_members m WHERE m.member_id = ? AND m.status IN " + marks(len(statuses)) + ")"
 	args := append([]any{projectID}, anys(memberStatuses(statuses))...)
 	switch {

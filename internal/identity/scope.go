@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"database/sql"
+	"strings"
 
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -25,7 +26,7 @@ func (at scopeRow) principal(u userRow) ims.Principal {
 // resolve finds the scope among those that the user may use. A scope that is unknown
 // and one that is not the user's are refused alike, with a 401.
 func (s *Service) resolve(ctx context.Context, u userRow, want Scope) (scopeRow, error) {
-	if (want.DomainID != "" && want.DomainID != u.domainID) || (want.DomainName != "" && want.DomainName != u.domainName) {
+	if !u.isDomain(want.DomainID, want.DomainName) {
 		return scopeRow{}, noScope()
 	}
 	want.ProjectName = lookupText(want.ProjectName)
@@ -46,6 +47,19 @@ func (s *Service) resolve(ctx context.Context, u userRow, want Scope) (scopeRow,
 		return scopeRow{domain: true, roles: roles}, err
 	}
 	return scopeRow{}, nil
+}
+
+// defaultDomain is the name of the domain that the first start makes. Most set-ups of
+// OpenStack's clients name it by the id "default" or the name "Default", so both are
+// taken for it unless another domain is called exactly so.
+const defaultDomain = "default"
+
+// isDomain reports whether what a request says of a domain, by id, by name, or nothing,
+// is the user's.
+func (u userRow) isDomain(id, name string) bool {
+	isDefault := strings.EqualFold(u.domainName, defaultDomain)
+	return (id == "" || id == u.domainID || id == defaultDomain && isDefault) &&
+		(name == "" || name == u.domainName || strings.EqualFold(name, defaultDomain) && isDefault)
 }
 
 func noScope() error {

@@ -90,10 +90,15 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 	switch {
 	case in.UserID != "":
 		row = s.db.QueryRowContext(ctx, columns+`u.id = $1`, in.UserID)
-	case in.DomainID != "":
-		row = s.db.QueryRowContext(ctx, columns+`u.domain_id = $1 AND u.name = $2`, in.DomainID, in.UserName)
 	default:
-		row = s.db.QueryRowContext(ctx, columns+`d.name = $1 AND u.name = $2`, in.DomainName, in.UserName)
+		name := in.DomainName
+		if in.DomainID != "" {
+			name = "" // an id says it all
+		}
+		// The domain that is called exactly so comes before the one that is so by default.
+		row = s.db.QueryRowContext(ctx, columns+`u.name = $1 AND (d.id = $2 OR d.name = $3 OR $4 AND lower(d.name) = $5)
+			ORDER BY CASE WHEN d.id = $2 OR d.name = $3 THEN 0 ELSE 1 END, d.id LIMIT 1`, in.UserName, in.DomainID, name,
+			in.DomainID == defaultDomain || strings.EqualFold(name, defaultDomain), defaultDomain)
 	}
 	err := row.Scan(&user.id, &user.name, &user.enabled, &user.domainID, &user.domainName, &hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {

@@ -17,6 +17,22 @@ const (
 	ImageActive  ImageStatus = "active"  // its data is ours and durable
 	ImageKilled  ImageStatus = "killed"  // its import failed
 	ImageDeleted ImageStatus = "deleted" // gone for clients
+
+	// Of the OpenStack Image API alone.
+	ImageUploading   ImageStatus = "uploading"   // bytes are being staged, or wait for their import
+	ImageImporting   ImageStatus = "importing"   // staged bytes are becoming its data
+	ImageDeactivated ImageStatus = "deactivated" // active, but for admins alone
+)
+
+// Visibility says who sees an image.
+type Visibility string
+
+// The visibilities. An image that has members is shared, whatever it was made as.
+const (
+	VisibilityPrivate   Visibility = "private"   // its project
+	VisibilityShared    Visibility = "shared"    // its project and its members
+	VisibilityCommunity Visibility = "community" // everybody who knows its id
+	VisibilityPublic    Visibility = "public"    // everybody
 )
 
 // EnvType says what kind of machine an image is for, in the wire's spelling.
@@ -109,6 +125,16 @@ type Image struct {
 	MinRAMMiB           int
 	MaxRAMMiB           string // "" when unset
 	Protected           bool
+	// MadeVisible is the visibility that it was given; Visibility tells the one that it has.
+	MadeVisible Visibility
+	Hidden      bool // left out of the Image API's lists that do not ask for it
+	// DiskFormat and ContainerFormat say what a download delivers, as the Image API names
+	// it; "" when nobody said. The stored data has Data.Format.
+	DiskFormat, ContainerFormat string
+	// MD5 and SHA512 are hex, of the bytes that a download delivers; "" when not known.
+	MD5, SHA512 string
+	// Properties have keys that a client of the Image API made up.
+	Properties map[string]string
 	// Attributes are the other patchable ones, such as __support_fc_inject.
 	Attributes map[string]string
 	Tags       []Tag  // ordered by key
@@ -124,6 +150,14 @@ type Image struct {
 // Readable reports whether an image in this state has a disk that can be read: its own,
 // or, while it is saving, the source that it is made of.
 func (s ImageStatus) Readable() bool { return s == ImageActive || s == ImageSaving }
+
+// Visibility is who sees the image.
+func (img Image) Visibility() Visibility {
+	if img.Members > 0 && img.MadeVisible != VisibilityPublic && img.MadeVisible != VisibilityCommunity {
+		return VisibilityShared
+	}
+	return img.MadeVisible
+}
 
 // NewImageID makes a random image id.
 func NewImageID() string { return uuid.NewString() }

@@ -9,9 +9,9 @@ import (
 // shared with it and that it accepted. Empty fields do not filter.
 type ImageFilter struct {
 	Owner string // project
-	// Visibility is "private" or "shared": shared are a project's own that have members,
-	// and those of others.
-	Visibility string
+	// Visibility is "private" or "shared": shared are a project's own that were made so or
+	// have members, and those of others.
+	Visibility Visibility
 	// OwnAlone leaves out what others share, SharedAlone what is the project's own.
 	OwnAlone, SharedAlone bool
 	// MemberStatus are what the project answered to what others share; empty: accepted.
@@ -32,16 +32,33 @@ type ImageFilter struct {
 	Protected                *bool
 	MinDiskGiB, MinRAMMiB    *int // exactly
 	Created, Updated         TimeFilter
+	// What the Image API's filters ask for of what it shows. Each list matches by any of its
+	// values, BareTags by all of them: each is the text that a tag is shown as.
+	DiskFormats, ContainerFormats []string
+	MD5s, SHA512s                 []string
+	BareTags                      []string
+	Hidden                        *bool
+	SizeMin, SizeMax              *int64 // bytes of a download, both included
+	VirtualSizes                  []int64
+	// Properties must be set to exactly these values; see Image.Properties.
+	Properties map[string]string
 	// Attributes must be set to exactly these values; see Image.Attributes.
 	Attributes map[string]string
 
 	// None makes the list empty: a filter that no image here can match.
 	None bool
 
-	SortKey  string // one of SortKeys; "" means created_at
-	SortAsc  bool
+	// Sort are the keys of the order; none: by created_at, the newest first. What they
+	// leave equal is ordered by the id, in the last key's direction.
+	Sort     []SortOrder
 	Limit    int    // 1 to MaxListLimit
 	MarkerID string // the last image of the page before
+}
+
+// SortOrder is one key of a list's order.
+type SortOrder struct {
+	Key string // one of SortKeys, SortDeliveredFormat or SortDeliveredSize
+	Asc bool
 }
 
 // TagFilter matches images that carry the key, and the value when HasValue.
@@ -65,6 +82,13 @@ const (
 
 // SortKeys are what a list can be ordered by.
 var SortKeys = []string{"created_at", "updated_at", "name", "container_format", "disk_format", "status", "id", "size"}
+
+// SortDeliveredFormat and SortDeliveredSize order by what a download delivers, where SortKeys order by what is
+// stored.
+const (
+	SortDeliveredFormat = "delivered_format"
+	SortDeliveredSize   = "delivered_size"
+)
 
 // TimeFilter matches the times from From on and before Before, or with Except all
 // others. A zero bound is open; the zero value matches every time.

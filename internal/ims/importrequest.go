@@ -356,7 +356,8 @@ func (s ImportSpec) NewImage(id, projectID string) Image {
 		Architecture: s.Architecture, Firmware: s.Firmware, LicenseType: s.LicenseType,
 		MinDiskGiB: s.MinDiskGiB, MinRAMMiB: s.MinRAMMiB, MaxRAMMiB: s.MaxRAMMiB,
 		Tags: s.Tags, SourceURL: s.Bucket + ":" + s.Key,
-		Attributes: map[string]string{},
+		MadeVisible: VisibilityPrivate, DiskFormat: "raw", ContainerFormat: "bare",
+		Attributes: map[string]string{}, Properties: map[string]string{},
 	}
 	switch s.OS.Bit {
 	case 32:

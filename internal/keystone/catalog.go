@@ -25,13 +25,17 @@ type endpoint struct {
 	URL       string `json:"url"`
 }
 
+// imagePrefix is the path of the image service: below it, clients add the version. It
+// must not be the root, whose version document is Keystone's (decision 0020).
+const imagePrefix = "/image"
+
 // catalog says where the services are. Image clients of OpenStack and of the clouds
-// look for the type "image" and add the version to its bare root; "identity" is this
+// look for the type "image" and add the version to its address; "identity" is this
 // API; "s3" is the S3 face, which the clouds' clients look for as "object".
 func (h *Handlers) catalog(r *http.Request, caller ims.Principal) []service {
 	entries := []struct{ kind, name, url string }{
-		{"image", "quickims", h.root(r)},
-		{"identity", "quickims", h.root(r) + "/v3"},
+		{"image", "quickims", h.Root(r) + imagePrefix},
+		{"identity", "quickims", h.Root(r) + "/v3"},
 	}
 	if s3 := h.s3URL(r); s3 != "" {
 		entries = append(entries,

@@ -18,13 +18,26 @@ const headerSubject = "X-Subject-Token"
 
 // Version answers GET /v3 and GET /v3/: the version document, for everybody.
 func (h *Handlers) Version(w http.ResponseWriter, r *http.Request) {
-	write(w, http.StatusOK, map[string]any{"version": map[string]any{
+	write(w, http.StatusOK, map[string]any{"version": h.version(r)})
+}
+
+// Versions answers GET /, the address that clients call the identity service's: a list
+// with v3 alone. A version of the image service must not stand in it, because a client
+// that logs in without a domain would take that for Keystone's v2.0.
+func (h *Handlers) Versions(w http.ResponseWriter, r *http.Request) {
+	write(w, http.StatusMultipleChoices, map[string]any{"versions": map[string]any{"values": []any{h.version(r)}}})
+}
+
+// version is the entry of v3. Some clients use its link as it is: it must be the address
+// that they reach the service at.
+func (h *Handlers) version(r *http.Request) any {
+	return map[string]any{
 		"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
-		"links": []link{{Rel: "self", Href: h.root(r) + "/v3/"}},
+		"links": []link{{Rel: "self", Href: h.Root(r) + "/v3/"}},
 		"media-types": []map[string]string{
 			{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"},
 		},
-	}})
+	}
 }
 
 // IssueToken answers POST /v3/auth/tokens with 201, the token in X-Subject-Token and
@@ -120,7 +133,7 @@ func (h *Handlers) Projects(w http.ResponseWriter, r *http.Request) {
 			}
 			list = append(list, projectEntry{
 				ID: p.ID, Name: p.Name, DomainID: p.DomainID, ParentID: p.DomainID, Enabled: true,
-				Links: map[string]string{"self": h.root(r) + "/v3/projects/" + p.ID},
+				Links: map[string]string{"self": h.Root(r) + "/v3/projects/" + p.ID},
 			})
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"projects": list, "links": h.links(r, r.URL.Path)}}, nil
@@ -134,7 +147,7 @@ func (h *Handlers) Domains(w http.ResponseWriter, r *http.Request) {
 		list := []domainEntry{}
 		if admits(r.URL.Query(), map[string]string{"name": caller.DomainName}) {
 			list = append(list, domainEntry{ID: caller.DomainID, Name: caller.DomainName, Enabled: true,
-				Links: map[string]string{"self": h.root(r) + "/v3/domains/" + caller.DomainID}})
+				Links: map[string]string{"self": h.Root(r) + "/v3/domains/" + caller.DomainID}})
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"domains": list, "links": h.links(r, r.URL.Path)}}, nil
 	})
@@ -147,7 +160,7 @@ func (h *Handlers) Users(w http.ResponseWriter, r *http.Request) {
 		list := []userEntry{}
 		if admits(r.URL.Query(), map[string]string{"name": caller.UserName, "domain_id": caller.DomainID}) {
 			list = append(list, userEntry{ID: caller.UserID, Name: caller.UserName, DomainID: caller.DomainID, Enabled: true,
-				Links: map[string]string{"self": h.root(r) + "/v3/users/" + caller.UserID}})
+				Links: map[string]string{"self": h.Root(r) + "/v3/users/" + caller.UserID}})
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"users": list, "links": h.links(r, r.URL.Path)}}, nil
 	})
@@ -178,7 +191,7 @@ type link struct {
 
 // links are those of a list that is whole.
 func (h *Handlers) links(r *http.Request, path string) map[string]any {
-	return map[string]any{"self": h.root(r) + path, "next": nil, "previous": nil}
+	return map[string]any{"self": h.Root(r) + path, "next": nil, "previous": nil}
 }
 
 type projectEntry struct {

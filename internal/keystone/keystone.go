@@ -67,8 +67,8 @@ func New(s *identity.Service, opts Options) *Handlers {
 	return &Handlers{identity: s, opts: opts, log: log}
 }
 
-// root is the service's root URL without a slash at its end.
-func (h *Handlers) root(r *http.Request) string {
+// Root is the service's root URL without a slash at its end.
+func (h *Handlers) Root(r *http.Request) string {
 	if h.opts.PublicURL != "" {
 		return h.opts.PublicURL
 	}
@@ -98,7 +98,7 @@ func (h *Handlers) s3URL(r *http.Request) string {
 		return ""
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsUnspecified() {
-		asked, err := url.Parse(h.root(r))
+		asked, err := url.Parse(h.Root(r))
 		if err != nil {
 			return ""
 		}
@@ -189,7 +189,7 @@ func (h *Handlers) writeError(w http.ResponseWriter, r *http.Request, err error)
 	status, message := classify(err)
 	switch status {
 	case http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", h.root(r)+"/v3"))
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", h.Root(r)+"/v3"))
 	case http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", strconv.Itoa(int(identity.LoginRefill.Seconds())))
 	case http.StatusServiceUnavailable:

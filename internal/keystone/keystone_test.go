@@ -210,7 +210,7 @@ func TestIssueToken(t *testing.T) {
 			}
 		}
 		port := s.url[strings.LastIndex(s.url, ":"):]
-		for i, want := range []string{s.url, s.url + "/v3", strings.TrimSuffix(s.url, port) + ":9000"} {
+		for i, want := range []string{s.url + "/image", s.url + "/v3", strings.TrimSuffix(s.url, port) + ":9000"} {
 			e, _ := r.at("token", "catalog", i, "endpoints", 0).(map[string]any)
 			if e["url"] != want || e["region"] != "eu-de" || e["region_id"] != "eu-de" || e["interface"] != "public" || e["id"] == "" {
 				t.Errorf("endpoint %d is %v, want %s", i, e, want)
@@ -264,7 +264,7 @@ func TestCatalogFollowsConfigurationAndRequest(t *testing.T) {
 			r.at("token", "catalog") != nil || r.at("token", "project", "id") != "p1" || r.at("token", "methods", 0) != "token" {
 			t.Errorf("?nocatalog: %d %v", r.status, r.body)
 		}
-		if r := s.do("GET", "/v3/auth/catalog", "", "X-Auth-Token", token); r.status != 200 || r.at("catalog", 0, "endpoints", 0, "url") != s.url {
+		if r := s.do("GET", "/v3/auth/catalog", "", "X-Auth-Token", token); r.status != 200 || r.at("catalog", 0, "endpoints", 0, "url") != s.url+"/image" {
 			t.Errorf("catalog: %d %v", r.status, r.body)
 		}
 
