@@ -134,12 +134,12 @@ func readGlancePage(q *query, f *ims.ImageFilter) {
 	if text := q.one("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
-			q.refuse("limit is %q; it must be a number from 0 up", clip(text))
+			q.refuse("limit is %q; it must be a number from 0 up", ims.Clip(text))
 		}
 		f.Limit = min(n, ims.MaxListLimit)
 	}
 	if f.MarkerID = q.one("marker"); f.MarkerID != "" && !ims.ValidUUID(f.MarkerID) {
-		q.refuse("marker is %q; it must be the id of an image", clip(f.MarkerID))
+		q.refuse("marker is %q; it must be the id of an image", ims.Clip(f.MarkerID))
 	}
 	text, keys, dirs := q.one("sort"), q.repeated("sort_key"), q.repeated("sort_dir")
 	if text != "" && len(keys)+len(dirs) > 0 {
@@ -170,10 +170,10 @@ func readGlancePage(q *query, f *ims.ImageFilter) {
 			dir = dirs[i]
 		}
 		if !slices.Contains(ims.SortKeys, key) {
-			q.refuse("sort key %q; it must be one of %s", clip(key), strings.Join(ims.SortKeys, ", "))
+			q.refuse("sort key %q; it must be one of %s", ims.Clip(key), strings.Join(ims.SortKeys, ", "))
 		}
 		if dir != "asc" && dir != "desc" {
-			q.refuse("sort direction %q; it must be asc or desc", clip(dir))
+			q.refuse("sort direction %q; it must be asc or desc", ims.Clip(dir))
 		}
 		switch key {
 		case "size":
@@ -281,7 +281,7 @@ func (q *query) truth(name string) *bool {
 	case "false", "0", "no", "off", "f":
 		return new(false)
 	default:
-		q.refuse("%s is %q; it must be true or false", name, clip(v))
+		q.refuse("%s is %q; it must be true or false", name, ims.Clip(v))
 		return nil
 	}
 }
@@ -294,7 +294,7 @@ func (q *query) bytes(name string) *int64 {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		q.refuse("%s is %q; it must be a number of bytes", name, clip(text))
+		q.refuse("%s is %q; it must be a number of bytes", name, ims.Clip(text))
 		return nil
 	}
 	return &n

@@ -114,7 +114,7 @@ func (c *Catalog) within(ctx context.Context, w *where, projectID string, f ims.
 	}
 	own := !f.SharedAlone && (f.Owner == "" || f.Owner == projectID)
 	ownMembers := map[ims.Visibility]string{
-		ims.VisibilityShared:  " AND (members > 0 OR visibility = 'shared')",
+		ims.VisibilityShared:    " AND (members > 0 OR visibility = 'shared')",
 		ims.VisibilityPrivate:   " AND members = 0 AND visibility = 'private'",
 		ims.VisibilityCommunity: " AND visibility = 'community'",
 		ims.VisibilityPublic:    " AND visibility = 'public'",
