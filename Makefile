@@ -36,6 +36,16 @@ test: ## install what the tests need (Debian packages) and run them all
 	scripts/install-packages test
 	scripts/test
 
+.PHONY: test-clients
+test-clients: ## run every client there is against the service; compare docs/compatibility.md
+	scripts/install-packages clients
+	scripts/compatibility -check
+
+.PHONY: compatibility
+compatibility: ## make docs/compatibility.md of what the clients' tests record
+	scripts/install-packages clients
+	scripts/compatibility
+
 .PHONY: test-long
 test-long: ## the long property tests and a thousand kills
 	scripts/install-packages test
