@@ -58,16 +58,21 @@ type Config struct {
 	// errors in Keystone's form.
 	Keystone *keystone.Handlers
 	Disks    DiskOpener
-	// OSVersions defaults to the table that the service comes with.
-	OSVersions *ims.OSVersions
+	// OSVersions gives the table of operating systems, which may change while the service
+	// runs; nil: the table that the service comes with.
+	OSVersions func() *ims.OSVersions
 	Limits     ims.Limits
 	// NBDURI gives the URI at which the disk of a token's attachment is served; nil: no
 	// listener serves any, and nothing can be attached.
 	NBDURI func(token string) string
 	// OpenAPI is the description that /openapi.yaml answers with.
 	OpenAPI []byte
-	// Ready reports whether the service can do its work; nil means always.
+	// Ready reports whether the service can do its work; nil means always. It is called
+	// at most once a second.
 	Ready func(ctx context.Context) error
+	// Draining reports whether the service is about to stop, and /readyz must say so at
+	// once; nil means never.
+	Draining func() bool
 	// Unavailable reports whether an error means that the database is away for the
 	// moment, which is a 503; nil means never.
 	Unavailable func(error) bool
@@ -75,7 +80,7 @@ type Config struct {
 	// no longer those that were imported, or gone; nil means never. The client is told
 	// so, and nothing else of the error.
 	Damaged func(error) bool
-	// Registry takes the edge's metrics and is what /metrics shows; nil makes one.
+	// Registry takes the edge's metrics; nil makes one.
 	Registry *prometheus.Registry
 	// Logger gets a line a request; nil drops them.
 	Logger *slog.Logger
@@ -95,6 +100,8 @@ type server struct {
 	metrics *metrics
 	slots   chan struct{}
 	streams *streams
+
+	readiness readiness
 }
 
 // New makes the handler of all routes.
@@ -116,10 +123,13 @@ func New(c Config) (http.Handler, error) {
 		return nil, errors.New("api: the limits of a project must be at least 1")
 	}
 	if c.OSVersions == nil {
-		c.OSVersions = ims.DefaultOSVersions()
+		c.OSVersions = ims.DefaultOSVersions
 	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
+	}
+	if c.Draining == nil {
+		c.Draining = func() bool { return false }
 	}
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
@@ -143,6 +153,7 @@ func New(c Config) (http.Handler, error) {
 	return &server{
 		Config: c, log: c.Logger, routes: newMatcher(Routes()), metrics: m,
 		slots: make(chan struct{}, c.MaxRequests), streams: newStreams(c.MaxStreams),
+		readiness: readiness{check: c.Ready, draining: c.Draining},
 	}, nil
 }
 

@@ -57,7 +57,7 @@ func TestAttachment(t *testing.T) {
 	if len(list) != 1 || jsonText(list[0]) != jsonText(made) {
 		t.Errorf("listed %v, want %v", list, made)
 	}
-	metrics := string(caller{world: w}.send(t, "GET", "/metrics", "").body)
+	metrics := w.metrics()
 	waitForLog(t, w, c.send(t, "GET", c.attachments(), "").header.Get("X-Request-Id"))
 	for where, text := range map[string]string{"the list": jsonText(list), "the log": w.logs.text(), "the metrics": metrics} {
 		if strings.Contains(text, token) {

@@ -113,7 +113,7 @@ func (s *server) accept(c *call, request ims.ImportRequest) error {
 	if !c.principal.May(right) {
 		return forbidden(right)
 	}
-	spec, err := request.Validate(s.OSVersions)
+	spec, err := request.Validate(s.OSVersions())
 	if err != nil {
 		return err
 	}

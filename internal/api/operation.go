@@ -1,17 +1,9 @@
 package api
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
 	"strconv"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
-
-// readyTimeout bounds what /readyz looks at.
-const readyTimeout = 5 * time.Second
 
 type statusWire struct {
 	Status string `json:"status"`
@@ -26,21 +18,10 @@ func (s *server) healthz(c *call) error {
 // readyz says whether the service can do its work. The reason why not is in the log:
 // whoever asks here has shown no credentials.
 func (s *server) readyz(c *call) error {
-	ctx, cancel := context.WithTimeout(c.Context(), readyTimeout)
-	defer cancel()
-	if err := s.Ready(ctx); err != nil {
+	if err := s.readiness.ask(c.Context()); err != nil {
 		return unavailable("the service is not ready").Cause(err)
 	}
 	writeJSON(c.w, http.StatusOK, statusWire{"ready"})
-	return nil
-}
-
-// metricsPage is GET /metrics, in the form of Prometheus.
-func (s *server) metricsPage(c *call) error {
-	promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(s.log.Handler(), slog.LevelError),
-		MaxRequestsInFlight: 4,
-	}).ServeHTTP(c.w, c.Request)
 	return nil
 }
 

@@ -17,25 +17,34 @@ import (
 
 func TestOperationRoutes(t *testing.T) {
 	t.Parallel()
-	ready := errors.New("the database at /secret/place is gone")
-	w := newWorld(t, func(c *api.Config) { c.Ready = func(context.Context) error { return ready } })
+	draining := false
+	w := newWorld(t, func(c *api.Config) { c.Draining = func() bool { return draining } })
 	nobody := caller{world: w}
 	if v := nobody.expect(t, http.StatusOK, "GET", "/healthz", ""); v["status"] != "ok" {
 		t.Errorf("/healthz: %v", v)
 	}
-	a := nobody.send(t, "GET", "/readyz", "")
-	if details := a.refused(t, http.StatusServiceUnavailable, "IMG.0061"); strings.Contains(details, "secret") {
-		t.Errorf("/readyz tells a stranger %q", details)
-	}
-	ready = nil
 	nobody.expect(t, http.StatusOK, "GET", "/readyz", "")
-	a = nobody.send(t, "GET", "/openapi.yaml", "")
+	draining = true // at once, whatever the last answer was
+	nobody.refused(t, http.StatusServiceUnavailable, "IMG.0061", "GET", "/readyz", "")
+	a := nobody.send(t, "GET", "/openapi.yaml", "")
 	if !bytes.Equal(a.body, quickims.OpenAPI) || a.header.Get("Content-Type") != "application/yaml" {
 		t.Errorf("/openapi.yaml: %s, %d bytes", a.header.Get("Content-Type"), len(a.body))
 	}
-	a = nobody.send(t, "GET", "/metrics", "")
-	if a.status != http.StatusOK || !strings.Contains(string(a.body), "quickims_http_requests_total") {
-		t.Errorf("/metrics: %d", a.status)
+	nobody.refused(t, http.StatusNotFound, "IMG.0105", "GET", "/metrics", "") // they are all projects', and have a listener of their own
+}
+
+// TestNotReady: why is in the log, not in the answer to a stranger.
+func TestNotReady(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *api.Config) {
+		c.Ready = func(context.Context) error { return errors.New("the database at /secret/place is gone") }
+	})
+	a := caller{world: w}.send(t, "GET", "/readyz", "")
+	if details := a.refused(t, http.StatusServiceUnavailable, "IMG.0061"); strings.Contains(details, "secret") {
+		t.Errorf("/readyz tells a stranger %q", details)
+	}
+	if waitForLog(t, w, a.header.Get("X-Request-Id")); !strings.Contains(w.logs.text(), "/secret/place") {
+		t.Error("the log does not say why")
 	}
 }
 

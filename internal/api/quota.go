@@ -73,7 +73,7 @@ func (s *server) osVersions(c *call) error {
 		return q.fault
 	}
 	list, at := []platformWire{}, map[string]int{}
-	for _, v := range s.OSVersions.With(tags...) {
+	for _, v := range s.OSVersions().With(tags...) {
 		i, ok := at[v.Platform]
 		if !ok {
 			i = len(list)

@@ -12,9 +12,17 @@ type recorder struct {
 	status int
 	bytes  int64
 	// What the handlers learn on the way.
-	code    ims.Code
-	project string
+	code   ims.Code
+	caller ims.Principal
+	// login is the user's name or id in a request for a token, as it was sent.
+	login string
 }
+
+// NoteCaller implements keystone.Noter.
+func (r *recorder) NoteCaller(p ims.Principal) { r.caller = p }
+
+// NoteLogin implements keystone.Noter.
+func (r *recorder) NoteLogin(user string) { r.login = user }
 
 // WriteHeader notes the first final status. Interim ones (1xx) pass through.
 func (r *recorder) WriteHeader(status int) {

@@ -51,7 +51,6 @@ func rights(a ...ims.Action) []ims.Action { return a }
 var operationRoutes = []Route{
 	{Method: http.MethodGet, Path: "/healthz", Public: true, handle: (*server).healthz},
 	{Method: http.MethodGet, Path: "/readyz", Public: true, handle: (*server).readyz},
-	{Method: http.MethodGet, Path: "/metrics", Public: true, handle: (*server).metricsPage},
 	{Method: http.MethodGet, Path: "/openapi.yaml", Public: true, handle: (*server).openAPI},
 }
 

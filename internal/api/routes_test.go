@@ -137,14 +137,52 @@ func TestRequestID(t *testing.T) {
 	}
 	a := c.send(t, "GET", "/v2/images/"+ims.NewImageID(), "")
 	lines := waitForLog(t, shared, a.header.Get("X-Request-Id"))
-	want := map[string]any{"msg": "request", "method": "GET", "route": "/v2/images/{image_id}", "status": 404.0, "project": c.project, "code": "IMG.0027"}
+	want := map[string]any{"msg": "request", "method": "GET", "route": "/v2/images/{image_id}", "status": 404.0, "project": c.project, "code": "IMG.0027", "from": "127.0.0.1"}
 	for key, want := range want {
 		if lines[0][key] != want {
 			t.Errorf("the log line has %s=%v, want %v", key, lines[0][key], want)
 		}
 	}
+	if id, _ := lines[0]["user_id"].(string); len(id) != 32 {
+		t.Errorf("the log line has user_id=%v", lines[0]["user_id"])
+	}
 	if lines[0]["bytes"] != float64(len(a.body)) || lines[0]["ms"] == nil {
 		t.Errorf("the log line is %v", lines[0])
+	}
+}
+
+// TestLoginsInTheLog: who failed to log in, and from where; the name is quoted and cut,
+// so that no name makes a line of its own or fills the log. A login that succeeds is its
+// user's.
+func TestLoginsInTheLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	nobody := caller{world: w}
+	line := func(user string, status int) map[string]any {
+		a := nobody.send(t, "POST", "/v3/auth/tokens", `{"auth":{"identity":{"methods":["password"],"password":{"user":`+user+`}}}}`)
+		if a.status != status {
+			t.Fatalf("%.60s: status %d, want %d: %s", user, a.status, status, a.body)
+		}
+		l := waitForLog(t, w, a.header.Get("X-Request-Id"))[0]
+		if l["from"] != "127.0.0.1" {
+			t.Errorf("%.60s: from %v", user, l["from"])
+		}
+		return l
+	}
+	for user, want := range map[string]string{
+		`{"name":"ada","domain":{"id":"d"},"password":"p"}`:                                 `"ada"`,
+		`{"id":"0123","password":"p"}`:                                                      `"0123"`,
+		`{"name":"x\n{\"msg\":\"forged\"}\u0000\u202e","domain":{"id":"d"},"password":"p"}`: `"x\n{\"msg\":\"forged\"}\x00\u202e"`,
+		`{"name":"` + strings.Repeat("n", 5000) + `","domain":{"id":"d"},"password":"p"}`:   `"` + strings.Repeat("n", 64) + `…"`,
+	} {
+		l := line(user, http.StatusUnauthorized)
+		if l["login"] != want || l["user_id"] != "" {
+			t.Errorf("%.60s: login %v, user_id %v; want %s", user, l["login"], l["user_id"], want)
+		}
+	}
+	l := line(`{"name":"member","domain":{"id":"`+w.domain+`"},"password":"correct horse"}`, http.StatusCreated)
+	if id, _ := l["user_id"].(string); l["login"] != nil || len(id) != 32 {
+		t.Errorf("a login that succeeds: login %v, user_id %v", l["login"], l["user_id"])
 	}
 }
 
@@ -180,9 +218,8 @@ func TestSecretsStayOut(t *testing.T) {
 	nobody := caller{world: w}
 	nobody.send(t, "GET", "/v2/cloudimages", "", "X-Auth-Token", "headersecret", "Authorization", "Bearer bearersecret")
 	nobody.send(t, "POST", "/v3/auth/tokens", `{"auth":{"identity":{"methods":["password"],"password":{"user":{"id":"u","password":"bodysecret"}}}}}`)
-	last := nobody.send(t, "GET", "/metrics", "")
-	metrics := string(last.body)
 	waitForLog(t, w, c.send(t, "GET", "/v2/cloudimages", "").header.Get("X-Request-Id"))
+	metrics := w.metrics()
 	log := w.logs.text()
 	for _, secret := range []string{c.token, "querysecret", "cookiesecret", "pathsecret", "headersecret", "bearersecret", "bodysecret", "correct horse"} {
 		if strings.Contains(log, secret) {
@@ -198,7 +235,7 @@ func TestSecretsStayOut(t *testing.T) {
 	for _, want := range []string{
 		`quickims_http_requests_total{method="POST",route="/v2/cloudimages/quickimport/action",status="200"} 1`,
 		`quickims_http_requests_total{method="GET",route="/v2/images/{image_id}",status="404"} 1`,
-		`quickims_http_request_seconds_count{method="GET",route="/v2/cloudimages"} 2`,
+		`quickims_http_request_seconds_count{method="GET",route="/v2/cloudimages"} 3`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)

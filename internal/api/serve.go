@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,7 +78,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	line := []slog.Attr{
 		slog.String("method", ims.Clip(r.Method)), slog.String("route", pattern), slog.Int("status", rec.status),
 		slog.Float64("ms", float64(took.Microseconds())/1000), slog.Int64("bytes", rec.bytes),
-		slog.String("request_id", rec.Header().Get(requestIDHeader)), slog.String("project", rec.project), slog.String("code", string(rec.code)),
+		slog.String("request_id", rec.Header().Get(requestIDHeader)), slog.String("from", from(r)),
+		slog.String("user_id", rec.caller.UserID), slog.String("project", rec.caller.ProjectID), slog.String("code", string(rec.code)),
+	}
+	if rec.login != "" && rec.status >= http.StatusBadRequest {
+		line = append(line, slog.String("login", strconv.Quote(ims.Clip(rec.login))))
 	}
 	if aborted {
 		line = append(line, slog.Bool("aborted", true))
@@ -86,6 +91,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// from is the address of the client, for the log; "" for a connection without addresses.
+func from(r *http.Request) string {
+	if a := admit.Caller(r); a.IsValid() {
+		return a.String()
+	}
+	return ""
 }
 
 // answer runs the route and turns its error, or its panic, into an answer. It
@@ -167,7 +180,7 @@ func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 		return err
 	}
 	admit.Known(r, c.principal.Party())
-	rec.project = c.principal.ProjectID
+	rec.NoteCaller(c.principal)
 	if err := route.admit(c); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/quickims/quickims"
 	"github.com/quickims/quickims/internal/api"
@@ -423,4 +424,11 @@ func decode(t testing.TB, a answer, into any) {
 	if err := json.Unmarshal(a.body, into); err != nil {
 		t.Fatalf("%v: %s", err, a.body)
 	}
+}
+
+// metrics is what the registry shows to Prometheus.
+func (w *world) metrics() string {
+	r := httptest.NewRecorder()
+	promhttp.HandlerFor(w.registry, promhttp.HandlerOpts{}).ServeHTTP(r, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return r.Body.String()
 }

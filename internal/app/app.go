@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,9 +62,15 @@ type Service struct {
 	queue    *queue.Queue
 	handler  http.Handler
 	exports  *exports
-	// api, s3 and nbd are the bound listeners; s3 is nil without --s3-listen, nbd
-	// without --nbd-listen.
-	api, s3, nbd net.Listener
+	// api, s3, nbd and metrics are the bound listeners; s3, nbd and metrics are nil
+	// without an address.
+	api, s3, nbd, metrics net.Listener
+	// registry has what the listener of the metrics shows.
+	registry    *prometheus.Registry
+	certificate *certificate // nil without TLS
+	versions    atomic.Pointer[ims.OSVersions]
+	// draining: the service was told to stop and still serves.
+	draining atomic.Bool
 	// gates bound the connections of these listeners.
 	gates gates
 }
@@ -267,22 +274,24 @@ func (s *Service) openStore(ctx context.Context) error {
 }
 
 func (s *Service) listen() (err error) {
+	if s.certificate, err = loadCertificate(s.cfg); err != nil {
+		return err
+	}
 	if s.api, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	s.gates = newGates(s.cfg.proxies, s.log)
 	s.api = s.gates.api.Listener(s.api)
-	if s.cfg.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
-		if err != nil {
-			return fmt.Errorf("tls_cert, tls_key: %w", err)
-		}
-		s.api = tls.NewListener(s.api, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	if config := s.certificate.config("h2", "http/1.1"); config != nil {
+		s.api = tls.NewListener(s.api, config)
 	}
 	if s.cfg.S3Listen != "" {
 		if s.s3, err = net.Listen("tcp", s.cfg.S3Listen); err != nil {
 			return fmt.Errorf("s3_listen: %w", err)
 		}
+	}
+	if err := s.listenMetrics(); err != nil {
+		return err
 	}
 	return s.listenNBD()
 }
@@ -292,6 +301,7 @@ func (s *Service) wire() error {
 	if err != nil {
 		return err
 	}
+	s.versions.Store(versions)
 	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports, Attachments: s.cfg.Limits.Attachments}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
@@ -314,6 +324,7 @@ func (s *Service) wire() error {
 		uri = nil
 	}
 	registry := prometheus.NewRegistry()
+	s.registry = registry
 	registerMetrics(registry, s.store)
 	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
@@ -322,10 +333,10 @@ func (s *Service) wire() error {
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
-		Disks:    served, NBDURI: uri, OSVersions: versions, Limits: limits, OpenAPI: quickims.OpenAPI,
+		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Damaged:     blockdev.Damaged,
-		Ready:       s.ready, Registry: registry, Logger: s.log,
+		Ready:       s.ready, Draining: s.draining.Load, Registry: registry, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
@@ -387,11 +398,36 @@ func (s *Service) s3URL() string {
 	return scheme + "://" + s.s3.Addr().String()
 }
 
+// drain waits until ctx ends, makes /readyz say so, and calls stop when load balancers
+// have had the time to notice. Work that ends before ends the wait.
+func (s *Service) drain(ctx, work context.Context, stop func()) {
+	defer stop()
+	select {
+	case <-ctx.Done():
+	case <-work.Done():
+		return
+	}
+	s.draining.Store(true)
+	delay := s.cfg.drainDelay()
+	s.log.Info("stopping", "drain_delay", delay.String())
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-work.Done():
+	}
+}
+
 // Run serves until ctx ends, then drains: requests and imports under way may finish.
-// It prints one line to stdout when it is ready to serve.
-func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
+// It prints one line to stdout when it is ready to serve. Each value of hangups makes
+// it reload; nil means none.
+func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan struct{}) error {
 	defer s.Close()
-	group, work := errgroup.WithContext(ctx)
+	go s.reloadOn(hangups)
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, work := errgroup.WithContext(serving)
+	group.Go(func() error { s.drain(ctx, work, stop); return nil })
 	server := api.NewServer(s.handler, s.log)
 	s.gates.api.Serve(server)
 	// Work in progress outlives the signal by drainTime.
@@ -416,6 +452,9 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
 		group.Go(func() error { return s.serveNBD(work) })
 	}
 	group.Go(func() error { return s.importer.RunCleanUp(work) })
+	if s.metrics != nil {
+		group.Go(func() error { return s.serveMetrics(work) })
+	}
 	group.Go(func() error {
 		s.every(work, reconcileEvery, "look for jobs that nobody holds", s.reconcile)
 		return nil
@@ -427,7 +466,6 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer) error {
 	})
 	group.Go(func() error {
 		<-work.Done()
-		s.log.Info("stopping")
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
 		return errors.Join(server.Shutdown(drain), s.queue.Stop(drain))
@@ -477,11 +515,13 @@ func (s *Service) announce(stdout io.Writer) error {
 		API string `json:"api"`
 		S3  string `json:"s3,omitempty"`
 		NBD string `json:"nbd,omitempty"`
-	}{"ready", s.APIURL(), s.s3URL(), served})
+		// Metrics is the root of the listener that has /metrics.
+		Metrics string `json:"metrics,omitempty"`
+	}{"ready", s.APIURL(), s.s3URL(), served, s.metricsURL()})
 	if err != nil {
 		return err
 	}
-	s.log.Info("ready", "api", s.APIURL(), "s3", s.s3URL(), "nbd", served, "data", s.cfg.Data)
+	s.log.Info("ready", "api", s.APIURL(), "s3", s.s3URL(), "nbd", served, "metrics", s.metricsURL(), "data", s.cfg.Data)
 	_, err = fmt.Fprintf(stdout, "%s\n", line)
 	return err
 }
@@ -489,7 +529,7 @@ func (s *Service) announce(stdout io.Writer) error {
 // Close releases what New opened. It may be called more than once.
 func (s *Service) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{s.api, s.s3, s.nbd} {
+	for _, l := range []net.Listener{s.api, s.s3, s.nbd, s.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -29,9 +30,21 @@ type Config struct {
 	// the buckets, the images, the credentials.
 	Data string `yaml:"data"`
 	// Listen is the address of the API, host:port; port 0 picks a free one.
-	Listen  string `yaml:"listen"`
+	Listen string `yaml:"listen"`
+	// TLSCert and TLSKey are PEM files. With them the listeners speak TLS; that of the
+	// metrics only where other machines reach it.
 	TLSCert string `yaml:"tls_cert"`
 	TLSKey  string `yaml:"tls_key"`
+	// AllowPlainHTTP lets API, S3 and metrics listen without TLS where other machines
+	// reach them: behind a proxy that speaks TLS.
+	AllowPlainHTTP bool `yaml:"allow_plain_http"`
+	// MetricsListen is the address of /metrics, host:port; port 0 picks a free one.
+	// Empty: there is none.
+	MetricsListen string `yaml:"metrics_listen"`
+	// DrainDelay is how long a service that was told to stop goes on serving while
+	// /readyz says 503, so that a load balancer stops sending clients first. Unset: 5 s
+	// with PostgreSQL; 0 with SQLite, where no other process could take the clients.
+	DrainDelay *time.Duration `yaml:"drain_delay"`
 	// S3Listen, if set, serves the directory store's buckets over S3.
 	S3Listen string `yaml:"s3_listen"`
 	// NBDListen, if set, serves attachments over NBD: host:port, or unix:PATH.
@@ -119,9 +132,25 @@ type S3Bucket struct {
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.
 func DefaultConfig() Config {
-	return Config{Listen: "127.0.0.1:9292", Workers: 4, RequireBitmap: true,
+	return Config{Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
 		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: blockdev.DefaultDir}}
+}
+
+const (
+	// defaultDrainDelay is that of a service with PostgreSQL.
+	defaultDrainDelay = 5 * time.Second
+	maxDrainDelay     = 10 * time.Minute
+)
+
+func (c *Config) drainDelay() time.Duration {
+	switch {
+	case c.DrainDelay != nil:
+		return *c.DrainDelay
+	case c.Database != "":
+		return defaultDrainDelay
+	}
+	return 0
 }
 
 // LoadConfig reads a YAML file over the defaults. Keys that are not known are errors
@@ -150,7 +179,7 @@ func (c *Config) Validate() error {
 			return err
 		}
 	}
-	for name, addr := range map[string]string{"listen": c.Listen, "s3_listen": c.S3Listen} {
+	for name, addr := range map[string]string{"listen": c.Listen, "s3_listen": c.S3Listen, "metrics_listen": c.MetricsListen} {
 		if _, _, err := net.SplitHostPort(addr); (addr != "" || name == "listen") && err != nil {
 			return fmt.Errorf("%s: %q is not host:port: %w", name, addr, err)
 		}
@@ -164,6 +193,12 @@ func (c *Config) Validate() error {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("tls_cert and tls_key belong together, set both or neither")
+	}
+	if err := c.validatePlainHTTP(); err != nil {
+		return err
+	}
+	if c.DrainDelay != nil && (*c.DrainDelay < 0 || *c.DrainDelay > maxDrainDelay) {
+		return fmt.Errorf("drain_delay is %s; it must be 0s to %s", *c.DrainDelay, maxDrainDelay)
 	}
 	if c.Workers < 1 || c.Workers > 64 {
 		return fmt.Errorf("workers is %d, it must be 1 to 64", c.Workers)

@@ -2,16 +2,82 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
 	"math"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/importer"
 	"github.com/quickims/quickims/internal/objectstore"
 )
+
+// listenMetrics binds the listener of /metrics. It speaks TLS where other machines
+// reach it and there is a certificate: what is on this machine needs none, and would
+// not know it by this name.
+func (s *Service) listenMetrics() (err error) {
+	if s.cfg.MetricsListen == "" {
+		return nil
+	}
+	if s.metrics, err = net.Listen("tcp", s.cfg.MetricsListen); err != nil {
+		return fmt.Errorf("metrics_listen: %w", err)
+	}
+	if config := s.certificate.config("http/1.1"); config != nil && s.metricsExposed() {
+		s.metrics = tls.NewListener(s.metrics, config)
+	}
+	return nil
+}
+
+func (s *Service) metricsExposed() bool {
+	return !s.metrics.Addr().(*net.TCPAddr).IP.IsLoopback()
+}
+
+// metricsURL is the root of the listener of /metrics; "" without one.
+func (s *Service) metricsURL() string {
+	if s.metrics == nil {
+		return ""
+	}
+	scheme := "http"
+	if s.certificate != nil && s.metricsExposed() {
+		scheme = "https"
+	}
+	return scheme + "://" + s.metrics.Addr().String()
+}
+
+// Limits of the listener of the metrics, which has few clients and no secrets.
+const (
+	metricsTimeout  = 30 * time.Second
+	metricsRequests = 4 // at once
+)
+
+// serveMetrics serves /metrics, in the form of Prometheus, until ctx ends. A listener of
+// its own keeps it from the API's clients: it counts what all projects do.
+func (s *Service) serveMetrics(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelError), MaxRequestsInFlight: metricsRequests,
+	}))
+	mux.Handle("GET /{$}", http.RedirectHandler("/metrics", http.StatusFound))
+	server := &http.Server{
+		Handler: mux, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), MaxHeaderBytes: 16 << 10,
+		ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: 2 * metricsTimeout,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(s.metrics) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the metrics: %w", err)
+	case <-ctx.Done():
+	}
+	return server.Close() // a reading that is cut is read again
+}
 
 // registerMetrics adds what the process and the store count.
 func registerMetrics(r *prometheus.Registry, store *objectstore.Counter) {

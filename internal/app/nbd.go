@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -182,13 +181,7 @@ func (s *Service) reachable(addr *net.TCPAddr) string {
 // serveNBD serves attachments until ctx ends, and what is under way for a while longer.
 func (s *Service) serveNBD(ctx context.Context) error {
 	opts := nbd.Options{Open: s.exports.Open, MaxConnections: admit.MaxKnown, RequireTLS: s.nbdNeedsTLS(), Logger: s.log}
-	if s.cfg.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
-		if err != nil {
-			return fmt.Errorf("tls_cert, tls_key: %w", err)
-		}
-		opts.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	}
+	opts.TLS = s.certificate.config()
 	server, err := nbd.New(opts)
 	if err != nil {
 		return fmt.Errorf("serve NBD: %w", err)

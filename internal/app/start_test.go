@@ -36,7 +36,7 @@ func start(t *testing.T, dir string, seed Seed) error {
 	}
 	r, w := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, w); w.Close() }()
+	go func() { done <- s.Run(ctx, w, nil); w.Close() }()
 	var line struct{ Msg string }
 	if err := json.NewDecoder(r).Decode(&line); err != nil || line.Msg != "ready" {
 		t.Errorf("the ready line: %v, %+v", err, line)

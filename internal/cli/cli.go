@@ -130,6 +130,12 @@ func Main(ctx context.Context, args []string, env Env) int {
 		return s.fail(err)
 	}
 	s.json, s.quiet = grammar.JSON, grammar.Quiet
+	if call.Command() != "serve" { // to which SIGHUP means something else
+		ctx, stop := untilHangup(ctx)
+		defer stop()
+		context.AfterFunc(ctx, stop) // a second one ends the command at once
+		call.BindTo(ctx, (*context.Context)(nil))
+	}
 	if err := call.Run(); err != nil {
 		return s.fail(err)
 	}

@@ -14,6 +14,8 @@ type ServeCmd struct {
 	Listen    string `placeholder:"ADDR" help:"Address of the API, host:port; port 0 picks a free one. Default 127.0.0.1:9292."`
 	TLSCert   string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) of all listeners."`
 	TLSKey    string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
+	PlainHTTP bool   `name:"allow-plain-http" help:"Let API, S3 and metrics listen without TLS where other machines reach them: behind a proxy that speaks TLS."`
+	Metrics   string `name:"metrics-listen" placeholder:"ADDR" help:"Address of /metrics, host:port. Default: a free port of 127.0.0.1, which the ready line names."`
 	S3Listen  string `name:"s3-listen" placeholder:"ADDR" help:"Serve the directory store's buckets over S3 at this address."`
 	NBDListen string `name:"nbd-listen" placeholder:"ADDR" help:"Serve attachments over NBD at this address, host:port or unix:PATH. On an address that other machines reach it takes --tls-cert."`
 	NBDPublic string `name:"nbd-public" placeholder:"ADDR" help:"host:port that the URIs of attachments name. Default: the listener's."`
@@ -24,7 +26,8 @@ type ServeCmd struct {
 
 // Help is what --help adds.
 func (*ServeCmd) Help() string {
-	return `Prints one line of JSON to stdout when it is ready to serve; logs go to stderr. SIGTERM drains and stops.
+	return `Prints one line of JSON to stdout when it is ready to serve; logs go to stderr. SIGTERM drains and stops,
+SIGHUP reads the certificate and os_versions again.
 The first start writes the keys it made to DIR/credentials.env.
 
 Example:
@@ -42,12 +45,13 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 	}
 	for _, o := range []struct{ flag, value *string }{
 		{&c.Data, &cfg.Data}, {&c.Listen, &cfg.Listen}, {&c.TLSCert, &cfg.TLSCert}, {&c.TLSKey, &cfg.TLSKey}, {&c.S3Listen, &cfg.S3Listen},
-		{&c.NBDListen, &cfg.NBDListen}, {&c.NBDPublic, &cfg.NBDPublic},
+		{&c.NBDListen, &cfg.NBDListen}, {&c.NBDPublic, &cfg.NBDPublic}, {&c.Metrics, &cfg.MetricsListen},
 	} {
 		if *o.flag != "" {
 			*o.value = *o.flag
 		}
 	}
+	cfg.AllowPlainHTTP = cfg.AllowPlainHTTP || c.PlainHTTP
 	if c.Database != "" {
 		cfg.Database = app.Secret(c.Database)
 	}
@@ -68,5 +72,7 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return service.Run(ctx, s.Stdout)
+	hangups, stop := onHangup()
+	defer stop()
+	return service.Run(ctx, s.Stdout, hangups)
 }

@@ -1,6 +1,7 @@
 package keystone
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -55,6 +56,7 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 			if in.user.UserID == "" && (in.user.UserName == "" || in.user.DomainID == "" && in.user.DomainName == "") {
 				return answer{}, badRequestf("auth.identity.password.user must have an id, or a name with a domain.")
 			}
+			noteLogin(w, cmp.Or(in.user.UserName, in.user.UserID))
 			in.user.Source = admit.Network(admit.Caller(r))
 			secret, t, err = h.identity.LoginPassword(ctx, in.user, in.scope)
 		case slices.Equal(in.methods, []string{identity.MethodToken}):
@@ -70,6 +72,7 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 			return answer{}, err
 		}
 		admit.Known(r, t.Principal.Party())
+		noteCaller(w, t.Principal)
 		return answer{http.StatusCreated, map[string]string{headerSubject: secret}, h.tokenBody(r, t)}, nil
 	})
 }

@@ -143,8 +143,30 @@ func (h *Handlers) asCaller(w http.ResponseWriter, r *http.Request, f func(ctx c
 			return answer{}, err
 		}
 		admit.Known(r, caller.Party())
+		noteCaller(w, caller)
 		return f(ctx, caller)
 	})
+}
+
+// Noter is a ResponseWriter that notes who sends a request, for its log line.
+type Noter interface {
+	// NoteCaller notes the caller once the credentials have proved right.
+	NoteCaller(ims.Principal)
+	// NoteLogin notes the name or id of the user that a login is for. It is what the
+	// client sent, of any length and content.
+	NoteLogin(user string)
+}
+
+func noteCaller(w http.ResponseWriter, p ims.Principal) {
+	if n, ok := w.(Noter); ok {
+		n.NoteCaller(p)
+	}
+}
+
+func noteLogin(w http.ResponseWriter, user string) {
+	if n, ok := w.(Noter); ok {
+		n.NoteLogin(user)
+	}
 }
 
 func write(w http.ResponseWriter, status int, body any) {

@@ -136,8 +136,6 @@ func TestConfig(t *testing.T) {
 		"missing buckets":     func(c *s3face.Config) { c.BucketsDir = filepath.Join(dir, "none") },
 		"missing metadata":    func(c *s3face.Config) { c.MetaDir = filepath.Join(dir, "none") },
 		"metadata in buckets": func(c *s3face.Config) { c.MetaDir = filepath.Join(c.BucketsDir, "meta") },
-		"certificate alone":   func(c *s3face.Config) { c.TLSCert = os.DevNull },
-		"bad certificate":     func(c *s3face.Config) { c.TLSCert, c.TLSKey = os.DevNull, os.DevNull },
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
@@ -158,7 +156,9 @@ func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	pool := selfSigned(t, cert, key)
-	f := start(t, func(c *s3face.Config) { c.TLSCert, c.TLSKey = cert, key })
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	must(t, err)
+	f := start(t, func(c *s3face.Config) { c.TLS = &tls.Config{Certificates: []tls.Certificate{pair}} })
 	plain, err := f.transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: mustURL(t, f.url), Header: http.Header{}})
 	if err == nil {
 		plain.Body.Close()

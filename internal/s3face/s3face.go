@@ -80,8 +80,9 @@ type Config struct {
 	// halves, and metadata where the file system of the buckets keeps no
 	// extended attributes. It must exist, and must not lie in BucketsDir.
 	MetaDir string
-	// TLSCert and TLSKey are PEM files; both empty means plain HTTP.
-	TLSCert, TLSKey string
+	// TLS is how the listener speaks TLS; nil means plain HTTP. HTTP/1.1 alone is what
+	// S3 clients speak and sign.
+	TLS *tls.Config
 	// Region is what clients must sign for; default us-east-1.
 	Region   string
 	Accounts Accounts
@@ -118,10 +119,8 @@ func (c *Config) validate() error {
 		return errors.New("no listener")
 	case c.Accounts == nil || c.Buckets == nil:
 		return errors.New("no accounts or no buckets")
-	case (c.TLSCert == "") != (c.TLSKey == ""):
-		return errors.New("a TLS certificate needs its key, and a key its certificate")
 	}
-	for _, dir := range []*string{&c.BucketsDir, &c.MetaDir, &c.TLSCert, &c.TLSKey} {
+	for _, dir := range []*string{&c.BucketsDir, &c.MetaDir} {
 		if *dir == "" {
 			continue
 		}
@@ -168,16 +167,6 @@ func serve(ctx context.Context, cfg Config) (err error) {
 		return errors.New("already serving in this process")
 	}
 	defer serving.Store(false)
-	var tlsConfig *tls.Config
-	if cfg.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-		if err != nil {
-			return err
-		}
-		// HTTP/1.1 alone: it is what S3 clients speak and sign.
-		tlsConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
-	}
-
 	before, err := os.Getwd()
 	if err != nil {
 		return err
@@ -199,8 +188,8 @@ func serve(ctx context.Context, cfg Config) (err error) {
 		listener = cfg.Gate.Listener(listener)
 		cfg.Gate.Serve(front.server)
 	}
-	if tlsConfig != nil {
-		listener = tls.NewListener(listener, tlsConfig)
+	if cfg.TLS != nil {
+		listener = tls.NewListener(listener, cfg.TLS)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- front.server.Serve(listener) }()

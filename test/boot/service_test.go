@@ -51,7 +51,7 @@ func (d *disk) importDisk(t *testing.T, s *harness.Server, format string) string
 func fetched(t *testing.T, s *harness.Server) (n int64) {
 	t.Helper()
 	found := 0
-	for line := range strings.Lines(string(s.Do(t, "GET", "/metrics", nil).Body)) {
+	for line := range strings.Lines(s.Metrics(t)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if name == "quickims_image_read_bytes_total" || name == "quickims_source_read_bytes_total" {
 			bytes, err := strconv.ParseFloat(value, 64)

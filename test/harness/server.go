@@ -56,14 +56,16 @@ type Options struct {
 type Server struct {
 	API, S3URL string
 	// NBD is the root of the URIs of attachments, such as nbd://127.0.0.1:10809.
-	NBD     string
-	Dir     string
-	opts    Options
-	cmd     *exec.Cmd
-	done    chan struct{} // closed when the process has ended
-	log     *lockedBuffer
-	token   string
-	nbdAddr string // of the first start, for the later ones
+	NBD string
+	// MetricsURL is the root of the listener of the metrics.
+	MetricsURL string
+	Dir        string
+	opts       Options
+	cmd        *exec.Cmd
+	done       chan struct{} // closed when the process has ended
+	log        *lockedBuffer
+	token      string
+	nbdAddr    string // of the first start, for the later ones
 }
 
 var (
@@ -184,11 +186,11 @@ func (s *Server) start(tb testing.TB) {
 	}()
 	select {
 	case line := <-ready:
-		var msg struct{ Msg, API, S3, NBD string }
+		var msg struct{ Msg, API, S3, NBD, Metrics string }
 		if err := json.Unmarshal([]byte(line), &msg); err != nil || msg.Msg != "ready" {
 			tb.Fatalf("the first line is %q, want the ready line", line)
 		}
-		s.API, s.S3URL, s.NBD = msg.API, msg.S3, msg.NBD
+		s.API, s.S3URL, s.NBD, s.MetricsURL = msg.API, msg.S3, msg.NBD, msg.Metrics
 		if u, err := url.Parse(msg.NBD); err == nil {
 			s.nbdAddr = u.Host
 		}
@@ -325,6 +327,21 @@ func (s *Server) Do(tb testing.TB, method, path string, body any) Answer {
 		tb.Fatalf("%s %s: %v", method, path, err)
 	}
 	return a
+}
+
+// Metrics is what the service counts, in the form of Prometheus.
+func (s *Server) Metrics(tb testing.TB) string {
+	tb.Helper()
+	res, err := client.Get(s.MetricsURL + "/metrics")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		tb.Fatalf("GET %s/metrics: status %d, %v", s.MetricsURL, res.StatusCode, err)
+	}
+	return string(body)
 }
 
 // Get sends a GET and decodes the answer, which must be 200.
