@@ -28,6 +28,10 @@ type Importer interface {
 // with ims.CodeToken and status 401.
 type Authenticator interface {
 	Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error)
+	// Holds says whether what a caller authenticated with still gives access, and
+	// returns the caller with the roles that it has now. A refusal is an *ims.Error;
+	// other errors mean that nobody can tell just now.
+	Holds(ctx context.Context, p ims.Principal) (ims.Principal, error)
 }
 
 // DiskOpener opens the data of an image that can be read.

@@ -61,8 +61,8 @@ func (s *server) attach(c *call) error {
 		return ims.Faultf(ims.CodeUnsupported, "this service serves no block devices: start it with --nbd-listen (nbd_listen in its configuration)")
 	}
 	token := ims.NewAttachToken()
-	a := ims.Attachment{ID: ims.NewAttachmentID(), ProjectID: c.project(), ImageID: image, UserID: c.principal.UserID}
-	a, err = s.Catalog.Attach(c.Context(), a, ims.HashAttachToken(token), ttl, s.Limits)
+	a := ims.Attachment{ID: ims.NewAttachmentID(), ImageID: image}
+	a, err = s.Catalog.Attach(c.Context(), c.principal, a, ims.HashAttachToken(token), ttl, s.Limits)
 	if err != nil {
 		return imageFault(err)
 	}

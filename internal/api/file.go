@@ -47,7 +47,9 @@ func (s *server) imageFile(c *call) error {
 		return unavailable(fmt.Sprintf("too many disks are read at once (at most %d, %d by one project); try again", s.streams.max, s.streams.share()))
 	}
 	defer leave()
-	disk, err := s.Disks.OpenDisk(c.Context(), img)
+	reading, stop := context.WithCancel(c.Context())
+	defer stop()
+	disk, err := s.Disks.OpenDisk(reading, img)
 	if err != nil {
 		return s.diskFault(c, img, fmt.Errorf("open the disk of image %s: %w", img.ID, err))
 	}
@@ -71,21 +73,36 @@ func (s *server) imageFile(c *call) error {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Etag", diskETag(img))
 	h.Set("Cache-Control", "private, no-cache")
-	w := &streamWriter{ResponseWriter: c.w, deadline: func() { rc.SetWriteDeadline(time.Now().Add(chunkTimeout)) }}
+	right := s.watchRight(reading, rightEvery, func(ctx context.Context) error { return s.stillReadable(ctx, c, img) },
+		func() { stop(); rc.SetWriteDeadline(time.Now()) }) // ends reads and writes that hang
+	defer right.stop()
+	w := &streamWriter{ResponseWriter: c.w, deadline: func() { right.unless(func() { rc.SetWriteDeadline(time.Now().Add(chunkTimeout)) }) }}
 	w.deadline() // for reading the first chunk
-	source := &wholeReader{disk: disk, size: disk.Size(), asked: time.Now(), mayRead: func() error { return s.stillReadable(c, img) }}
+	source := &wholeReader{disk: disk, size: disk.Size(), mayRead: right.lost}
 	http.ServeContent(w, c.Request, "", img.ActiveAt, source)
+	right.stop()
+	if lost := right.lost(); lost != nil {
+		source.fault = lost
+	}
 	if source.fault != nil {
 		source.fault = s.diskFault(c, img, source.fault)
 	}
 	return w.finish(source.fault)
 }
 
-// stillReadable is the fault of going on with an image that was deleted, or is no longer
-// shared with the reader. A database that does not answer ends no download.
-func (s *server) stillReadable(c *call, img ims.Image) error {
-	ctx, cancel := context.WithTimeout(c.Context(), s.Timeout)
+// stillReadable is the fault of going on with an image that was deleted, or that the
+// reader may no longer read: the image is no longer shared with its project, or its own
+// access has ended. A database that does not answer ends no download.
+func (s *server) stillReadable(ctx context.Context, c *call, img ims.Image) error {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
+	now, err := s.Auth.Holds(ctx, c.principal)
+	switch {
+	case ims.CodeOf(err) != "":
+		return err
+	case err == nil && !now.May(ims.ActionImagesGet):
+		return forbidden(ims.ActionImagesGet)
+	}
 	_, member, err := s.Catalog.VisibleImage(ctx, c.project(), img.ID)
 	switch {
 	case errors.Is(err, catalog.ErrNotFound):
@@ -185,14 +202,6 @@ type wholeReader struct {
 	fault    error
 
 	mayRead func() error // the fault of reading on
-	asked   time.Time    // when it was last asked
-}
-
-// ask asks from time to time whether the disk may still be read.
-func (r *wholeReader) ask() {
-	if now := time.Now(); r.fault == nil && now.Sub(r.asked) >= rightEvery {
-		r.asked, r.fault = now, r.mayRead()
-	}
 }
 
 // Seek implements io.Seeker.
@@ -234,7 +243,9 @@ func (r *wholeReader) Read(p []byte) (int, error) {
 // next gives up to most bytes of the disk, in buf or, where it has a hole, in zeros that
 // nobody had to make.
 func (r *wholeReader) next(buf []byte, most int64) ([]byte, error) {
-	r.ask()
+	if r.fault == nil {
+		r.fault = r.mayRead()
+	}
 	if n := min(r.disk.Hole(r.at), most, streamChunk); n > 0 && r.fault == nil {
 		r.at += n
 		return zeros[:n], nil

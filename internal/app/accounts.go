@@ -62,7 +62,7 @@ func (a *Accounts) open(ctx context.Context) error {
 		return err
 	}
 	a.domainID, a.region = setup.DomainID, setup.Region
-	a.identity, err = identity.New(a.db, identity.Options{SealKey: key})
+	a.identity, err = identity.New(a.db, identity.Options{SealKey: key, End: catalog.EndAccess})
 	return err
 }
 
@@ -106,11 +106,8 @@ func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role)
 		return seed, err
 	}
 	if i := slices.IndexFunc(users, func(u identity.User) bool { return u.Name == user && !u.Enabled }); i >= 0 {
-		if err := a.identity.SetEnabled(ctx, users[i].ID, true); err != nil {
-			return seed, err
-		}
 		seed.Password = Secret(randomText(24))
-		if err := a.identity.SetPassword(ctx, users[i].ID, string(seed.Password)); err != nil {
+		if err := a.identity.ReadmitUser(ctx, users[i].ID, string(seed.Password)); err != nil {
 			return seed, err
 		}
 	}
@@ -121,15 +118,7 @@ func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role)
 	if err != nil {
 		return seed, err
 	}
-	for _, other := range []ims.Role{ims.RoleAdmin, ims.RoleMember, ims.RoleReader} {
-		if other == role {
-			continue
-		}
-		if err := a.identity.Revoke(ctx, identity.Grant{UserID: u.ID, ProjectID: p.ID, Role: other}); err != nil {
-			return seed, err
-		}
-	}
-	if err := a.identity.Grant(ctx, identity.Grant{UserID: u.ID, ProjectID: p.ID, Role: role}); err != nil {
+	if err := a.identity.SetRole(ctx, identity.Grant{UserID: u.ID, ProjectID: p.ID, Role: role}); err != nil {
 		return seed, err
 	}
 	key, err := a.identity.CreateAccessKey(ctx, identity.AccessKey{UserID: u.ID, ProjectID: p.ID})
@@ -191,33 +180,45 @@ func (a *Accounts) List(ctx context.Context) ([]Account, error) {
 	return out, nil
 }
 
-// Remove locks a user out of everything: the user is disabled, all tokens and access
-// keys of it end. What it made stays with its projects.
-func (a *Accounts) Remove(ctx context.Context, user string) error {
-	users, err := a.identity.Users(ctx, a.domainID)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(users, func(u identity.User) bool { return u.Name == user })
-	if i < 0 {
-		return fmt.Errorf("there is no user %q", user)
-	}
-	if err := a.identity.SetEnabled(ctx, users[i].ID, false); err != nil {
-		return err
-	}
-	keys, err := a.identity.AccessKeys(ctx, users[i].ID)
-	if err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if err := a.identity.DeleteAccessKey(ctx, k.AccessKey); err != nil {
+// Remove takes a user out of a project, both by name or id. Without a project it takes
+// everything from the user: password, tokens, access keys and roles; without a user it
+// takes the project from all its users. In each case what was opened ends: attachments
+// and downloads. What a user made stays with its projects, and what a project owns with
+// the project.
+func (a *Accounts) Remove(ctx context.Context, user, project string) error {
+	var userID, projectID string
+	if user != "" {
+		users, err := a.identity.Users(ctx, a.domainID)
+		if err != nil {
 			return err
 		}
+		i := slices.IndexFunc(users, func(u identity.User) bool { return u.Name == user || u.ID == user })
+		if i < 0 {
+			return fmt.Errorf("remove user %q: not found; \"quickims account list\" lists the users", user)
+		}
+		userID = users[i].ID
 	}
-	return nil
+	if project != "" {
+		projects, err := a.identity.Projects(ctx, a.domainID)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(projects, func(p identity.Project) bool { return p.Name == project || p.ID == project })
+		if i < 0 {
+			return fmt.Errorf("remove project %q: not found; \"quickims account list\" lists the projects", project)
+		}
+		projectID = projects[i].ID
+	}
+	switch {
+	case project == "":
+		return a.identity.RemoveUser(ctx, userID)
+	case user == "":
+		return a.identity.RemoveProject(ctx, projectID)
+	}
+	return a.identity.RemoveMembership(ctx, userID, projectID)
 }
 
-// Revoke deletes an access key.
+// Revoke deletes an access key. What was opened with it ends.
 func (a *Accounts) Revoke(ctx context.Context, accessKey string) error {
 	return a.identity.DeleteAccessKey(ctx, accessKey)
 }

@@ -140,7 +140,7 @@ func (s *Service) openDatabase(ctx context.Context) error {
 	if err := s.openIdentity(ctx); err != nil {
 		return err
 	}
-	s.catalog = catalog.New(s.db, catalog.Options{})
+	s.catalog = catalog.New(s.db, catalog.Options{Holds: s.identity.HoldsUntil})
 	if s.db.Dialect() == database.SQLite {
 		// This process alone uses the database: whoever held a lease is dead.
 		return s.catalog.ExpireLeases(ctx)
@@ -160,7 +160,7 @@ func (s *Service) openIdentity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.identity, err = identity.New(s.db, identity.Options{SealKey: key}); err != nil {
+	if s.identity, err = identity.New(s.db, identity.Options{SealKey: key, End: catalog.EndAccess}); err != nil {
 		return fmt.Errorf("set up identity: %w", err)
 	}
 	if first {
@@ -302,7 +302,8 @@ func (s *Service) wire() error {
 		return err
 	}
 	s.versions.Store(versions)
-	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports, Attachments: s.cfg.Limits.Attachments}
+	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports, Attachments: s.cfg.Limits.Attachments,
+		AttachmentsReader: s.cfg.Limits.AttachmentsReader}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },

@@ -82,6 +82,9 @@ type LimitsConfig struct {
 	Imports int `yaml:"imports"` // imports at once
 	// Attachments at once.
 	Attachments int `yaml:"attachments"`
+	// AttachmentsReader is how many of these the project's readers may have together;
+	// 0 means half.
+	AttachmentsReader int `yaml:"attachments_reader"`
 }
 
 // CacheConfig bounds what is kept of images that are read.
@@ -205,6 +208,10 @@ func (c *Config) Validate() error {
 	}
 	if c.Limits.Images < 1 || c.Limits.Imports < 1 || c.Limits.Attachments < 1 {
 		return errors.New("limits: images, imports and attachments must be at least 1")
+	}
+	if c.Limits.AttachmentsReader < 0 || c.Limits.AttachmentsReader > c.Limits.Attachments {
+		return fmt.Errorf("limits.attachments_reader is %d; it must be 1 to limits.attachments (%d), or 0 for half of that",
+			c.Limits.AttachmentsReader, c.Limits.Attachments)
 	}
 	if err := c.Cache.validate(); err != nil {
 		return err

@@ -203,7 +203,7 @@ func TestAccounts(t *testing.T) {
 	if endpoints, err := a.Endpoints(); err != nil || len(endpoints) != 1 || *endpoints[0].Value == "" {
 		t.Errorf("endpoints %v, %v", endpoints, err)
 	}
-	if err := a.Remove(t.Context(), "alice"); err != nil {
+	if err := a.Remove(t.Context(), "alice", ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, _, err := a.identity.SecretFor(made.AccessKey); err == nil {
@@ -216,7 +216,7 @@ func TestAccounts(t *testing.T) {
 	if err != nil || back.Password == "" || back.Password == made.Password {
 		t.Errorf("a user that comes back has password %v (%v), want a new one", back.Password, err)
 	}
-	if err := a.Remove(t.Context(), "nobody"); err == nil {
+	if err := a.Remove(t.Context(), "nobody", ""); err == nil {
 		t.Error("removed nobody")
 	}
 }

@@ -3,7 +3,9 @@ package catalog
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/quickims/quickims/internal/database"
@@ -28,17 +30,27 @@ func scanAttachment(row interface{ Scan(...any) error }) (ims.Attachment, error)
 
 // Attach writes an attachment of an image that lasts for ttl, and gives it back with its
 // times and the image's name. tokenHash is what AttachmentByToken finds it by. The
-// image stays until the attachment has ended, unless its deletion is forced.
+// image stays until the attachment has ended, unless its deletion is forced. It is the
+// caller's, in whose project it is: it ends with what the caller proved itself with, with
+// the caller's role in the project and with the caller (see EndAccess). A caller whose
+// access has ended already is refused.
 //
 // The image may be one that is shared with the project, which accepted it (else a fault
 // with status 403). ErrNotFound when the project sees no such image. Faults that a client is told of: the
 // image has no data to read (IMG.0046), the project has too many attachments (IMG.0060).
-// The limit holds however many call at once.
-func (c *Catalog) Attach(ctx context.Context, a ims.Attachment, tokenHash string, ttl time.Duration, limits ims.Limits) (ims.Attachment, error) {
+// The limits hold however many call at once; those who may only look have a share of
+// their own (ims.Limits.ReaderAttachments).
+func (c *Catalog) Attach(ctx context.Context, by ims.Principal, a ims.Attachment, tokenHash string, ttl time.Duration, limits ims.Limits) (ims.Attachment, error) {
+	a.ProjectID, a.UserID = by.ProjectID, by.UserID
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := takeTurn(ctx, tx, a.ProjectID); err != nil {
 			return err
 		}
+		now, err := c.holds(ctx, tx, by)
+		if err != nil {
+			return err
+		}
+		reader := !now.May(ims.ActionImagesUpdate)
 		img, err := lockReadable(ctx, tx, a.ProjectID, a.ImageID)
 		if err != nil {
 			return err
@@ -46,24 +58,78 @@ func (c *Catalog) Attach(ctx context.Context, a ims.Attachment, tokenHash string
 		if !img.Status.Readable() {
 			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, it has no data to read", img.Status)
 		}
-		now := c.now()
-		has, err := count(ctx, tx, "SELECT COUNT(*) FROM attachments WHERE project_id = $1 AND expires_at > $2", a.ProjectID, now.UnixMilli())
-		if err != nil {
+		if err := c.roomToAttach(ctx, tx, a.ProjectID, reader, limits); err != nil {
 			return err
 		}
-		if has >= limits.Attachments {
-			return ims.Faultf(ims.CodeTooManyJobs, "the project has %d attachments, the limit is %d; detach one first", has, limits.Attachments)
-		}
-		a.ImageName, a.CreatedAt, a.ExpiresAt = img.Name, now, now.Add(ttl).Truncate(time.Millisecond)
-		_, err = tx.ExecContext(ctx, `INSERT INTO attachments (id, project_id, image_id, token_hash, user_id, created_at, expires_at)
-			VALUES `+placeholders(1, 7),
-			a.ID, a.ProjectID, a.ImageID, tokenHash, a.UserID, a.CreatedAt.UnixMilli(), a.ExpiresAt.UnixMilli())
+		a.CreatedAt = c.now()
+		a.ImageName, a.ExpiresAt = img.Name, a.CreatedAt.Add(ttl).Truncate(time.Millisecond)
+		_, err = tx.ExecContext(ctx, `INSERT INTO attachments (id, project_id, image_id, token_hash, user_id, created_at, expires_at, by_token, by_key, by_reader)
+			VALUES `+placeholders(1, 10),
+			a.ID, a.ProjectID, a.ImageID, tokenHash, a.UserID, a.CreatedAt.UnixMilli(), a.ExpiresAt.UnixMilli(),
+			by.Credential.TokenHash, by.Credential.AccessKey, reader)
 		return err
 	})
 	if err != nil {
 		return ims.Attachment{}, fmt.Errorf("attach image %s: %w", a.ImageID, err)
 	}
 	return a, nil
+}
+
+// roomToAttach is nil if the project may have one attachment more. It has the turn.
+func (c *Catalog) roomToAttach(ctx context.Context, tx *database.Tx, projectID string, reader bool, limits ims.Limits) error {
+	now := c.now().UnixMilli()
+	has, err := count(ctx, tx, "SELECT COUNT(*) FROM attachments WHERE project_id = $1 AND expires_at > $2", projectID, now)
+	if err != nil {
+		return err
+	}
+	if has >= limits.Attachments {
+		return ims.Faultf(ims.CodeTooManyJobs, "the project has %d attachments, the limit is %d; detach one first", has, limits.Attachments)
+	}
+	if !reader {
+		return nil
+	}
+	if has, err = count(ctx, tx, "SELECT COUNT(*) FROM attachments WHERE project_id = $1 AND expires_at > $2 AND by_reader", projectID, now); err != nil {
+		return err
+	}
+	if most := limits.ReaderAttachments(); has >= most {
+		return ims.Faultf(ims.CodeTooManyJobs, "the readers of the project have %d attachments, their limit is %d; detach one first", has, most)
+	}
+	return nil
+}
+
+// EndAccess ends the attachments of an access that has ended, and a project's
+// memberships with the project. It is called in the transaction that ends the grant.
+func EndAccess(ctx context.Context, tx *database.Tx, e ims.Ended) error {
+	w := &where{}
+	w.add("TRUE")
+	for column, value := range map[string]string{"user_id": e.UserID, "project_id": e.ProjectID, "by_key": e.AccessKey} {
+		if value != "" {
+			w.add(column+" = ?", value)
+		}
+	}
+	if len(e.TokenHashes) == 0 && len(w.args) == 0 {
+		return errors.New("end access: nothing says which")
+	}
+	hashes := e.TokenHashes
+	for {
+		part := hashes[:min(len(hashes), maxLiving)]
+		hashes = hashes[len(part):]
+		query, args := "DELETE FROM attachments WHERE "+w.text.String(), slices.Clone(w.args)
+		if len(part) > 0 {
+			query += " AND by_token IN " + placeholders(len(args)+1, len(part))
+			args = append(args, anys(part)...)
+		}
+		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+			return fmt.Errorf("end attachments: %w", err)
+		}
+		if len(hashes) == 0 {
+			break
+		}
+	}
+	if e.ProjectID == "" || e.UserID != "" {
+		return nil
+	}
+	return endMemberships(ctx, tx, e.ProjectID)
 }
 
 // Attachment reads one of a project's attachments.

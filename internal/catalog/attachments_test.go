@@ -17,15 +17,21 @@ import (
 func (c fixture) attach(project, image string, ttl time.Duration) (ims.Attachment, string) {
 	c.t.Helper()
 	token := ims.NewAttachToken()
-	a, err := c.Attach(c.t.Context(), newAttachment(project, image), ims.HashAttachToken(token), ttl, plenty)
+	a, err := c.Attach(c.t.Context(), by(project), newAttachment(image), ims.HashAttachToken(token), ttl, plenty)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return a, token
 }
 
-func newAttachment(project, image string) ims.Attachment {
-	return ims.Attachment{ID: ims.NewAttachmentID(), ProjectID: project, ImageID: image, UserID: "alice"}
+func newAttachment(image string) ims.Attachment {
+	return ims.Attachment{ID: ims.NewAttachmentID(), ImageID: image}
+}
+
+// by is alice, who works in a project.
+func by(project string) ims.Principal {
+	return ims.Principal{UserID: "alice", ProjectID: project, Roles: []ims.Role{ims.RoleMember},
+		Credential: ims.Credential{TokenHash: "token of " + project}}
 }
 
 // served asks as the process does that serves attachments.
@@ -68,7 +74,7 @@ func TestAttach(t *testing.T) {
 			_, err := c.Attachment(t.Context(), mine, id)
 			wantError(t, err, ErrNotFound)
 			wantError(t, c.Detach(t.Context(), mine, id), ErrNotFound)
-			_, err = c.Attach(t.Context(), newAttachment(mine, id), "hash", time.Hour, plenty)
+			_, err = c.Attach(t.Context(), by(mine), newAttachment(id), "hash", time.Hour, plenty)
 			wantError(t, err, ErrNotFound)
 		}
 	})
@@ -79,7 +85,7 @@ func TestAttachStates(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		refused := func(id string) {
 			t.Helper()
-			_, err := c.Attach(t.Context(), newAttachment(mine, id), ims.NewAttachToken(), time.Hour, plenty)
+			_, err := c.Attach(t.Context(), by(mine), newAttachment(id), ims.NewAttachToken(), time.Hour, plenty)
 			wantCode(t, err, ims.CodeImageNotActive)
 		}
 		queued, _ := c.accept(mine)
@@ -280,7 +286,7 @@ func TestAttachAgainstDelete(t *testing.T) {
 			start := make(chan struct{})
 			both.Go(func() {
 				<-start
-				_, attachErr = c.Attach(t.Context(), newAttachment(mine, img.ID), ims.HashAttachToken(token), time.Hour, plenty)
+				_, attachErr = c.Attach(t.Context(), by(mine), newAttachment(img.ID), ims.HashAttachToken(token), time.Hour, plenty)
 			})
 			both.Go(func() {
 				<-start
@@ -314,7 +320,7 @@ func TestAttachLimit(t *testing.T) {
 		errs := make([]error, 8)
 		for i := range errs {
 			all.Go(func() {
-				_, errs[i] = c.Attach(t.Context(), newAttachment(mine, img.ID), fmt.Sprint("hash ", i), time.Minute, limits)
+				_, errs[i] = c.Attach(t.Context(), by(mine), newAttachment(img.ID), fmt.Sprint("hash ", i), time.Minute, limits)
 			})
 		}
 		all.Wait()
@@ -333,7 +339,33 @@ func TestAttachLimit(t *testing.T) {
 			t.Errorf("%d were made, the limit is 3", made)
 		}
 		c.clock.advance(time.Minute)
-		_, err := c.Attach(t.Context(), newAttachment(mine, img.ID), "later", time.Minute, limits)
+		_, err := c.Attach(t.Context(), by(mine), newAttachment(img.ID), "later", time.Minute, limits)
 		must(t, err)
+	})
+}
+
+// TestReadersShare: readers leave a part of the project's attachments to the others, who
+// may have all of them.
+func TestReadersShare(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		img, _ := c.active(mine)
+		attach := func(role ims.Role, user string, limits ims.Limits) error {
+			p := by(mine)
+			p.UserID, p.Roles = user, []ims.Role{role}
+			_, err := c.Attach(t.Context(), p, newAttachment(img.ID), ims.NewAttachToken(), time.Hour, limits)
+			return err
+		}
+		limits := ims.Limits{Attachments: 5, AttachmentsReader: 2}
+		must(t, attach(ims.RoleReader, "rita", limits))
+		must(t, attach(ims.RoleMember, "bob", limits))
+		must(t, attach(ims.RoleReader, "rob", limits))
+		wantCode(t, attach(ims.RoleReader, "rita", limits), ims.CodeTooManyJobs)
+		must(t, attach(ims.RoleAdmin, "ada", limits))
+		must(t, attach(ims.RoleMember, "bob", limits))
+		wantCode(t, attach(ims.RoleMember, "bob", limits), ims.CodeTooManyJobs)
+		half := ims.Limits{Attachments: 7} // three of them
+		must(t, attach(ims.RoleReader, "rita", half))
+		wantCode(t, attach(ims.RoleReader, "rita", half), ims.CodeTooManyJobs)
+		must(t, attach(ims.RoleMember, "bob", half))
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 var (
@@ -38,6 +39,9 @@ type Options struct {
 	// Clock tells the time; default time.Now. Where several processes share a
 	// database their clocks must agree to well within a lease.
 	Clock func() time.Time
+	// Holds refuses a caller whose access has ended, and returns it with the roles that
+	// it has; until the transaction ends neither changes. Default: nobody's ends.
+	Holds func(ctx context.Context, tx *database.Tx, p ims.Principal) (ims.Principal, error)
 }
 
 // Catalog reads and writes the database. It may be used by many goroutines at once.
@@ -45,6 +49,7 @@ type Options struct {
 type Catalog struct {
 	db    *database.DB
 	clock func() time.Time
+	holds func(ctx context.Context, tx *database.Tx, p ims.Principal) (ims.Principal, error)
 }
 
 // New makes a Catalog over a migrated database.
@@ -52,7 +57,10 @@ func New(db *database.DB, opts Options) *Catalog {
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}
-	return &Catalog{db: db, clock: opts.Clock}
+	if opts.Holds == nil {
+		opts.Holds = func(_ context.Context, _ *database.Tx, p ims.Principal) (ims.Principal, error) { return p, nil }
+	}
+	return &Catalog{db: db, clock: opts.Clock, holds: opts.Holds}
 }
 
 // now is the time as the database keeps it.

@@ -38,7 +38,7 @@ func TestIsolation(t *testing.T) {
 			return nil, c.DeleteImage(ctx, mine, image, true)
 		},
 		"Attach": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
-			return c.Attach(ctx, ims.Attachment{ID: ims.NewAttachmentID(), ProjectID: mine, ImageID: image}, image, lease, plenty)
+			return c.Attach(ctx, by(mine), ims.Attachment{ID: ims.NewAttachmentID(), ImageID: image}, image, lease, plenty)
 		},
 		"Attachments by image": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
 			return c.Attachments(ctx, mine, image, "", 10)

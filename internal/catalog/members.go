@@ -285,6 +285,28 @@ func (c *Catalog) DeleteMember(ctx context.Context, projectID, id, member string
 	return wrap(err, "stop sharing image "+id)
 }
 
+// endMemberships ends the sharing of all images with a project.
+func endMemberships(ctx context.Context, tx *database.Tx, member string) error {
+	images, err := texts(ctx, tx, "SELECT image_id FROM image_members WHERE member_id = $1 ORDER BY image_id", member)
+	if err != nil {
+		return err
+	}
+	for _, id := range images {
+		// The image's lock first, as everybody who changes members.
+		if _, err := tx.ExecContext(ctx, "UPDATE images SET members = members - 1 WHERE id = $1", id); err != nil {
+			return err
+		}
+		n, err := affected(tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1 AND member_id = $2", id, member))
+		if err == nil && n == 0 { // its owner was quicker
+			_, err = tx.ExecContext(ctx, "UPDATE images SET members = members + 1 WHERE id = $1", id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // endAttachmentsOf ends a project's attachments of an image.
 func endAttachmentsOf(ctx context.Context, tx *database.Tx, projectID, imageID string) error {
 	_, err := tx.ExecContext(ctx, "DELETE FROM attachments WHERE project_id = $1 AND image_id = $2", projectID, imageID)

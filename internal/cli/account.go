@@ -18,7 +18,7 @@ type AccountCmd struct {
 	List   AccountListCmd   `cmd:"" help:"List who has which role in which project."`
 	Bucket AccountBucketCmd `cmd:"" help:"Give a bucket of the directory store to a project, or list the buckets."`
 	Revoke AccountRevokeCmd `cmd:"" help:"Delete an access key."`
-	Remove AccountRemoveCmd `cmd:"" help:"Lock a user out: end its password, tokens and access keys."`
+	Remove AccountRemoveCmd `cmd:"" help:"Remove a user, a user from a project, or a project; end what they opened."`
 }
 
 // Help shows the commands' use.
@@ -144,7 +144,9 @@ type AccountRevokeCmd struct {
 
 // Help shows the command's use.
 func (AccountRevokeCmd) Help() string {
-	return `Example:
+	return `What was opened with the key ends within 2 seconds: attachments, NBD connections, downloads.
+
+Example:
 
     quickims account revoke --data /var/lib/quickims AKIAEXAMPLE
 `
@@ -160,28 +162,38 @@ func (c *AccountRevokeCmd) Run(ctx context.Context, _ *session) error {
 	return accounts.Revoke(ctx, c.AccessKey)
 }
 
-// AccountRemoveCmd locks a user out.
+// AccountRemoveCmd takes access away.
 type AccountRemoveCmd struct {
 	accountFlags
-	User string `arg:"" help:"Name of the user."`
+	User    string `arg:"" optional:"" help:"Name or id of the user."`
+	Project string `help:"Name or id of the project. Without a user: remove all users from it."`
 }
 
 // Help shows the command's use.
 func (AccountRemoveCmd) Help() string {
-	return `What the user made stays with its projects. "account add" lets the user in again, with a new password.
+	return `With a user alone, it takes everything from the user: password, tokens, access keys and roles. With --project
+too, it takes the user out of that project. With --project alone, it takes the project from all its users, and
+images that are shared with the project. What was opened with the access ends within 2 seconds: attachments, NBD
+connections, downloads. Images, buckets and jobs stay with their projects. "account add" opens a project again, and
+lets a user in again with a new password and the new role alone.
 
-Example:
+Examples:
 
     quickims account remove --data /var/lib/quickims alice
+    quickims account remove --data /var/lib/quickims alice --project lab
+    quickims account remove --data /var/lib/quickims --project lab
 `
 }
 
-// Run locks the user out.
+// Run takes the access away.
 func (c *AccountRemoveCmd) Run(ctx context.Context, _ *session) error {
+	if c.User == "" && c.Project == "" {
+		return &usageError{"name a user, a --project, or both"}
+	}
 	accounts, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer accounts.Close()
-	return accounts.Remove(ctx, c.User)
+	return accounts.Remove(ctx, c.User, c.Project)
 }

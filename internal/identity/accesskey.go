@@ -83,6 +83,11 @@ func (s *Service) CreateAccessKey(ctx context.Context, k AccessKey) (AccessKey, 
 		return fail(err)
 	}
 	err = s.db.InTx(ctx, func(tx *database.Tx) error {
+		if u, err := lockUser(ctx, tx, k.UserID); err != nil {
+			return err
+		} else if !u.enabled {
+			return fmt.Errorf("user who was not removed %w", ErrNotFound)
+		}
 		if err := exists(ctx, tx, "user with a role in the project",
 			`SELECT 1 FROM identity_grants WHERE user_id = $1 AND project_id = $2 LIMIT 1`, k.UserID, k.ProjectID); err != nil {
 			return err
@@ -131,19 +136,27 @@ func (s *Service) makeSecret() (string, error) {
 	return base64.RawURLEncoding.EncodeToString(b), err
 }
 
-// DeleteAccessKey deletes an access key. ErrNotFound: there is none.
+// DeleteAccessKey deletes an access key and ends what was opened with it. ErrNotFound:
+// there is none.
 func (s *Service) DeleteAccessKey(ctx context.Context, accessKey string) error {
 	err := s.db.InTx(ctx, func(tx *database.Tx) error {
-		res, err := tx.ExecContext(ctx, `DELETE FROM identity_access_keys WHERE access_key = $1`, accessKey)
+		var userID string
+		err := tx.QueryRowContext(ctx, `SELECT user_id FROM identity_access_keys WHERE access_key = $1`, accessKey).Scan(&userID)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNotFound
+		}
 		if err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil {
+		if _, err := lockUser(ctx, tx, userID); err != nil {
 			return err
-		} else if n == 0 {
+		}
+		if n, err := changed(tx.ExecContext(ctx, `DELETE FROM identity_access_keys WHERE access_key = $1`, accessKey)); err != nil {
+			return err
+		} else if n == 0 { // somebody else was quicker
 			return ErrNotFound
 		}
-		return nil
+		return s.opts.End(ctx, tx, ims.Ended{AccessKey: accessKey})
 	})
 	if err != nil {
 		return fmt.Errorf("delete access key %s: %w", accessKey, err)
@@ -208,7 +221,7 @@ func (s *Service) SecretFor(accessKey string) (secret, projectID string, readOnl
 	if !k.user.isEnabled() {
 		return fail(ErrNotFound)
 	}
-	scope, err := s.projectScope(ctx, k.user.id, k.project)
+	scope, err := s.projectScope(ctx, s.db, k.user.id, k.project)
 	if ims.CodeOf(err) == ims.CodeToken { // no role there any more
 		return fail(ErrNotFound)
 	}

@@ -87,14 +87,16 @@ func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body 
 	if wantProject != "" {
 		project, name = wantProject, headerProject
 	}
-	at, err := s.projectScope(ctx, key.user.id, project)
+	at, err := s.projectScope(ctx, s.db, key.user.id, project)
 	if ims.CodeOf(err) == ims.CodeToken {
 		return ims.Principal{}, unauthorized("%s is no project in which the access key's user has a role", name)
 	}
 	if err != nil {
 		return ims.Principal{}, fmt.Errorf("look up a project: %w", err)
 	}
-	return at.principal(key.user), nil
+	p := at.principal(key.user)
+	p.Credential.AccessKey = claim.AccessKey()
+	return p, nil
 }
 
 // nobody makes a secret from an access key that exists nowhere. It costs about what

@@ -133,59 +133,11 @@ func (s *Service) hashPassword(ctx context.Context, password string) (string, er
 	return s.hasher.hash(ctx, password)
 }
 
-// SetPassword replaces a user's password, or takes it away if it is empty, and
-// revokes the user's tokens. ErrNotFound: no such user.
-func (s *Service) SetPassword(ctx context.Context, userID, password string) error {
-	hash, err := s.hashPassword(ctx, password)
-	if err == nil {
-		err = s.db.InTx(ctx, func(tx *database.Tx) error {
-			return update(ctx, tx, "user", userID,
-				`UPDATE identity_users SET password_hash = $1 WHERE id = $2`, hash, userID)
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("set the password of user %s: %w", userID, err)
-	}
-	return nil
-}
-
-// SetEnabled lets a user in or keeps it out. Its tokens are revoked, its access keys
-// rest. ErrNotFound: no such user.
-func (s *Service) SetEnabled(ctx context.Context, userID string, enabled bool) error {
-	err := s.db.InTx(ctx, func(tx *database.Tx) error {
-		return update(ctx, tx, "user", userID,
-			`UPDATE identity_users SET enabled = $1 WHERE id = $2`, boolInt(enabled), userID)
-	})
-	if err != nil {
-		return fmt.Errorf("enable or disable user %s: %w", userID, err)
-	}
-	return nil
-}
-
-// update changes one user's row and revokes the user's tokens.
-func update(ctx context.Context, tx *database.Tx, kind, userID, query string, args ...any) error {
-	res, err := tx.ExecContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil {
-		return err
-	} else if n == 0 {
-		return fmt.Errorf("%s %w", kind, ErrNotFound)
-	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE user_id = $1`, userID)
-	return err
-}
-
 // Grant gives a user a role in a project of its own domain. Granting twice is once.
 // ErrNotFound: no such user or project, or they are of two domains.
 func (s *Service) Grant(ctx context.Context, g Grant) error {
-	if !ims.ValidRole(g.Role) {
-		return fmt.Errorf("grant role %q: %w: it must be %s, %s or %s", g.Role, ErrInvalid, ims.RoleAdmin, ims.RoleMember, ims.RoleReader)
-	}
 	err := s.db.InTx(ctx, func(tx *database.Tx) error {
-		if err := exists(ctx, tx, "user and project of one domain", `SELECT 1 FROM identity_users u
-			JOIN identity_projects p ON p.domain_id = u.domain_id WHERE u.id = $1 AND p.id = $2`, g.UserID, g.ProjectID); err != nil {
+		if err := checkGrant(ctx, tx, g); err != nil {
 			return err
 		}
 		if err := insertGrant(ctx, tx, g); !errors.Is(err, ErrExists) {
@@ -199,22 +151,18 @@ func (s *Service) Grant(ctx context.Context, g Grant) error {
 	return nil
 }
 
+// checkGrant is nil for a role that can be given.
+func checkGrant(ctx context.Context, tx *database.Tx, g Grant) error {
+	if !ims.ValidRole(g.Role) {
+		return fmt.Errorf("%w: role %q must be %s, %s or %s", ErrInvalid, g.Role, ims.RoleAdmin, ims.RoleMember, ims.RoleReader)
+	}
+	return exists(ctx, tx, "user and project of one domain", `SELECT 1 FROM identity_users u
+		JOIN identity_projects p ON p.domain_id = u.domain_id WHERE u.id = $1 AND p.id = $2`, g.UserID, g.ProjectID)
+}
+
 func insertGrant(ctx context.Context, tx *database.Tx, g Grant) error {
 	return insert(ctx, tx, `INSERT INTO identity_grants (user_id, project_id, role) VALUES ($1, $2, $3)
 		ON CONFLICT DO NOTHING`, g.UserID, g.ProjectID, string(g.Role))
-}
-
-// Revoke takes a role away. Taking away what was not given is no error.
-func (s *Service) Revoke(ctx context.Context, g Grant) error {
-	err := s.db.InTx(ctx, func(tx *database.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM identity_grants WHERE user_id = $1 AND project_id = $2 AND role = $3`,
-			g.UserID, g.ProjectID, string(g.Role))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("take role %s in project %s from user %s: %w", g.Role, g.ProjectID, g.UserID, err)
-	}
-	return nil
 }
 
 // Domains lists all domains by name.

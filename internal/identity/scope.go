@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"strings"
 
+	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -25,19 +26,19 @@ func (at scopeRow) principal(u userRow) ims.Principal {
 
 // resolve finds the scope among those that the user may use. A scope that is unknown
 // and one that is not the user's are refused alike, with a 401.
-func (s *Service) resolve(ctx context.Context, u userRow, want Scope) (scopeRow, error) {
+func (s *Service) resolve(ctx context.Context, q database.Querier, u userRow, want Scope) (scopeRow, error) {
 	if !u.isDomain(want.DomainID, want.DomainName) {
 		return scopeRow{}, noScope()
 	}
 	want.ProjectName = lookupText(want.ProjectName)
 	switch {
 	case want.ProjectID != "":
-		return s.projectScope(ctx, u.id, want.ProjectID)
+		return s.projectScope(ctx, q, u.id, want.ProjectID)
 	case want.ProjectName != "":
-		return s.scope(ctx, `SELECT p.id, p.name, g.role FROM identity_grants g JOIN identity_projects p ON p.id = g.project_id
+		return s.scope(ctx, q, `SELECT p.id, p.name, g.role FROM identity_grants g JOIN identity_projects p ON p.id = g.project_id
 			WHERE g.user_id = $1 AND p.domain_id = $2 AND p.name = $3 ORDER BY g.role`, u.id, u.domainID, want.ProjectName)
 	case want.DomainID != "" || want.DomainName != "":
-		roles, err := collect(ctx, s.db, func(rows *sql.Rows) (ims.Role, error) {
+		roles, err := collect(ctx, q, func(rows *sql.Rows) (ims.Role, error) {
 			var role ims.Role
 			return role, rows.Scan(&role)
 		}, `SELECT DISTINCT role FROM identity_grants WHERE user_id = $1 ORDER BY role`, u.id)
@@ -67,14 +68,14 @@ func noScope() error {
 }
 
 // projectScope is a project by its id.
-func (s *Service) projectScope(ctx context.Context, userID, projectID string) (scopeRow, error) {
-	return s.scope(ctx, `SELECT p.id, p.name, g.role FROM identity_grants g JOIN identity_projects p ON p.id = g.project_id
+func (s *Service) projectScope(ctx context.Context, q database.Querier, userID, projectID string) (scopeRow, error) {
+	return s.scope(ctx, q, `SELECT p.id, p.name, g.role FROM identity_grants g JOIN identity_projects p ON p.id = g.project_id
 		WHERE g.user_id = $1 AND g.project_id = $2 ORDER BY g.role`, userID, lookupText(projectID))
 }
 
-func (s *Service) scope(ctx context.Context, query string, args ...any) (scopeRow, error) {
+func (s *Service) scope(ctx context.Context, q database.Querier, query string, args ...any) (scopeRow, error) {
 	var at scopeRow
-	roles, err := collect(ctx, s.db, func(rows *sql.Rows) (ims.Role, error) {
+	roles, err := collect(ctx, q, func(rows *sql.Rows) (ims.Role, error) {
 		var role ims.Role
 		return role, rows.Scan(&at.projectID, &at.projectName, &role)
 	}, query, args...)

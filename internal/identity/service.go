@@ -9,9 +9,12 @@
 //     (XChaCha20-Poly1305) with a key that lies in a file outside the database, so a
 //     copy of the database alone gives no secret away. Whoever has both has the secrets.
 //
-// Rights are read when they are used: a role taken away, a user disabled or a key
+// Rights are read when they are used: a role taken away, a user removed or a key
 // deleted counts from the next request on, also for tokens issued before, and in every
-// process that shares the database.
+// process that shares the database. What runs on, such as a download, asks Holds again
+// and again; what is kept, such as an attachment, is ended by Options.End in the
+// transaction that takes the right away. Both this and whatever opens an access have the
+// user's row locked (see lockUser), so neither misses the other.
 package identity
 
 import (
@@ -70,6 +73,9 @@ type Options struct {
 	Hashes int
 	// PasswordCost is the cost of a new password's hash, DefaultPasswordCost if zero.
 	PasswordCost PasswordCost
+	// End ends what users opened elsewhere, when its grant ends: attachments. It is
+	// called in the transaction that ends the grant; nil does nothing.
+	End func(ctx context.Context, tx *database.Tx, e ims.Ended) error
 	// Clock gives the time, time.Now if nil.
 	Clock func() time.Time
 	// Random gives randomness for ids, salts, tokens and keys, crypto/rand if nil.
@@ -98,6 +104,9 @@ func New(db *database.DB, opts Options) (*Service, error) {
 	}
 	if opts.PasswordCost == (PasswordCost{}) {
 		opts.PasswordCost = DefaultPasswordCost
+	}
+	if opts.End == nil {
+		opts.End = func(context.Context, *database.Tx, ims.Ended) error { return nil }
 	}
 	if opts.Clock == nil {
 		opts.Clock = time.Now

@@ -115,7 +115,7 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 		s.logins.failed(key)
 		return "", Token{}, unauthorized("the user or the password is wrong")
 	}
-	return s.issue(ctx, user, scope, []string{MethodPassword}, time.Time{})
+	return s.issue(ctx, user, scope, []string{MethodPassword}, opened{passwordHash: hash})
 }
 
 // LoginToken issues a token for another scope to the bearer of a token. The new one
@@ -129,17 +129,41 @@ func (s *Service) LoginToken(ctx context.Context, token string, scope Scope) (st
 	if !slices.Contains(methods, MethodToken) {
 		methods = append([]string{MethodToken}, methods...)
 	}
-	return s.issue(ctx, row.user, scope, methods, row.expiresAt)
+	return s.issue(ctx, row.user, scope, methods, opened{parent: hashToken(token), notAfter: row.expiresAt})
 }
 
-// issue makes and keeps a token. It expires by notAfter, if that is set.
-func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods []string, notAfter time.Time) (string, Token, error) {
+// opened is what a token is made from: a password, or another token.
+type opened struct {
+	passwordHash string // the hash that the password matched
+	parent       string // the hash of the other token
+	notAfter     time.Time
+}
+
+// check locks the user and makes sure that what the token is made from is still good.
+func (o opened) check(ctx context.Context, tx *database.Tx, userID string) error {
+	user, err := lockUser(ctx, tx, userID)
+	if err != nil {
+		return err
+	}
+	if !user.enabled || o.parent == "" && user.passwordHash != o.passwordHash {
+		return unauthorized("the user or the password is wrong")
+	}
+	if o.parent == "" {
+		return nil
+	}
+	err = exists(ctx, tx, "token", `SELECT 1 FROM identity_tokens WHERE hash = $1`, o.parent)
+	if errors.Is(err, ErrNotFound) {
+		return noToken()
+	}
+	return err
+}
+
+func noToken() error { return unauthorized("the token is unknown, expired or revoked") }
+
+// issue makes and keeps a token. It expires no later than what it is made from.
+func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods []string, from opened) (string, Token, error) {
 	fail := func(err error) (string, Token, error) {
 		return "", Token{}, fmt.Errorf("issue a token: %w", err)
-	}
-	at, err := s.resolve(ctx, user, scope)
-	if err != nil {
-		return fail(err)
 	}
 	random, err := s.random(tokenBytes)
 	if err != nil {
@@ -147,27 +171,37 @@ func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods 
 	}
 	secret := base64.RawURLEncoding.EncodeToString(random)
 	now := s.opts.Clock().Truncate(time.Millisecond)
-	t := Token{
-		Principal: at.principal(user), Methods: methods, DomainScoped: at.domain,
-		IssuedAt: now, ExpiresAt: now.Add(s.opts.TokenTTL),
+	expires := now.Add(s.opts.TokenTTL)
+	if !from.notAfter.IsZero() && from.notAfter.Before(expires) {
+		expires = from.notAfter
 	}
-	if !notAfter.IsZero() && notAfter.Before(t.ExpiresAt) {
-		t.ExpiresAt = notAfter
-	}
-	domain := ""
-	if at.domain {
-		domain = user.domainID
-	}
+	var t Token
 	err = s.db.InTx(ctx, func(tx *database.Tx) error {
-		// LIMIT is there because SQLite takes OFFSET with it alone.
-		_, err := tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE hash IN (SELECT hash FROM identity_tokens
-			WHERE user_id = $1 ORDER BY issued_at DESC, hash LIMIT $2 OFFSET $3)`, user.id, purgeBatch, MaxTokensPerUser-1)
+		if _, err := lockUser(ctx, tx, user.id); err != nil {
+			return err
+		}
+		// LIMIT is there because SQLite takes OFFSET with it alone. With a token go those
+		// that were made from it, so that each token's parent is there.
+		if _, err := deleteTokens(ctx, tx, `hash IN (SELECT hash FROM identity_tokens
+			WHERE user_id = $1 ORDER BY issued_at DESC, hash LIMIT $2 OFFSET $3)`, user.id, purgeBatch, MaxTokensPerUser-1); err != nil {
+			return err
+		}
+		if err := from.check(ctx, tx, user.id); err != nil {
+			return err
+		}
+		at, err := s.resolve(ctx, tx, user, scope)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO identity_tokens (hash, user_id, project_id, domain_id, methods, issued_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7)`, hashToken(secret), user.id, at.projectID, domain,
-			strings.Join(methods, ","), t.IssuedAt.UnixMilli(), t.ExpiresAt.UnixMilli())
+		domain := ""
+		if at.domain {
+			domain = user.domainID
+		}
+		t = Token{Principal: at.principal(user), Methods: methods, DomainScoped: at.domain, IssuedAt: now, ExpiresAt: expires}
+		t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: expires}
+		_, err = tx.ExecContext(ctx, `INSERT INTO identity_tokens (hash, user_id, project_id, domain_id, methods, issued_at, expires_at, parent)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, hashToken(secret), user.id, at.projectID, domain,
+			strings.Join(methods, ","), t.IssuedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), from.parent)
 		return err
 	})
 	if err != nil {
@@ -192,7 +226,7 @@ type tokenRow struct {
 // tokenRow looks a token up. One that is unknown, expired, revoked or of a disabled
 // user is a 401 that does not say which.
 func (s *Service) tokenRow(ctx context.Context, token string) (tokenRow, error) {
-	refused := unauthorized("the token is unknown, expired or revoked")
+	refused := noToken()
 	if token == "" || len(token) > maxTokenLength {
 		return tokenRow{}, refused
 	}
@@ -227,14 +261,16 @@ func (s *Service) token(ctx context.Context, secret string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	at, err := s.resolve(ctx, row.user, Scope{ProjectID: row.project, DomainID: row.domain})
+	at, err := s.resolve(ctx, s.db, row.user, Scope{ProjectID: row.project, DomainID: row.domain})
 	if err != nil {
 		return Token{}, err
 	}
-	return Token{
+	t := Token{
 		Principal: at.principal(row.user), Methods: row.methods, DomainScoped: at.domain,
 		IssuedAt: row.issuedAt, ExpiresAt: row.expiresAt,
-	}, nil
+	}
+	t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: row.expiresAt}
+	return t, nil
 }
 
 // Show tells what a token stands for to its own user, and to an admin of the project
@@ -256,15 +292,18 @@ func mayShow(caller, subject ims.Principal) bool {
 		caller.ProjectID != "" && caller.ProjectID == subject.ProjectID && slices.Contains(caller.Roles, ims.RoleAdmin)
 }
 
-// RevokeToken ends a token at once. Who may show it may revoke it; for others it is
-// ErrNotFound.
+// RevokeToken ends a token at once, the tokens that were made from it, and what was
+// opened with any of them. Who may show it may revoke it; for others it is ErrNotFound.
 func (s *Service) RevokeToken(ctx context.Context, caller ims.Principal, token string) error {
-	if _, err := s.Show(ctx, caller, token); err != nil {
+	t, err := s.Show(ctx, caller, token)
+	if err != nil {
 		return err
 	}
-	err := s.db.InTx(ctx, func(tx *database.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM identity_tokens WHERE hash = $1`, hashToken(token))
-		return err
+	err = s.db.InTx(ctx, func(tx *database.Tx) error {
+		if _, err := lockUser(ctx, tx, t.Principal.UserID); err != nil {
+			return err
+		}
+		return s.endTokens(ctx, tx, `hash = $1`, hashToken(token))
 	})
 	if err != nil {
 		return fmt.Errorf("revoke a token: %w", err)

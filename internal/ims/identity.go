@@ -67,6 +67,12 @@ func (r Role) Allows(a Action) bool {
 	return false
 }
 
+// Weaker reports whether the role lacks a right that the other has.
+func (r Role) Weaker(other Role) bool {
+	order := []Role{RoleReader, RoleMember, RoleAdmin}
+	return slices.Index(order, r) < slices.Index(order, other)
+}
+
 // Principal is an authenticated caller in the scope of its credential.
 type Principal struct {
 	UserID, UserName     string
@@ -74,6 +80,25 @@ type Principal struct {
 	// ProjectID is the project in scope, "" for a domain-scoped or unscoped token.
 	ProjectID, ProjectName string
 	Roles                  []Role
+	// Credential is what the caller proved itself with.
+	Credential Credential
+}
+
+// Credential names what opened an access: a token or an access key. It holds no secret.
+type Credential struct {
+	TokenHash    string // "" for a signed request
+	TokenExpires time.Time
+	AccessKey    string // "" for a request with a token
+}
+
+// Ended names accesses whose grant has ended: those for which all of the fields that are
+// set are true. At least one is set.
+type Ended struct {
+	UserID, ProjectID string
+	// AccessKey is the key that they were opened with.
+	AccessKey string
+	// TokenHashes are the tokens that they were opened with, one of them each.
+	TokenHashes []string
 }
 
 // May reports whether one of the caller's roles carries the action.

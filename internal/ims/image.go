@@ -172,4 +172,14 @@ type Limits struct {
 	Images      int // images that are not killed or deleted
 	Imports     int // jobs that have not ended
 	Attachments int // attachments that have not ended
+	// AttachmentsReader is how many of these its readers may have together; 0 means half.
+	AttachmentsReader int
+}
+
+// ReaderAttachments is how many attachments a project's readers may have together.
+func (l Limits) ReaderAttachments() int {
+	if l.AttachmentsReader == 0 {
+		return max(1, l.Attachments/2)
+	}
+	return min(l.AttachmentsReader, l.Attachments)
 }
