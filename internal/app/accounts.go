@@ -22,8 +22,8 @@ type Accounts struct {
 	identity *identity.Service
 	buckets  *buckets.Keeper
 	data     string // the service's data folder
-	domainID string
-	region   string
+	// What the first start of the service made.
+	domainID, domainName, region string
 }
 
 // Account is a user in a project.
@@ -61,7 +61,7 @@ func (a *Accounts) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.domainID, a.region = setup.DomainID, setup.Region
+	a.domainID, a.domainName, a.region = setup.DomainID, setup.DomainName, setup.Region
 	a.identity, err = identity.New(a.db, identity.Options{SealKey: key, End: catalog.EndAccess})
 	return err
 }
@@ -89,7 +89,7 @@ func (a *Accounts) Endpoints() ([]Variable, error) {
 // are made if they are not there; a new user gets a password. What it returns is what
 // the user needs; Password is empty for a user who was there.
 func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role) (Seed, error) {
-	seed := Seed{DomainID: a.domainID, User: user, Region: a.region}
+	seed := Seed{DomainID: a.domainID, DomainName: a.domainName, User: user, Region: a.region}
 	projects, err := a.identity.Projects(ctx, a.domainID)
 	if err != nil {
 		return seed, err

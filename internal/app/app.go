@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -163,7 +164,9 @@ func (s *Service) openIdentity(ctx context.Context) error {
 	if s.identity, err = identity.New(s.db, identity.Options{SealKey: key, End: catalog.EndAccess}); err != nil {
 		return fmt.Errorf("set up identity: %w", err)
 	}
+	region := cmp.Or(s.cfg.Region, s.seed.Region)
 	if first {
+		s.seed.Region = region
 		// What an interrupted first start wrote is what it may have made.
 		if earlier, err := readCredentials(filepath.Join(s.cfg.Data, credentialsFile)); err != nil {
 			return err
@@ -174,7 +177,7 @@ func (s *Service) openIdentity(ctx context.Context) error {
 				}
 			}
 		}
-		if err := s.seed.makeUp(); err != nil {
+		if err := s.seed.makeUp(s.storeRegion()); err != nil {
 			return err
 		}
 		// The file comes first: keys that exist and that nobody knows are of no use.
@@ -188,7 +191,7 @@ func (s *Service) openIdentity(ctx context.Context) error {
 			return err
 		}
 		if setup.ProjectID == s.seed.ProjectID {
-			return nil
+			return s.changeRegion(ctx, region)
 		}
 		// Another process made the first project of this database in the meantime.
 		if err := os.Remove(filepath.Join(s.cfg.Data, credentialsFile)); err != nil {
@@ -208,6 +211,31 @@ func (s *Service) openIdentity(ctx context.Context) error {
 	} else if secret, _, _, err := s.identity.SecretFor(s.seed.AccessKey); err != nil || secret != string(s.seed.SecretKey) {
 		s.log.Warn("the access key in credentials.env does not work: it was revoked, or the file was edited", "access_key", s.seed.AccessKey)
 	}
+	return s.changeRegion(ctx, region)
+}
+
+// storeRegion is the region of an S3 store, "" if it has none.
+func (s *Service) storeRegion() string {
+	if s.cfg.S3 == nil {
+		return ""
+	}
+	return s.cfg.S3.Region
+}
+
+// changeRegion makes the region that the configuration or the environment names the
+// service's; "" leaves it.
+func (s *Service) changeRegion(ctx context.Context, region string) error {
+	if region == "" || region == s.seed.Region {
+		return nil
+	}
+	if !validRegion(region) {
+		return fmt.Errorf("QUICKIMS_REGION is %q; it must be %s", region, regionForm)
+	}
+	if err := identity.SetRegion(ctx, s.db, region); err != nil {
+		return err
+	}
+	s.log.Info("the region changed", "region", region, "before", s.seed.Region)
+	s.seed.Region = region
 	return nil
 }
 

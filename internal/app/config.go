@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -65,6 +66,10 @@ type Config struct {
 	// the callers' addresses.
 	TrustedProxies []string      `yaml:"trusted_proxies"`
 	proxies        admit.Proxies // what Validate read of them
+	// Region is the region of the service, in place of that of the environment and of
+	// earlier starts. Empty: QUICKIMS_REGION, or else the region of earlier starts; at the
+	// first start S3.Region, or else "local".
+	Region string `yaml:"region"`
 	// OSVersions is a CSV file of further operating systems.
 	OSVersions string `yaml:"os_versions"`
 	// RequireBitmap wants a bitmap beside every RAW file.
@@ -203,6 +208,9 @@ func (c *Config) Validate() error {
 	if c.DrainDelay != nil && (*c.DrainDelay < 0 || *c.DrainDelay > maxDrainDelay) {
 		return fmt.Errorf("drain_delay is %s; it must be 0s to %s", *c.DrainDelay, maxDrainDelay)
 	}
+	if c.Region != "" && !validRegion(c.Region) {
+		return fmt.Errorf("region is %q; it must be %s", c.Region, regionForm)
+	}
 	if c.Workers < 1 || c.Workers > 64 {
 		return fmt.Errorf("workers is %d, it must be 1 to 64", c.Workers)
 	}
@@ -292,3 +300,8 @@ func loadOSVersions(path string) (*ims.OSVersions, error) {
 	}
 	return table, nil
 }
+
+// regionForm says what validRegion takes. Regions are part of signatures and catalogs.
+const regionForm = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
+
+var validRegion = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$`).MatchString

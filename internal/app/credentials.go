@@ -2,6 +2,7 @@ package app
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/hex"
@@ -24,11 +25,11 @@ const (
 // Seed is what the first start makes its domain, project, user and key of. Empty
 // fields are made up.
 type Seed struct {
-	DomainID, ProjectID, User string
-	Password                  Secret
-	AccessKey                 string
-	SecretKey                 Secret
-	Region                    string
+	DomainID, DomainName, ProjectID, User string
+	Password                              Secret
+	AccessKey                             string
+	SecretKey                             Secret
+	Region                                string
 }
 
 // Variable is an environment variable and the place of its value.
@@ -40,7 +41,7 @@ type Variable struct {
 // Variables are those of credentials.env, in the order in which they are written.
 func (s *Seed) Variables() []Variable {
 	return []Variable{
-		{"QUICKIMS_DOMAIN_ID", &s.DomainID}, {"QUICKIMS_PROJECT_ID", &s.ProjectID}, {"QUICKIMS_USER", &s.User},
+		{"QUICKIMS_DOMAIN_ID", &s.DomainID}, {"QUICKIMS_DOMAIN_NAME", &s.DomainName}, {"QUICKIMS_PROJECT_ID", &s.ProjectID}, {"QUICKIMS_USER", &s.User},
 		{"QUICKIMS_PASSWORD", (*string)(&s.Password)}, {"QUICKIMS_ACCESS_KEY", &s.AccessKey},
 		{"QUICKIMS_SECRET_KEY", (*string)(&s.SecretKey)}, {"QUICKIMS_REGION", &s.Region},
 	}
@@ -55,8 +56,9 @@ func SeedFrom(getenv func(string) string) Seed {
 	return s
 }
 
-// makeUp fills in what is not set, for the first start.
-func (s *Seed) makeUp() error {
+// makeUp fills in what is not set, for the first start. region is that of the store,
+// "" if it has none.
+func (s *Seed) makeUp(region string) error {
 	for _, v := range s.Variables() {
 		if strings.ContainsAny(*v.Value, "'\"\n\r\\$`") || strings.TrimSpace(*v.Value) != *v.Value {
 			return fmt.Errorf("%s: quotes, backslashes, dollar signs, line breaks and outer spaces are not possible in credentials.env", v.Name)
@@ -79,13 +81,12 @@ func (s *Seed) makeUp() error {
 	if s.SecretKey == "" {
 		s.SecretKey = Secret(randomText(40))
 	}
-	if s.Region == "" {
-		s.Region = "local"
-	}
+	s.DomainName = cmp.Or(s.DomainName, "default")
+	s.Region = cmp.Or(s.Region, region, "local")
 	return nil
 }
 
-// resume makes the seed of a later start: ids and region as the database has them,
+// resume makes the seed of a later start: domain, project and region as the database has them,
 // user and secrets as the first start wrote them. lost says that they are not there
 // any more, which the service can do without.
 func resume(dir string, setup identity.Setup) (s Seed, lost bool, err error) {
@@ -104,13 +105,13 @@ func resume(dir string, setup identity.Setup) (s Seed, lost bool, err error) {
 			return s, false, fmt.Errorf("%s: %s is %s, the database was made with %s: the file is of another service; remove it, or restore the right one", path, id.name, id.have, id.want)
 		}
 	}
-	s.DomainID, s.ProjectID, s.Region = setup.DomainID, setup.ProjectID, setup.Region
+	s.DomainID, s.DomainName, s.ProjectID, s.Region = setup.DomainID, setup.DomainName, setup.ProjectID, setup.Region
 	return s, s.AccessKey == "" || s.SecretKey == "", nil
 }
 
 func (s Seed) identity() identity.Seed {
 	return identity.Seed{
-		DomainID: s.DomainID, DomainName: "default", ProjectID: s.ProjectID, ProjectName: s.Region, Region: s.Region,
+		DomainID: s.DomainID, DomainName: s.DomainName, ProjectID: s.ProjectID, ProjectName: s.Region, Region: s.Region,
 		User: s.User, Password: string(s.Password), AccessKey: s.AccessKey, SecretKey: string(s.SecretKey),
 	}
 }

@@ -24,7 +24,11 @@ func testConfig(dir string) Config {
 // start starts a service, waits until it is ready and stops it.
 func start(t *testing.T, dir string, seed Seed) error {
 	t.Helper()
-	cfg := testConfig(dir)
+	return startWith(t, testConfig(dir), seed)
+}
+
+func startWith(t *testing.T, cfg Config, seed Seed) error {
+	t.Helper()
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -81,7 +85,10 @@ func TestStartAgainKeepsCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := credentials(t, dir)
-	for _, name := range []string{"QUICKIMS_PROJECT_ID", "QUICKIMS_DOMAIN_ID", "QUICKIMS_ACCESS_KEY", "QUICKIMS_SECRET_KEY", "QUICKIMS_REGION", "QUICKIMS_USER", "QUICKIMS_PASSWORD"} {
+	if first["QUICKIMS_DOMAIN_NAME"] != "default" || second["QUICKIMS_REGION"] != "elsewhere" {
+		t.Errorf("domain %q, region %q", first["QUICKIMS_DOMAIN_NAME"], second["QUICKIMS_REGION"])
+	}
+	for _, name := range []string{"QUICKIMS_PROJECT_ID", "QUICKIMS_DOMAIN_ID", "QUICKIMS_DOMAIN_NAME", "QUICKIMS_ACCESS_KEY", "QUICKIMS_SECRET_KEY", "QUICKIMS_USER", "QUICKIMS_PASSWORD"} {
 		if first[name] == "" || first[name] != second[name] {
 			t.Errorf("%s was %q and is %q", name, first[name], second[name])
 		}
@@ -90,6 +97,59 @@ func TestStartAgainKeepsCredentials(t *testing.T) {
 	fi, err := os.Stat(filepath.Join(dir, credentialsFile))
 	if err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("credentials.env: %v, %v", fi.Mode(), err)
+	}
+}
+
+// TestRegion: the configuration comes before the environment, and both before what an
+// earlier start had; the first project keeps its name.
+func TestRegion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, step := range []struct{ config, environment, want string }{
+		{"", "", "local"}, {"", "eu-1", "eu-1"}, {"", "", "eu-1"}, {"eu-2", "eu-1", "eu-2"}, {"", "", "eu-2"}, {"", "no region", ""}, {"", "", "eu-2"},
+	} {
+		cfg := testConfig(dir)
+		cfg.Region = step.config
+		err := startWith(t, cfg, Seed{Region: step.environment})
+		if (err != nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), "QUICKIMS_REGION") {
+			t.Fatalf("%+v: %v", step, err)
+		}
+		if got := credentials(t, dir)["QUICKIMS_REGION"]; err == nil && got != step.want {
+			t.Errorf("%+v: the region is %q", step, got)
+		}
+	}
+	a, err := OpenAccounts(t.Context(), testConfig(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	projects, err := a.identity.Projects(t.Context(), credentials(t, dir)["QUICKIMS_DOMAIN_ID"])
+	if err != nil || len(projects) != 1 || projects[0].Name != "local" {
+		t.Errorf("the projects are %+v, %v", projects, err)
+	}
+	if added, err := a.Add(t.Context(), "lab", "ada", ims.RoleMember); err != nil || added.Region != "eu-2" || added.DomainName != "default" {
+		t.Errorf("what a new user is told: region %q, domain %q, %v", added.Region, added.DomainName, err)
+	}
+}
+
+// TestFirstRegionIsTheStores where nobody names another.
+func TestFirstRegionIsTheStores(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ config, environment, store, want string }{
+		{"", "", "", "local"}, {"", "", "store-1", "store-1"}, {"", "env-1", "store-1", "env-1"}, {"cfg-1", "env-1", "store-1", "cfg-1"},
+	} {
+		cfg := testConfig(t.TempDir())
+		cfg.Region, cfg.S3 = tt.config, &S3Config{
+			Endpoint: "http://127.0.0.1:1", Region: tt.store, AccessKey: "a", SecretKey: "s", ImageBucket: "images-of-a-test",
+		}
+		s := &Service{cfg: cfg, seed: Seed{Region: tt.environment}, log: slog.New(slog.DiscardHandler)}
+		if err := errors.Join(s.openFolder(), s.openDatabase(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if s.seed.Region != tt.want {
+			t.Errorf("%+v: the region is %q", tt, s.seed.Region)
+		}
+		s.Close()
 	}
 }
 

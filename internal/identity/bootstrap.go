@@ -35,14 +35,15 @@ func (s Seed) GoString() string { return s.String() }
 func (s Seed) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // Setup is what the first start made and every later one goes by.
-type Setup struct{ DomainID, ProjectID, Region string }
+type Setup struct{ DomainID, DomainName, ProjectID, Region string }
 
 // ReadSetup says what the first start made. ErrNotFound: there was none yet. It takes
 // no Service, since what a Service needs may depend on it.
 func ReadSetup(ctx context.Context, db *database.DB) (Setup, error) {
 	var s Setup
-	err := db.QueryRowContext(ctx, `SELECT domain_id, project_id, region FROM identity_setup WHERE id = 1`).
-		Scan(&s.DomainID, &s.ProjectID, &s.Region)
+	err := db.QueryRowContext(ctx, `SELECT d.id, d.name, s.project_id, s.region
+		FROM identity_setup s JOIN identity_domains d ON d.id = s.domain_id WHERE s.id = 1`).
+		Scan(&s.DomainID, &s.DomainName, &s.ProjectID, &s.Region)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Setup{}, ErrNotFound
 	}
@@ -50,6 +51,15 @@ func ReadSetup(ctx context.Context, db *database.DB) (Setup, error) {
 		return Setup{}, fmt.Errorf("look for the first start: %w", err)
 	}
 	return s, nil
+}
+
+// SetRegion changes the region that every later start goes by. The name of the first
+// project, which was the region's at the first start, stays.
+func SetRegion(ctx context.Context, db *database.DB, region string) error {
+	if _, err := db.ExecContext(ctx, `UPDATE identity_setup SET region = $1 WHERE id = 1`, region); err != nil {
+		return fmt.Errorf("change the region to %s: %w", region, err)
+	}
+	return nil
 }
 
 // Bootstrap makes what the seed says, whole or not at all, on the first start of all
