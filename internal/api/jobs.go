@@ -26,6 +26,14 @@ type jobEntities struct {
 	ImageName      string `json:"image_name,omitempty"`
 	CurrentTask    string `json:"current_task"`
 	ProcessPercent int    `json:"process_percent"`
+
+	Warnings []jobWarning `json:"warnings,omitempty"`
+}
+
+// jobWarning is something about the disk that its owner should know.
+type jobWarning struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
 }
 
 // job is GET /v1/{project_id}/jobs/{job_id}.
@@ -46,6 +54,9 @@ func (s *server) job(c *call) error {
 		JobID: job.ID, JobType: string(job.Type), Status: string(job.Status), BeginTime: milliseconds(job.BeginTime),
 		ErrorCode: known(string(job.ErrorCode)), FailReason: known(job.FailReason),
 		Entities: jobEntities{ImageID: job.ImageID, ImageName: job.ImageName, CurrentTask: string(job.Step), ProcessPercent: job.Percent},
+	}
+	for _, warning := range job.Source.Warnings {
+		w.Entities.Warnings = append(w.Entities.Warnings, jobWarning(warning))
 	}
 	if !job.EndTime.IsZero() {
 		w.EndTime = known(milliseconds(job.EndTime))

@@ -34,11 +34,36 @@ type sourceJSON struct {
 	BitmapETag  string `json:"bitmap_etag,omitempty"`
 	Format      string `json:"format,omitempty"`
 	VirtualSize int64  `json:"virtual_size,omitempty"`
+
+	Warnings []warningJSON `json:"warnings,omitempty"`
+}
+
+type warningJSON struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
 }
 
 func sourceText(s ims.Source) (string, error) {
-	text, err := json.Marshal(sourceJSON(s))
+	j := sourceJSON{
+		Bucket: s.Bucket, Key: s.Key, Size: s.Size, ETag: s.ETag, Version: s.Version,
+		BitmapKey: s.BitmapKey, BitmapSize: s.BitmapSize, BitmapETag: s.BitmapETag, Format: s.Format, VirtualSize: s.VirtualSize,
+	}
+	for _, w := range s.Warnings {
+		j.Warnings = append(j.Warnings, warningJSON(w))
+	}
+	text, err := json.Marshal(j)
 	return string(text), err
+}
+
+func (j sourceJSON) source() ims.Source {
+	s := ims.Source{
+		Bucket: j.Bucket, Key: j.Key, Size: j.Size, ETag: j.ETag, Version: j.Version,
+		BitmapKey: j.BitmapKey, BitmapSize: j.BitmapSize, BitmapETag: j.BitmapETag, Format: j.Format, VirtualSize: j.VirtualSize,
+	}
+	for _, w := range j.Warnings {
+		s.Warnings = append(s.Warnings, ims.Warning(w))
+	}
+	return s
 }
 
 const jobColumns = `id, project_id, type, status, step, percent, attempt, faults, image_id, image_name,
@@ -58,7 +83,7 @@ func scanJob(row *database.Row) (ims.Job, error) {
 	if err := json.Unmarshal([]byte(source), &s); err != nil {
 		return j, fmt.Errorf("job %s: its source: %w", j.ID, err)
 	}
-	j.Source, j.BeginTime, j.EndTime = ims.Source(s), fromMilli(begin), fromNull(end)
+	j.Source, j.BeginTime, j.EndTime = s.source(), fromMilli(begin), fromNull(end)
 	return j, nil
 }
 

@@ -22,11 +22,12 @@ func TestImportSucceeds(t *testing.T) {
 		img, job := c.accept(mine)
 		c.clock.advance(time.Second)
 		job = c.claim(job.ID)
-		if job.Status != ims.JobRunning || job.Attempt != 1 || job.ImageID != img.ID || job.Source != c.job(mine, job.ID).Source {
+		if job.Status != ims.JobRunning || job.Attempt != 1 || job.ImageID != img.ID || !reflect.DeepEqual(job.Source, c.job(mine, job.ID).Source) {
 			t.Errorf("claimed %+v", job)
 		}
 		job.Step, job.Percent = ims.StepPin, 5
 		job.Source.ETag, job.Source.Version = "etag", "v1"
+		job.Source.Warnings = []ims.Warning{{ID: "no_content", Text: "is it a disk?"}}
 		must(t, c.SaveStep(t.Context(), job))
 		if got := c.job(mine, job.ID); !reflect.DeepEqual(got, job) {
 			t.Errorf("saved\n%+v, want\n%+v", got, job)

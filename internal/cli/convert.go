@@ -19,6 +19,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/inspect"
 )
 
 // ConvertCmd makes ZVHD2, RAW or ZVHD of a disk file.
@@ -168,6 +169,7 @@ type convertDoc struct {
 	Blocks     int64         `json:"blocks,omitempty"` // not of RAW
 	DataBlocks int64         `json:"data_blocks,omitempty"`
 	Seconds    float64       `json:"seconds"`
+	Warnings   warnings      `json:"warnings,omitempty"`
 }
 
 // Run converts.
@@ -208,12 +210,17 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 	if c.Level != nil && target == diskformat.Raw {
 		return usagef("--level goes with compressed formats, not with raw")
 	}
-	s.adviseWhole(src)
+	var said warnings
+	if hints, err := diskformat.ReadHints(src, src.OrigSize); err == nil { // else the conversion says what is wrong
+		said.warn(s, inspect.TableNotes(hints)...)
+	}
 	return c.finish(ctx, s, target, func(out sink) (convertDoc, error) {
 		doc, err := c.convert(ctx, s, src, target, out)
 		if err == nil {
 			err = src.unchanged()
 		}
+		said.warn(s, src.Notes()...) // some show when the tables have been read
+		doc.Warnings = said
 		doc.Input = convertedFile{c.In, src.Format, src.size}
 		doc.Seconds = s.now().Sub(began).Seconds()
 		return doc, err
@@ -352,8 +359,8 @@ func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.ReadCloser, s
 		if err != nil && found == "" {
 			return doc, fmt.Errorf("standard input: %w", err)
 		}
-		if found != diskformat.Raw {
-			return doc, &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("standard input carries %s, and only RAW is read from there: put it into a file; if it is the disk's own content, say so with -f raw", found)}
+		if long := n == sniffed && found == diskformat.Text; found != diskformat.Raw && !long { // a long text may be a disk's front
+			return doc, &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("standard input carries %s, and only RAW is read from there: put it into a file; if it is the disk's own content, say so with -f raw", found.Describe())}
 		}
 	}
 	whole := io.MultiReader(bytes.NewReader(head), in)

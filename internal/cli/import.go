@@ -18,8 +18,8 @@ import (
 
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat"
-	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/inspect"
 )
 
 // ImportCmd makes an image of a disk file.
@@ -82,6 +82,7 @@ type importDoc struct {
 	MinDisk   int64           `json:"min_disk"` // GiB
 	Seconds   float64         `json:"seconds"`  // from the request to the job's end
 	Job       json.RawMessage `json:"job,omitempty"`
+	Warnings  warnings        `json:"warnings,omitempty"`
 }
 
 // Run imports.
@@ -93,8 +94,9 @@ func (c *ImportCmd) Run(ctx context.Context, s *session) error {
 	request := c.request()
 	var uploaded []string
 	var from objectName
+	var said warnings
 	if c.isLocal() {
-		from, uploaded, err = c.bring(ctx, s, service, &request)
+		from, uploaded, err = c.bring(ctx, s, service, &request, &said)
 	} else {
 		from, err = c.find(ctx, s, &request)
 	}
@@ -108,13 +110,15 @@ func (c *ImportCmd) Run(ctx context.Context, s *session) error {
 		return c.notAccepted(ctx, from, err)
 	}
 	doc := importDoc{ImageName: c.Name, JobID: id, Source: from.String(), Uploaded: uploaded, MinDisk: *request.MinDisk}
-	if c.NoWait {
+	if doc.Warnings = said; c.NoWait {
 		return s.result(doc, func(w io.Writer) { fmt.Fprintf(w, "job %s\n", id) })
 	}
 	job, err := s.wait(ctx, service, id)
 	if err != nil {
 		return err
 	}
+	said.fromJob(s, job.Warnings)
+	doc.Warnings = said
 	if err := job.Err(); err != nil {
 		return fmt.Errorf("import %s: %w", from, err)
 	}
@@ -202,39 +206,51 @@ func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) 
 	if object.Size == 0 {
 		return from, fmt.Errorf("import %s: the object is empty; a disk file is wanted", from)
 	}
-	data := store.ReaderAt(ctx, object)
-	format, err := diskformat.Detect(data, object.Size)
-	if err == nil {
-		r.MinDisk, err = leastDisk(data, object.Size, format)
-	}
+	found, err := inspect.QuickImport(ctx, inspect.File{Name: object.Key, ReaderAt: store.ReaderAt(ctx, object), Size: object.Size}, c.judgement(0))
 	if err != nil {
 		return from, fmt.Errorf("look at %s for its disk's size: %w", from, interrupted(ctx, err))
 	}
+	if err := ims.CheckDiskSize(found.VirtualSize); err != nil {
+		return from, fmt.Errorf("import %s: %w", from, err)
+	}
+	r.MinDisk = ptr(ims.LeastMinDisk(found.VirtualSize))
 	return from, nil
 }
 
-// leastDisk is the least min_disk that an import of the file takes.
-func leastDisk(file io.ReaderAt, size int64, format diskformat.Format) (*int64, error) {
-	switch format {
-	case diskformat.Raw:
-	case diskformat.ZVHD2:
-		disk, err := zvhd2.Open(file, size)
-		if err != nil {
-			return nil, err
-		}
-		size = disk.Size()
-	default:
-		return nil, diskformat.Errorf(format, diskformat.ErrWrongFormat, "", "a quick import takes RAW and ZVHD2 alone")
+// judgement is what of the request bears on the file.
+func (c *ImportCmd) judgement(minDisk int64) inspect.Options {
+	return inspect.Options{DataDisk: c.Type == string(ims.EnvData), MinDiskGiB: int(minDisk)}
+}
+
+// refused is why a quick import would not take the file as it is, nil if it would.
+func (d *diskFile) refused(ctx context.Context, o inspect.Options) error {
+	_, err := inspect.QuickImport(ctx, inspect.File{Name: filepath.Base(d.source.path), ReaderAt: d.source.File, Size: d.source.size}, o)
+	return err
+}
+
+// encryptedData makes a LUKS volume that shall be a data disk count as the RAW disk that
+// it is.
+func (c *ImportCmd) encryptedData() error {
+	if c.Format != "" || c.Type != string(ims.EnvData) {
+		return nil
 	}
-	if err := ims.CheckDiskSize(size); err != nil {
-		return nil, err
+	src, err := openSource(c.Source)
+	if err != nil {
+		return err
 	}
-	return ptr(ims.LeastMinDisk(size)), nil
+	defer src.Close()
+	if src.format == diskformat.LUKS {
+		c.Format = string(diskformat.Raw)
+	}
+	return nil
 }
 
 // bring checks a local file and what is asked of it, then uploads it: as it is, with
 // its bitmap if it is RAW, or converted.
-func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Client, r *ims.ImportRequest) (to objectName, uploaded []string, err error) {
+func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Client, r *ims.ImportRequest, said *warnings) (to objectName, uploaded []string, err error) {
+	if err := c.encryptedData(); err != nil {
+		return to, nil, err
+	}
 	d, err := c.openDisk(c.Source)
 	if err != nil {
 		return to, nil, err
@@ -258,11 +274,15 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	if err != nil {
 		return to, nil, err
 	}
-	if err := precheck(ctx, service, d, r, to, least); err != nil {
+	if err := c.precheck(ctx, service, d, r, to, least, converted); err != nil {
 		return to, nil, fmt.Errorf("import %s: %w", c.Source, interrupted(ctx, err))
 	}
-	c.adviseFirmware(s, d)
-	s.adviseWhole(d)
+	hints, notes, err := d.survey(ctx)
+	if err != nil {
+		return to, nil, fmt.Errorf("read %s: %w", c.Source, interrupted(ctx, err))
+	}
+	said.warn(s, notes...)
+	c.adviseFirmware(s, hints)
 	if converted {
 		if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
 			return to, nil, err
@@ -360,7 +380,7 @@ func absolute(path string) string {
 
 // precheck asks of the service what it takes to know whether it would accept the
 // import, and goes through the service's own rules, all before the upload.
-func precheck(ctx context.Context, service *client.Client, d *diskFile, r *ims.ImportRequest, to objectName, least int64) error {
+func (c *ImportCmd) precheck(ctx context.Context, service *client.Client, d *diskFile, r *ims.ImportRequest, to objectName, least int64, converted bool) error {
 	used, quota, err := service.Quota(ctx)
 	if err != nil {
 		return err
@@ -380,20 +400,23 @@ func precheck(ctx context.Context, service *client.Client, d *diskFile, r *ims.I
 	if *r.MinDisk < least {
 		return ims.Faultf(ims.CodeDiskSize, "min_disk is %d GiB, the disk in the file has %d GiB", *r.MinDisk, least)
 	}
-	if d.Disk.Format == diskformat.Raw || d.Disk.Format == diskformat.ZVHD2 {
-		return ims.CheckFileSize("the file", d.source.size)
+	if converted {
+		return nil
 	}
-	return nil
+	err = d.refused(ctx, c.judgement(*r.MinDisk))
+	if fault, ok := errors.AsType[*ims.Error](err); ok && d.Disk.Format == diskformat.Raw && c.Format != "" && fault.Code == ims.CodeFile {
+		return ims.Faultf(ims.CodeFile, "%s; if it is the disk's own content, as -f raw says, --convert imports it", fault.Detail)
+	}
+	return err
 }
 
 // adviseFirmware speaks up when the disk looks as if it boots with UEFI alone and
 // the image would boot with BIOS.
-func (c *ImportCmd) adviseFirmware(s *session, d *diskFile) {
+func (c *ImportCmd) adviseFirmware(s *session, hints diskformat.Hints) {
 	if c.Firmware != "" || c.Architecture == ims.ArchARM || c.Type == string(ims.EnvData) {
 		return
 	}
-	hints, err := diskformat.ReadHints(d, d.OrigSize)
-	if err == nil && hints.EFISystem && !hints.BIOSBoot {
+	if hints.EFISystem && !hints.BIOSBoot && !hints.LargeSectors {
 		s.note("the disk has an EFI system partition and nothing to boot from with BIOS: --firmware uefi may be what you want")
 	}
 }

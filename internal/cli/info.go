@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
@@ -16,6 +17,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/inspect"
 )
 
 // InfoCmd tells what a file is.
@@ -60,6 +62,7 @@ type infoDoc struct {
 	Partitions *partitionDoc  `json:"partition_table,omitempty"`
 	Bitmap     *bitmapDoc     `json:"bitmap,omitempty"`
 	Import     quickImportDoc `json:"quick_import"`
+	Warnings   warnings       `json:"warnings,omitempty"`
 }
 
 type partitionDoc struct {
@@ -68,6 +71,8 @@ type partitionDoc struct {
 	EFISystem  bool                      `json:"efi_system"`
 	BIOSBoot   bool                      `json:"bios_boot"`
 	CutOff     bool                      `json:"cut_off,omitempty"` // it reaches beyond the disk's end
+	// SectorSize is 4096 when the table was made for such sectors, else absent.
+	SectorSize int64 `json:"sector_size,omitempty"`
 }
 
 // bitmapDoc is the .mf beside a RAW file.
@@ -153,19 +158,29 @@ func (doc *infoDoc) add(ctx context.Context, src *diskFile) error {
 	case *vhd.File:
 		doc.BlockSize = disk.Info().BlockSize
 	}
+	hints, notes, err := src.survey(ctx)
+	if err != nil {
+		return err
+	}
+	doc.addPartitions(hints)
+	for _, note := range notes {
+		doc.Warnings = append(doc.Warnings, warningDoc(note))
+	}
 	reason := ""
 	switch src.Format {
 	case diskformat.Raw:
 		reason = doc.addBitmap(src.source)
 		if err := src.wholeSectors(); err != nil {
 			reason = err.Error()
+		} else if err := src.refused(ctx, inspect.Options{DataDisk: true}); err != nil {
+			reason = err.Error()
 		}
 	case diskformat.ZVHD2:
 	default:
-		reason = src.otherFormat().Error()
+		reason = fmt.Sprintf("not as it is; \"quickims import\" converts it to ZVHD2 on the way, \"%s\" makes a file of it", src.convertCommand())
 	}
 	doc.judge(src.source, reason)
-	return doc.addPartitions(src, src.OrigSize)
+	return nil
 }
 
 // addBitmap looks at the bitmap beside a RAW file and says what keeps it from
@@ -194,13 +209,11 @@ func (doc *infoDoc) addBitmap(src *source) (reason string) {
 	return ""
 }
 
-func (doc *infoDoc) addPartitions(disk io.ReaderAt, size int64) error {
-	h, err := diskformat.ReadHints(disk, size)
-	if err != nil {
-		return err
+func (doc *infoDoc) addPartitions(h diskformat.Hints) {
+	doc.Partitions = &partitionDoc{h.Table, h.Partitions, h.EFISystem, h.BIOSBoot, h.CutOff, 0}
+	if h.LargeSectors {
+		doc.Partitions.SectorSize = 4096
 	}
-	doc.Partitions = &partitionDoc{h.Table, h.Partitions, h.EFISystem, h.BIOSBoot, h.CutOff}
-	return nil
 }
 
 // judge says whether a quick import would take the file. reason is what keeps it
@@ -265,6 +278,9 @@ func (doc infoDoc) print(w io.Writer) {
 	} else {
 		row("Quick import", "no: %s", doc.Import.Reason)
 	}
+	for _, warning := range doc.Warnings {
+		row("Warning", "%s", strings.Join(wrap(warning.Text, wrapAt), "\n\t"))
+	}
 }
 
 func (p *partitionDoc) String() string {
@@ -273,6 +289,8 @@ func (p *partitionDoc) String() string {
 	}
 	s := fmt.Sprintf("%s, %d", p.Type, p.Partitions)
 	switch {
+	case p.SectorSize != 0:
+		s += fmt.Sprintf(", for sectors of %d bytes", p.SectorSize)
 	case p.EFISystem && p.BIOSBoot:
 		s += ", boots with uefi or bios"
 	case p.EFISystem:
@@ -284,13 +302,6 @@ func (p *partitionDoc) String() string {
 		s += "; it reaches beyond the disk's end, which may have been cut off"
 	}
 	return s
-}
-
-// adviseWhole speaks up when the disk's partition table tells of a larger disk.
-func (s *session) adviseWhole(d *diskFile) {
-	if hints, err := diskformat.ReadHints(d, d.OrigSize); err == nil && hints.CutOff {
-		s.note("the partition table of %s reaches beyond the disk's end: the file may have been cut off; \"quickims check\" tells more", d.source.path)
-	}
 }
 
 func (b *bitmapDoc) String() string {

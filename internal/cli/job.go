@@ -99,6 +99,9 @@ func printJob(w io.Writer, job client.Job) {
 	row("Image", strings.TrimSpace(job.ImageID+"  "+job.ImageName))
 	row("Error", job.ErrorCode)
 	row("Reason", job.FailReason)
+	for _, warning := range job.Warnings {
+		row("Warning", strings.Join(wrap(warning.Text, wrapAt), "\n\t"))
+	}
 }
 
 func span(job client.Job) (begin, end time.Time, ok bool) {

@@ -139,26 +139,32 @@ func (src *source) stored() (n int64, err error) {
 
 // otherFormat is the error for a file that must be RAW or ZVHD2 and is neither.
 func (src *source) otherFormat() error {
+	hint := strings.ReplaceAll(src.format.Advice(), "FILE", src.path)
+	switch {
+	case slices.Contains(open.Formats, src.format):
+		hint = "make it ZVHD2 first: " + src.convertCommand()
+	case slices.Contains(qemuFormats, src.format):
+		hint = fmt.Sprintf("make it RAW first: qemu-img convert -f %s -O raw %s %s.raw", src.format, src.path, src.base())
+	}
+	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, neither RAW nor ZVHD2; %s", src.path, src.format.Describe(), hint)}
+}
+
+// convertCommand is the command line that makes ZVHD2 of the file.
+func (src *source) convertCommand() string {
+	return fmt.Sprintf("quickims convert %s %s.zvhd2", src.path, src.base())
+}
+
+// base is the path without the ending of the name.
+func (src *source) base() string {
 	base := strings.TrimSuffix(src.path, filepath.Ext(src.path))
 	if filepath.Base(base) == "" || strings.HasSuffix(base, string(filepath.Separator)) {
-		base = src.path
+		return src.path
 	}
-	var hint string
-	switch src.format {
-	case diskformat.QCOW, diskformat.QED, diskformat.Parallels, diskformat.DMG:
-		hint = fmt.Sprintf("make it RAW first: qemu-img convert -f %s -O raw %s %s.raw", src.format, src.path, base)
-	case diskformat.TAR:
-		hint = "unpack it (an OVA is one) and take the disk file in it, such as its .vmdk"
-	case diskformat.ISO, diskformat.WIM:
-		hint = "install from it into a disk file"
-	default:
-		hint = "unpack it first"
-		if slices.Contains(open.Formats, src.format) {
-			hint = fmt.Sprintf("make it ZVHD2 first: quickims convert %s %s.zvhd2", src.path, base)
-		}
-	}
-	return &kindError{diskformat.ErrWrongFormat, fmt.Sprintf("%s is %s, neither RAW nor ZVHD2; %s", src.path, src.format, hint)}
+	return base
 }
+
+// qemuFormats are those that are not read here but by qemu-img, under the same name.
+var qemuFormats = []diskformat.Format{diskformat.QCOW, diskformat.QED, diskformat.Parallels, diskformat.DMG}
 
 // mfPath is where the bitmap of a RAW file is put.
 func mfPath(path string) string { return bitmapPaths(path)[0] }

@@ -25,6 +25,8 @@ type Job struct {
 	ImageName  string
 	Task       string // what it does now; "" when unknown
 	Percent    int    // 0 to 100
+	// Warnings are what the service noticed about the disk.
+	Warnings []ims.Warning
 	// Raw is the service's own document.
 	Raw json.RawMessage
 }
@@ -74,13 +76,22 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 			ImageName string  `json:"image_name"`
 			Task      string  `json:"current_task"`
 			Percent   percent `json:"process_percent"`
+			Warnings  []struct {
+				ID   string `json:"id"`
+				Text string `json:"text"`
+			} `json:"warnings"`
 		} `json:"entities"`
 	}
 	if err := json.Unmarshal(body, &wire); err != nil {
 		return Job{}, fmt.Errorf("read job %s: %w", id, err)
 	}
+	var warnings []ims.Warning
+	for _, w := range wire.Entities.Warnings {
+		warnings = append(warnings, ims.Warning(w))
+	}
 	return Job{
-		ID: wire.ID, Type: ims.JobType(wire.Type), Status: ims.JobStatus(wire.Status),
+		Warnings: warnings,
+		ID:       wire.ID, Type: ims.JobType(wire.Type), Status: ims.JobStatus(wire.Status),
 		BeginTime: text(wire.BeginTime), EndTime: text(wire.EndTime),
 		ErrorCode: text(wire.ErrorCode), FailReason: text(wire.FailReason),
 		ImageID: wire.Entities.ImageID, ImageName: wire.Entities.ImageName,

@@ -123,8 +123,8 @@ func (c *checker) gpt() {
 		}
 	}
 	if len(t.entries) > 0 && c.sectorSize != diskformat.SectorSize {
-		c.add(PartitionTable, Error, "Partition a disk of 512-byte sectors and copy the partitions into it.",
-			"the GPT was made on a disk of %d-byte sectors; the cloud's disks have sectors of 512 bytes, and neither firmware nor kernel finds it there", c.sectorSize)
+		c.add(PartitionTable, Error, "Start the machine with a disk of 4096-byte sectors (QEMU: logical_block_size=4096), or partition a disk of 512-byte sectors and copy the partitions into it.",
+			"the GPT was made for sectors of %d bytes; the disks of images have sectors of 512 bytes, and neither firmware nor kernel finds the table there", c.sectorSize)
 	}
 	for i, e := 1, t.entries; len(e) >= t.eachLength && len(e) > 0; i, e = i+1, e[t.eachLength:] {
 		if bytes.Equal(e[:16], make([]byte, 16)) {

@@ -2,10 +2,8 @@ package diskformat
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 )
 
@@ -61,6 +59,9 @@ type ends struct {
 	size int64
 	head []byte
 	tail []byte
+
+	text     Format // what textFormat says, once it was asked
+	textSeen bool
 }
 
 func readEnds(r io.ReaderAt, size int64) (*ends, error) {
@@ -106,63 +107,6 @@ func foot(off int, magic string) func(*ends) bool {
 		at := len(e.tail) - off
 		return at >= 0 && len(e.tail) >= at+len(magic) && string(e.tail[at:at+len(magic)]) == magic
 	}
-}
-
-// signatures are the marks as the formats' own descriptions give them.
-// ZVHD2 is not among them: its two ends are looked at together.
-var signatures = []signature{
-	{ZVHD, head(0, "stream\x00\x00")},
-	{QCOW, head(0, "QFI\xfb\x00\x00\x00\x01")},
-	{QCOW2, qcow2},
-	{QED, head(0, "QED\x00")},
-	{VMDK, head(0, "KDMV")},                             // hosted sparse extent, stream-optimised too
-	{VMDK, head(0, "COWD")},                             // ESX sparse extent
-	{VMDK, head(0, "\xbe\xba\xfe\xca\x00\x00\x00\x00")}, // SE sparse extent
-	{VMDK, vmdkDescriptor},
-	{VHD, head(0, "conectix")}, // a dynamic disk's copy of its footer
-	{VHD, foot(512, "conectix")},
-	{VHD, foot(511, "conectix")}, // footers before Virtual PC 2004
-	{VHDX, head(0, "vhdxfile")},
-	{VDI, head(64, "\x7f\x10\xda\xbe")},
-	{Parallels, head(0, "WithoutFreeSpace")},
-	{Parallels, head(0, "WithouFreSpacExt")},
-	{DMG, foot(512, "koly")},
-	{ISO, head(32769, "CD001")}, // ECMA-119: volume descriptor set at sector 16
-	{ISO, head(32769, "BEA01")}, // ECMA-167 (UDF) without ISO 9660
-	{WIM, head(0, "MSWIM\x00\x00\x00")},
-	{TAR, tar},
-	{Gzip, head(0, "\x1f\x8b\x08")},
-	{XZ, head(0, "\xfd7zXZ\x00")},
-	{Zstd, head(0, "\x28\xb5\x2f\xfd")},
-	{Bzip2, bzip2},
-	{LZ4, head(0, "\x04\x22\x4d\x18")},
-	{Zip, head(0, "PK\x03\x04")},
-	{SevenZip, head(0, "7z\xbc\xaf\x27\x1c")},
-}
-
-func qcow2(e *ends) bool {
-	return head(0, "QFI\xfb")(e) && len(e.head) >= 8 && binary.BigEndian.Uint32(e.head[4:]) != 1
-}
-
-// tar matches the header of the first file (POSIX.1, ustar): its magic, and the sum
-// of its bytes, where those of the sum itself count as spaces, in octal.
-func tar(e *ends) bool {
-	const length, sumAt, sumLen, magicAt = 512, 148, 8, 257
-	if len(e.head) < length || !head(magicAt, "ustar")(e) {
-		return false
-	}
-	sum := int64(sumLen * ' ')
-	for i, b := range e.head[:length] {
-		if i < sumAt || i >= sumAt+sumLen {
-			sum += int64(b)
-		}
-	}
-	said, err := strconv.ParseInt(strings.Trim(string(e.head[sumAt:sumAt+sumLen]), " \x00"), 8, 64)
-	return err == nil && said == sum
-}
-
-func bzip2(e *ends) bool {
-	return head(0, "BZh")(e) && head(4, "\x31\x41\x59\x26\x53\x59")(e) // magic of the first block
 }
 
 // vmdkDescriptor matches the text file that only names other files. Its first
@@ -215,6 +159,11 @@ func (e *ends) format() (Format, error) {
 		return "", Errorf("", ErrAmbiguous, "",
 			"the file carries the marks of %s; a disk image must be of one format alone", strings.Join(names, " and "))
 	case len(found) == 0:
+		for _, s := range weakSignatures {
+			if s.match(e) {
+				return s.format, nil
+			}
+		}
 		return Raw, nil
 	case found[0] == ZVHD2 && !back:
 		return ZVHD2, Errorf(ZVHD2, ErrIncomplete, "footer",

@@ -39,7 +39,7 @@ var formats = []struct {
 	want diskformat.Format
 }{
 	{"empty", nil, diskformat.Raw},
-	{"one byte", []byte{'z'}, diskformat.Raw},
+	{"one byte", []byte{0x9a}, diskformat.Raw},
 	{"zeros", make([]byte, mib), diskformat.Raw},
 	{"boot sector", at(mib, map[int]string{510: "\x55\xaa"}), diskformat.Raw},
 	{"LUKS", at(mib, map[int]string{0: "LUKS\xba\xbe"}), diskformat.Raw},
@@ -62,7 +62,7 @@ var formats = []struct {
 	{"VMDK ESX", at(mib, map[int]string{0: "COWD"}), diskformat.VMDK},
 	{"VMDK descriptor", []byte("# Disk DescriptorFile\nversion=1\n"), diskformat.VMDK},
 	{"VMDK descriptor, comments before", []byte("# mine\r\n\r\n#x\r\n  # disk descriptorfile\r\nversion=1\r\n"), diskformat.VMDK},
-	{"no descriptor", []byte("version=1\n# Disk DescriptorFile\n"), diskformat.Raw},
+	{"no descriptor", []byte("version=1\n# Disk DescriptorFile\n"), diskformat.Text},
 	{"VHD fixed", at(mib+512, map[int]string{-512: "conectix"}), diskformat.VHD},
 	{"VHD fixed, short footer", at(mib+511, map[int]string{-511: "conectix"}), diskformat.VHD},
 	{"VHD dynamic", at(mib, map[int]string{0: "conectix", -512: "conectix"}), diskformat.VHD},
@@ -297,7 +297,7 @@ func TestHints(t *testing.T) {
 		{"GPT with BIOS boot", gptDisk(mib, 512, 2, 128, 128, guidBIOS, guidLinux), diskformat.Hints{Table: diskformat.GPT, Partitions: 2, BIOSBoot: true}},
 		{"GPT with both", gptDisk(mib, 512, 2, 128, 128, guidBIOS, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 2, BIOSBoot: true, EFISystem: true}},
 		{"GPT, legacy bootable", gptDisk(mib, 512, 2, 128, 128, guidLinux+strings.Repeat("\x01", 16)+strings.Repeat("\x00", 16)+"\x04"), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, BIOSBoot: true}},
-		{"GPT of 4096-byte sectors", gptDisk(mib, 4096, 2, 128, 128, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, EFISystem: true}},
+		{"GPT of 4096-byte sectors", gptDisk(mib, 4096, 2, 128, 128, guidESP), diskformat.Hints{Table: diskformat.GPT, LargeSectors: true, Partitions: 1, EFISystem: true}},
 		{"GPT, entries far away", gptDisk(mib, 512, 1000, 128, 128, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, EFISystem: true}},
 		{"GPT, large entries", gptDisk(mib, 512, 2, 16, 4096, guidESP), diskformat.Hints{Table: diskformat.GPT, Partitions: 1, EFISystem: true}},
 		{"MBR, cut off", mbrDisk(mib, [4]uint32{0, 0x83, 1, 100}, [4]uint32{0, 0x83, 101, 2048}), diskformat.Hints{Table: diskformat.MBR, Partitions: 2, CutOff: true}},

@@ -54,16 +54,6 @@ const (
 	DMG       Format = "dmg"
 	ISO       Format = "iso" // ISO 9660 or UDF, hybrid ones too
 	WIM       Format = "wim"
-	TAR       Format = "tar" // POSIX's and GNU's; an OVA is one
-
-	// Compressed data. What is inside is not looked at.
-	Gzip     Format = "gzip"
-	XZ       Format = "xz"
-	Zstd     Format = "zstd"
-	Bzip2    Format = "bzip2"
-	LZ4      Format = "lz4"
-	Zip      Format = "zip"
-	SevenZip Format = "7z"
 )
 
 // Extent is a range of a disk, in bytes, that is either data or a hole.

@@ -31,6 +31,9 @@ type Hints struct {
 	// BIOSBoot: there is a BIOS boot partition or one marked bootable for
 	// BIOS firmware.
 	BIOSBoot bool
+	// LargeSectors: the GPT was made for sectors of 4096 bytes. Firmware that sees
+	// sectors of 512 bytes finds no table; see [LargeSectors].
+	LargeSectors bool
 	// CutOff: a partition or the table's backup lies beyond the disk's end.
 	CutOff bool
 }
@@ -157,7 +160,7 @@ func readGPT(r io.ReaderAt, size int64, front []byte, sector int64) (Hints, bool
 		return Hints{}, false, nil
 	}
 	sectors := uint64(size / sector)
-	h := Hints{Table: GPT, CutOff: le.Uint64(head[32:]) >= sectors}
+	h := Hints{Table: GPT, LargeSectors: sector != 512, CutOff: le.Uint64(head[32:]) >= sectors}
 	for e := entries; len(e) >= int(each); e = e[each:] {
 		kind := [16]byte(e[:16])
 		if kind == ([16]byte{}) {

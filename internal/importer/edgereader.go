@@ -1,21 +1,27 @@
 package importer
 
-import "io"
+import (
+	"io"
+
+	"github.com/quickims/quickims/internal/filesystem/probe"
+)
 
 const (
 	// frontBytes covers what tells the formats and partition tables apart;
 	// tailBytes the index of any ZVHD2 file with up to 64 GiB of data.
 	frontBytes = 64 << 10
 	tailBytes  = 1 << 20
+	// middleBytes is up to where signatures of volumes lie that begin further behind.
+	middleBytes = probe.Reach
 )
 
-// edgeReader reads the front and the end of a file once each and answers from
-// them: each read of the source may be a request over a network. What lies between
-// is read as it is asked for. It is not safe for concurrent use.
+// edgeReader reads the front, what follows it, and the end of a file once each, when
+// they are asked for, and answers from them: each read of the source may be a request
+// over a network. What lies between is read as it is asked for. It is not safe for concurrent use.
 type edgeReader struct {
-	r           io.ReaderAt
-	size        int64
-	front, tail []byte
+	r                   io.ReaderAt
+	size                int64
+	front, middle, tail []byte
 }
 
 func newEdgeReader(r io.ReaderAt, size int64) *edgeReader { return &edgeReader{r: r, size: size} }
@@ -31,6 +37,9 @@ func (e *edgeReader) ReadAt(p []byte, off int64) (int, error) {
 	}
 	if front := min(e.size, frontBytes); end <= front {
 		return from(&e.front, e.r, 0, front, p, off)
+	}
+	if end := min(middleBytes, e.size-tailBytes); off >= frontBytes && off+int64(len(p)) <= end {
+		return from(&e.middle, e.r, frontBytes, end-frontBytes, p, off)
 	}
 	return e.r.ReadAt(p, off)
 }

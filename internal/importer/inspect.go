@@ -3,13 +3,12 @@ package importer
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
-	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/faultpoint"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/inspect"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
@@ -68,45 +67,25 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 	r := newEdgeReader(objectstore.NewReaderAt(ctx, i.store, sourceOf(*src), info), src.Size)
 
 	var f finding
-	format, err := diskformat.Detect(r, src.Size)
+	file := inspect.File{Name: src.Key, ReaderAt: r, Size: src.Size}
+	found, err := inspect.QuickImport(ctx, file, inspect.Options{DataDisk: job.Type == ims.JobImportData, MinDiskGiB: img.MinDiskGiB})
 	if err != nil {
 		return f, fileFault(src.Key, err)
 	}
-	src.Format = string(format)
-	switch format {
-	case diskformat.ZVHD2:
-		disk, err := zvhd2.Open(r, src.Size)
-		if err != nil {
-			return f, fileFault(src.Key, err)
-		}
-		src.VirtualSize = disk.Size()
-	case diskformat.Raw:
-		if src.Size%diskformat.SectorSize != 0 {
-			return f, ims.Faultf(ims.CodeFile, "%q has %d bytes, which is no disk: the size of a RAW file is a multiple of %d", src.Key, src.Size, diskformat.SectorSize)
-		}
-		src.VirtualSize = src.Size
+	src.Format, src.VirtualSize, src.Warnings = string(found.Format), found.VirtualSize, nil
+	for _, note := range found.Notes {
+		src.Warnings = append(src.Warnings, ims.Warning(note))
+	}
+	if found.Format == diskformat.Raw {
 		if f.bitmap, err = i.readBitmap(ctx, *src); err != nil {
 			return f, err
 		}
-	default:
-		return f, ims.Faultf(ims.CodeFile, "%q is a %s file, quick import takes RAW and ZVHD2; `quickims convert` makes ZVHD2 of a RAW file", src.Key, format)
-	}
-	if most := int64(img.MinDiskGiB) * ims.GiB; src.VirtualSize > most {
-		return f, ims.Faultf(ims.CodeDiskSize, "the disk in %q has %s, min_disk is %d GiB (%d bytes); it must be at least %d GiB",
-			src.Key, gib(src.VirtualSize), img.MinDiskGiB, most, ims.LeastMinDisk(src.VirtualSize))
 	}
 	job.Percent = 5
 	if err := i.catalog.SaveStep(ctx, *job); err != nil {
 		return f, err
 	}
 	return f, faultpoint.Hit(faultpoint.Inspected)
-}
-
-func gib(n int64) string {
-	if n%ims.GiB == 0 {
-		return fmt.Sprintf("%d GiB (%d bytes)", n/ims.GiB, n)
-	}
-	return fmt.Sprintf("%.2f GiB (%d bytes)", float64(n)/float64(ims.GiB), n)
 }
 
 // readBitmap reads the bitmap of a RAW file. One whose layout is unknown counts for
@@ -131,6 +110,9 @@ func (i *Importer) readBitmap(ctx context.Context, src ims.Source) (*bitmap.Map,
 
 // fileFault says which file is at fault, unless it was the store.
 func fileFault(key string, err error) error {
+	if _, ok := errors.AsType[*ims.Error](err); ok {
+		return err
+	}
 	if _, ok := errors.AsType[*objectstore.Error](err); ok {
 		return err
 	}

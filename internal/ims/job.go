@@ -58,6 +58,15 @@ type Source struct {
 	Format string
 	// VirtualSize is the disk's size in bytes that a machine sees, 0 before inspection.
 	VirtualSize int64
+	// Warnings are what the inspection noticed that the owner should know. They do not
+	// keep the import from going on.
+	Warnings []Warning
+}
+
+// Warning is something about a disk that its owner should know.
+type Warning struct {
+	ID   string // stable, such as "no_content"
+	Text string // a sentence without its full stop
 }
 
 // Job is the asynchronous work of one request.

@@ -95,6 +95,19 @@ type Disk struct {
 	OrigSize int64
 	// Depth is how many backing files lie below.
 	Depth int
+
+	below *Disk // the backing disk
+}
+
+// Notes are what the readers of the file and of those below have noticed so far; see
+// [diskformat.Noted].
+func (d *Disk) Notes() (notes []diskformat.Note) {
+	for ; d != nil; d = d.below {
+		if noted, ok := d.Image.(diskformat.Noted); ok {
+			notes = append(notes, noted.Notes()...)
+		}
+	}
+	return notes
 }
 
 // ErrRefused is what Open returns when a file names another one that there is
@@ -197,7 +210,7 @@ func (d *Disk) openQCOW2(depth int) error {
 		if err != nil {
 			return err
 		}
-		opts.Backing, d.Depth = below, below.Depth+1
+		opts.Backing, d.Depth, d.below = below, below.Depth+1, below
 	}
 	if info.DataFile && src.Beside != nil {
 		f, err := src.Beside(DataFile, info.DataFileName)

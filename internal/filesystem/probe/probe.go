@@ -60,6 +60,11 @@ var containers = []mark{
 	{at: 4096, magic: mdMagic1, typ: raidType, name: raidName},
 	{at: 3, magic: "-FVE-FS-", typ: "BitLocker", name: "an encrypted volume (BitLocker)"},
 	{at: 4096 + 24, magic: "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", typ: "bcache", name: "a bcache device"},
+	{at: 0, magic: "bluestore block device", typ: "ceph_bluestore", name: "a device of Ceph"},
+	{at: 512 + 4, magic: "!Stra0tis\x86\xff\x02^\x41rh", typ: "stratis", name: "a device of Stratis"},
+	{at: 0, magic: "dmvdo001", typ: "vdo", name: "a VDO volume"},
+	{at: 32, magic: "ORCLDISK", typ: "oracleasm", name: "a disk of Oracle ASM"},
+	{at: 32, magic: "NXSB", typ: "apfs", name: "an APFS container"},
 }
 
 // others are file systems that are not read here, and swap.
@@ -77,19 +82,81 @@ var others = []mark{
 	{at: 65588, magic: "ReIsEr", typ: "reiserfs", name: "ReiserFS"},
 	{at: 32769, magic: "CD001", typ: "iso9660", name: "ISO 9660"},
 	{at: 1024, magic: "H+\x00\x04", typ: "hfsplus", name: "HFS+"},
+	{at: 1024, magic: "HX\x00\x05", typ: "hfsplus", name: "HFS+"},
+	{at: 4096 + 24, magic: "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", typ: "bcachefs", name: "bcachefs"},
+	{at: 0x10000, magic: "\x01\x16\x19\x70", typ: "gfs2", name: "GFS2"},
+	{at: 8192 + 1372, magic: "\x54\x19\x01\x00", typ: "ufs", name: "UFS"},
+	{at: 8192 + 1372, magic: "\x19\x01\x54\x19", typ: "ufs", name: "UFS"},
+	{at: 65536 + 1372, magic: "\x19\x01\x54\x19", typ: "ufs", name: "UFS"},
+	{at: 2048, magic: "OCFSV2", typ: "ocfs2", name: "OCFS2"},
+	{at: 4096, magic: "OCFSV2", typ: "ocfs2", name: "OCFS2"},
+	{at: 1024, magic: "OCFSV2", typ: "ocfs2", name: "OCFS2"},
+	{at: 0, magic: "\x45\x3d\xcd\x28", typ: "cramfs", name: "cramfs"},
+	{at: 8192 - 10, magic: "SWAPSPACE2", typ: "swap", name: swapName, uuid: 1036, label: 1052, labelLen: 16},
+	{at: 16384 - 10, magic: "SWAPSPACE2", typ: "swap", name: swapName, uuid: 1036, label: 1052, labelLen: 16},
+	// Partition tables that are not read here.
+	{at: 512, magic: "PM\x00\x00", typ: "mac", name: "a partition table of Apple's"},
+	{at: 512, magic: "\x57\x45\x56\x82", typ: "bsd", name: "a disk label of BSD"},
+	{at: 0, magic: "\x0b\xe5\xa9\x41", typ: "sgi", name: "a volume header of SGI's"},
+	{at: 8192, magic: "\xe5\xd6\xd3\xf1", typ: "dasd", name: "a volume label of an IBM DASD"},
 }
 
-// Probe looks at a volume. What can't be read, or makes no sense, is a Content
+// Probe looks at a volume and opens what can be read. What makes no sense is a Content
 // without a type, with Err if the disk gave an error.
 func Probe(src *filesystem.Source) Content {
+	c := Identify(src)
+	open := openers[c.Type]
+	if open == nil {
+		return c
+	}
+	v, err := open(src)
+	if err != nil {
+		c.Err = err
+		return c
+	}
+	info := v.Info()
+	c.Volume, c.Type, c.UUID, c.Label = v, info.Type, info.UUID, info.Label
+	return c
+}
+
+// openers open the file systems that are read here, by the type that Identify gives.
+var openers = map[string]func(*filesystem.Source) (filesystem.Volume, error){
+	"ext4": func(src *filesystem.Source) (filesystem.Volume, error) { return given(ext4.Open(src)) },
+	"xfs":  func(src *filesystem.Source) (filesystem.Volume, error) { return given(xfs.Open(src)) },
+	"vfat": func(src *filesystem.Source) (filesystem.Volume, error) { return given(fat.Open(src)) },
+}
+
+// given keeps a nil of a file system's own type from becoming a Volume.
+func given[T filesystem.Volume](v T, err error) (filesystem.Volume, error) {
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Reach is how far from the front, in bytes, and EndReach from how far before the end
+// Identify reads at most.
+const (
+	Reach    = 320 << 10
+	EndReach = 192 << 10
+)
+
+// Identify tells what lies in a volume by its signature alone, and opens nothing. It
+// reads the first [Reach] and the last [EndReach] bytes at most.
+func Identify(src *filesystem.Source) Content {
 	if err := src.ReadFull(make([]byte, min(src.Size(), 1)), 0); err != nil {
 		return Content{Err: err}
 	}
 	if c, ok := container(src); ok {
 		return c
 	}
-	if c, ok := readable(src); ok {
-		return c
+	switch {
+	case ext4.Detect(src):
+		return Content{Type: "ext4", Name: "an ext4 file system"}
+	case xfs.Detect(src):
+		return Content{Type: "xfs", Name: "an XFS file system"}
+	case fat.Detect(src):
+		return Content{Type: "vfat", Name: "a FAT file system"}
 	}
 	if c, ok := match(src, others); ok {
 		return c
@@ -129,39 +196,6 @@ func lvm(src *filesystem.Source) (Content, bool) {
 // at least 8 KiB before the end, of 0.90 in the last whole 64 KiB but one.
 func raidAtEnd(src *filesystem.Source) bool {
 	return matches(src, (src.Size()/512-16)&^7*512, mdMagic1) || matches(src, src.Size()&^(64<<10-1)-64<<10, mdMagic0)
-}
-
-func readable(src *filesystem.Source) (c Content, ok bool) {
-	switch {
-	case ext4.Detect(src):
-		c.Type, c.Name = "ext4", "an ext4 file system"
-		if v, err := ext4.Open(src); err != nil {
-			c.Err = err
-		} else {
-			c.Volume = v
-		}
-	case xfs.Detect(src):
-		c.Type, c.Name = "xfs", "an XFS file system"
-		if v, err := xfs.Open(src); err != nil {
-			c.Err = err
-		} else {
-			c.Volume = v
-		}
-	case fat.Detect(src):
-		c.Type, c.Name = "vfat", "a FAT file system"
-		if v, err := fat.Open(src); err != nil {
-			c.Err = err
-		} else {
-			c.Volume = v
-		}
-	default:
-		return c, false
-	}
-	if c.Volume != nil {
-		info := c.Volume.Info()
-		c.Type, c.UUID, c.Label = info.Type, info.UUID, info.Label
-	}
-	return c, true
 }
 
 func match(src *filesystem.Source, list []mark) (Content, bool) {
