@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/quickims/quickims/internal/identity/signature"
 	"github.com/quickims/quickims/internal/ims"
@@ -24,8 +25,11 @@ const (
 // request must be as it arrived. Every refusal is an *ims.Error with status 401;
 // other errors mean that nobody can be authenticated just now.
 //
-// A token has its scope from when it was issued. A signed request acts in the project
-// that X-Project-Id names, if the user has a role in it, else in the access key's own.
+// A token has its scope from when it was issued. A signed request acts in the access
+// key's own project. Another one, in which the key's user has a role, must be named by an
+// X-Project-Id that is among the signed headers: whoever relays a request could put any
+// into one that is not. Unsigned, as some SDKs send it, the header may name the key's own
+// project alone.
 func (s *Service) Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error) {
 	token, err := oneHeader(r, headerToken)
 	if err != nil {
@@ -86,6 +90,10 @@ func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body 
 	project, name := key.project, "the access key's own project"
 	if wantProject != "" {
 		project, name = wantProject, headerProject
+	}
+	if project != key.project && !claim.Signs(strings.ToLower(headerProject)) {
+		return ims.Principal{}, unauthorized("%s names another project than the access key's own and is not among the signed headers; "+
+			"sign it, or use an access key of that project", headerProject)
 	}
 	at, err := s.projectScope(ctx, s.db, key.user.id, project)
 	if ims.CodeOf(err) == ims.CodeToken {

@@ -107,14 +107,15 @@ func (w *world) byToken(token string) (ims.Principal, error) {
 	return w.Authenticate(context.Background(), r, nil)
 }
 
-// signed makes a signed request; header pairs are set after signing.
+// signed makes a signed request. Header pairs are set before signing, which signs
+// projects and domains.
 func (w *world) signed(accessKey, secretKey string, headers ...string) *http.Request {
 	r := httptest.NewRequest("GET", "/v2/cloudimages?limit=1", nil)
-	if err := signature.Sign(r, nil, accessKey, secretKey, w.clock.Now()); err != nil {
-		panic(err)
-	}
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
+	}
+	if err := signature.Sign(r, nil, accessKey, secretKey, w.clock.Now()); err != nil {
+		panic(err)
 	}
 	return r
 }
@@ -462,6 +463,17 @@ func TestSignedRequests(t *testing.T) {
 			t.Errorf("in the domain asked for: %+v", p)
 		}
 		must(w.bySignature(ak, sk, "X-Project-Id", "p2", "X-Domain-Id", "d1"))
+		// Unsigned, the header may name the key's own project alone.
+		for project, want := range map[string]string{"p1": "", "p2": "not among the signed headers", "p3": "not among the signed headers"} {
+			r := w.signed(ak, sk)
+			r.Header.Set("X-Project-Id", project)
+			p, err := w.Authenticate(ctx, r, nil)
+			if want != "" {
+				refusedWith(t, err, want)
+			} else if err != nil || p.ProjectID != "p1" {
+				t.Errorf("its own project, unsigned: %+v, %v", p, err)
+			}
+		}
 		for _, tc := range []struct {
 			name    string
 			headers []string

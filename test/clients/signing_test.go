@@ -162,8 +162,8 @@ var signers = []signer{
 	{name: "gophertelekomcloud", send: sendGopher(golangsdk.SignOptions{}, nil), cannot: gopherCannot, project: "project1"},
 	{name: "gophertelekomcloud, region and service", send: sendGopher(golangsdk.SignOptions{RegionName: "eu-de", ServiceName: "ims", EnableCacheSignKey: true}, nil),
 		cannot: gopherCannot, project: "project1"},
-	{name: "gophertelekomcloud, project unsigned", send: sendGopher(golangsdk.SignOptions{}, map[string]string{"X-Project-Id": "project2"}),
-		cannot: gopherCannot, project: "project2"},
+	{name: "gophertelekomcloud, own project unsigned", send: sendGopher(golangsdk.SignOptions{}, map[string]string{"X-Project-Id": "project1"}),
+		cannot: gopherCannot, project: "project1"},
 	{name: "gophertelekomcloud, domain unsigned", send: sendGopher(golangsdk.SignOptions{}, map[string]string{"X-Domain-Id": "domain1"}),
 		cannot: gopherCannot, project: "project1"},
 }
@@ -363,6 +363,11 @@ func TestSpoiledSignatures(t *testing.T) {
 	for _, s := range signers {
 		if status, _ := s.send(t, v, request, accessKey, secretKey, func(*http.Request) {}); status != http.StatusOK {
 			t.Errorf("%s: nothing spoiled: status %d", s.name, status)
+		}
+		// A project that the user has a role in, but that the signer did not sign.
+		other := map[string]string{"project1": "project2", "project2": "project1"}[s.project]
+		if status, body := s.send(t, v, request, accessKey, secretKey, func(r *http.Request) { r.Header["X-Project-Id"] = []string{other} }); status != http.StatusUnauthorized {
+			t.Errorf("%s: project %s, unsigned: status %d: %s", s.name, other, status, body)
 		}
 		if status, _ := s.send(t, v, request, accessKey, secretKey+"x", nil); status != http.StatusUnauthorized {
 			t.Errorf("%s: another secret: status %d", s.name, status)

@@ -22,6 +22,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -231,6 +232,9 @@ func readDate(values []string, now time.Time) (string, error) {
 
 // AccessKey is the key that the request says it was signed with.
 func (c *Claim) AccessKey() string { return c.accessKey }
+
+// Signs reports whether a header, whose name is in lower case, is among those signed.
+func (c *Claim) Signs(name string) bool { return slices.Contains(c.headers, name) }
 
 // Proves reports whether the secret key made the claim's signature. It takes the
 // same time whether it did or not.
