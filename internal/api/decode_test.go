@@ -65,6 +65,8 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"POST", "/v2/images/" + image + "/members", false},
 		{"PUT", "/v2/images/" + image + "/members/" + project, false},
 		{"DELETE", "/image/v2/images/" + image, true},
+		{"POST", "/image/v2/images", false},
+		{"PATCH", "/image/v2/images/" + image, false},
 		{"POST", "/image/v2/images/" + image + "/members", false},
 		{"PUT", "/image/v2/images/" + image + "/members/" + project, false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags", false},
@@ -85,7 +87,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 4 // the deletion of a tag, an attachment, a member on both faces
+	const withoutBody = 8 // the deletion of a tag, an attachment, a member on both faces; of the Image API tags and actions
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

@@ -38,6 +38,11 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if rec != nil {
 		rec.code = fault.Code
 	}
+	if rec != nil && rec.face == faceGlance {
+		if own := glanceStatus(fault); own != 0 {
+			status = own
+		}
+	}
 	level := slog.LevelError
 	if status < http.StatusInternalServerError {
 		level = slog.LevelWarn

@@ -39,8 +39,8 @@ func (s *server) imageFile(c *call) error {
 	if err := catalog.MayRead(member); err != nil {
 		return err
 	}
-	if !img.Status.Readable() {
-		return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active or a saving one has data to read", img.Status)
+	if err := c.mayRead(img); err != nil {
+		return err
 	}
 	leave := s.streams.enter(c.project())
 	if leave == nil {
@@ -73,6 +73,9 @@ func (s *server) imageFile(c *call) error {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Etag", diskETag(img))
 	h.Set("Cache-Control", "private, no-cache")
+	if img.MD5 != "" {
+		h.Set("Content-Md5", img.MD5) // as the Image API has it: hex
+	}
 	right := s.watchRight(reading, rightEvery, func(ctx context.Context) error { return s.stillReadable(ctx, c, img) },
 		func() { stop(); rc.SetWriteDeadline(time.Now()) }) // ends reads and writes that hang
 	defer right.stop()
@@ -90,7 +93,18 @@ func (s *server) imageFile(c *call) error {
 	return w.finish(source.fault)
 }
 
-// stillReadable is the fault of going on with an image that was deleted, or that the
+// mayRead is the fault of reading an image in its state.
+func (c *call) mayRead(img ims.Image) error {
+	switch {
+	case img.Status.ReadableBy(c.principal.IsAdmin() && img.ProjectID == c.project()):
+		return nil
+	case img.Status == ims.ImageDeactivated:
+		return ims.Faultf(ims.CodeNotAllowed, "the image is deactivated: only an admin of its project may read it").WithKind(ims.KindForbidden)
+	}
+	return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active or a saving one has data to read", img.Status)
+}
+
+// stillReadable is the fault of going on with an image that was deleted or deactivated, or that the
 // reader may no longer read: the image is no longer shared with its project, or its own
 // access has ended. A database that does not answer ends no download.
 func (s *server) stillReadable(ctx context.Context, c *call, img ims.Image) error {
@@ -103,12 +117,14 @@ func (s *server) stillReadable(ctx context.Context, c *call, img ims.Image) erro
 	case err == nil && !now.May(ims.ActionImagesGet):
 		return forbidden(ims.ActionImagesGet)
 	}
-	_, member, err := s.Catalog.VisibleImage(ctx, c.project(), img.ID)
+	seen, member, err := s.Catalog.VisibleImage(ctx, c.project(), img.ID)
 	switch {
 	case errors.Is(err, catalog.ErrNotFound):
 		return unknownImage().Cause(errors.New("the image was deleted, or is no longer shared with the reader"))
 	case err != nil:
 		return nil
+	case seen.Status == ims.ImageDeactivated:
+		return errors.Join(c.mayRead(seen), catalog.MayRead(member))
 	}
 	return catalog.MayRead(member)
 }
@@ -125,7 +141,7 @@ func (s *server) diskFault(c *call, img ims.Image, err error) error {
 	switch {
 	case errors.Is(gone, catalog.ErrNotFound):
 		return unknownImage().Cause(fmt.Errorf("the image was deleted meanwhile: %w", err))
-	case gone == nil && !now.Status.Readable():
+	case gone == nil && !now.Status.ReadableBy(true):
 		return ims.Faultf(ims.CodeImageNotActive, "the image became %s, it has no data to read", now.Status).Cause(err)
 	case gone == nil && now.Status == ims.ImageSaving && s.Damaged != nil && s.Damaged(err):
 		// Its job will say the same, in its own words.
@@ -352,7 +368,7 @@ func (w *streamWriter) finish(fault error) error {
 
 // clear takes back the header of an answer that is not given.
 func (w *streamWriter) clear() {
-	for _, name := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Etag", "Last-Modified", "Content-Type"} {
+	for _, name := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Etag", "Last-Modified", "Content-Type", "Content-Md5"} {
 		w.Header().Del(name)
 	}
 }

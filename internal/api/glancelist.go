@@ -14,8 +14,6 @@ import (
 const (
 	// defaultPage is how many images a request gets that names no limit.
 	defaultPage = 25
-	// maxGlanceTag is how many characters a tag has.
-	maxGlanceTag = 255
 	// maxListFilters bounds the tags and properties of one list.
 	maxListFilters = 50
 )

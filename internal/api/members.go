@@ -99,7 +99,7 @@ func (s *server) addMember(c *call) error {
 	if err := s.ownerAlone(c); err != nil {
 		return err
 	}
-	m, err := s.Catalog.AddMember(c.Context(), c.project(), c.PathValue("image_id"), member)
+	m, err := s.Catalog.AddMember(c.Context(), c.project(), c.PathValue("image_id"), member, c.face == faceGlance)
 	return answerMember(c, m, err)
 }
 

@@ -18,6 +18,12 @@ import (
 	"github.com/quickims/quickims/internal/api"
 )
 
+func init() {
+	for _, kind := range []string{"v2.0", "v2.1"} {
+		openapi3filter.RegisterBodyDecoder("application/openstack-images-"+kind+"-json-patch", openapi3filter.JSONBodyDecoder)
+	}
+}
+
 var openapi = sync.OnceValues(func() (*openapi3.T, error) {
 	doc, err := openapi3.NewLoader().LoadFromData(quickims.OpenAPI)
 	if err != nil {
@@ -153,7 +159,7 @@ func checkAgainstOpenAPI(t testing.TB, req *http.Request, body string, a answer)
 	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	if body == "" {
 		r.Body = http.NoBody
-	} else {
+	} else if r.Header.Get("Content-Type") == "" {
 		r.Header.Set("Content-Type", "application/json") // the server does not insist on it
 	}
 	options := &openapi3filter.Options{

@@ -16,6 +16,7 @@ type recorder struct {
 	caller ims.Principal
 	// login is the user's name or id in a request for a token, as it was sent.
 	login string
+	face  face
 }
 
 // NoteCaller implements keystone.Noter.

@@ -42,13 +42,10 @@ func list(items property, text string) property {
 	return property{"type": "array", "items": items, "description": text}
 }
 
-// Values that the Image API names. Which of the formats can be uploaded is another
-// question: see uploadFormats.
+// Values that the Image API names.
 var (
-	diskFormats      = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
-	containerFormats = []string{"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"}
-	visibilities     = []string{"community", "public", "private", "shared"}
-	glanceStatuses   = []string{"queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"}
+	visibilities   = []string{"community", "public", "private", "shared"}
+	glanceStatuses = []string{"queued", "saving", "active", "killed", "deleted", "uploading", "importing", "pending_delete", "deactivated"}
 )
 
 // glanceProperties are the keys of glanceImage.
@@ -61,8 +58,8 @@ func glanceProperties() map[string]property {
 		"protected":        describe("boolean", "Whether the image can not be deleted."),
 		"os_hidden":        describe("boolean", "Whether lists leave the image out unless they ask for it."),
 		"owner":            nullable("string", "The project that the image belongs to.").with("maxLength", 255),
-		"disk_format":      nullable("string", "The format of the disk.").oneOf(diskFormats),
-		"container_format": nullable("string", "The format of the container.").oneOf(containerFormats),
+		"disk_format":      nullable("string", "The format of the disk.").oneOf(ims.DiskFormats),
+		"container_format": nullable("string", "The format of the container.").oneOf(ims.ContainerFormats),
 		"size":             nullable("integer", "Bytes of a download.").readOnly(),
 		"virtual_size":     nullable("integer", "Bytes of the disk.").readOnly(),
 		"checksum":         nullable("string", "MD5 of a download, in hexadecimal digits.").with("maxLength", 32).readOnly(),
@@ -70,7 +67,7 @@ func glanceProperties() map[string]property {
 		"os_hash_value":    nullable("string", "Hash of a download, in hexadecimal digits.").with("maxLength", 128).readOnly(),
 		"min_disk":         describe("integer", "The least disk of a machine, GiB."),
 		"min_ram":          describe("integer", "The least memory of a machine, MiB."),
-		"tags":             list(describe("string", "A tag.").with("maxLength", maxGlanceTag), "Texts by which images can be found."),
+		"tags":             list(describe("string", "A tag.").with("maxLength", ims.MaxOpenStackTag), "Texts by which images can be found."),
 		"created_at":       describe("string", "When the image was made, UTC.").readOnly(),
 		"updated_at":       describe("string", "When the image was changed last, UTC.").readOnly(),
 		"self":             describe("string", "The path of the image.").readOnly(),

@@ -131,6 +131,7 @@ func (s *server) answer(rec *recorder, r *http.Request, found match) (aborted bo
 		s.writeError(rec, r, unsupported(http.StatusMethodNotAllowed, "this path answers %s", allow))
 		return
 	}
+	rec.face = found.route.face
 	if err := s.run(rec, r, found.route); err != nil {
 		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 			// The caller hung up: nobody reads an answer, and nothing is wrong here.

@@ -206,6 +206,9 @@ func (c caller) send(t testing.TB, method, path, body string, header ...string) 
 	if c.token != "" {
 		req.Header.Set("X-Auth-Token", c.token)
 	}
+	if method == "PATCH" && strings.HasPrefix(path, glanceImages) {
+		req.Header.Set("Content-Type", "application/openstack-images-v2.1-json-patch")
+	}
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

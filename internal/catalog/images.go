@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/ims"
@@ -50,7 +51,7 @@ func (c *Catalog) CreateImport(ctx context.Context, domainID string, img ims.Ima
 	return nil
 }
 
-func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
+func checkQuota(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
 	used, err := quota(ctx, tx, projectID)
 	if err != nil {
 		return err
@@ -58,6 +59,17 @@ func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits 
 	if used >= limits.Images {
 		return ims.Faultf(ims.CodeQuota, "the project has %d private images, its quota is %d; delete one first", used, limits.Images)
 	}
+	return nil
+}
+
+func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
+	if err := checkQuota(ctx, tx, projectID, limits); err != nil {
+		return err
+	}
+	return checkRunning(ctx, tx, projectID, limits)
+}
+
+func checkRunning(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
 	running, err := count(ctx, tx, "SELECT COUNT(*) FROM jobs WHERE project_id = $1 AND end_time IS NULL", projectID)
 	if err != nil {
 		return err
@@ -66,6 +78,32 @@ func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits 
 		return ims.Faultf(ims.CodeTooManyJobs, "%d imports of the project are going on, the limit is %d; wait for one to end", running, limits.Imports)
 	}
 	return nil
+}
+
+// CreateImage writes an image that has no data yet. Faults that a client is told of: the
+// quota is used up (IMG.0015), the id is taken (IMG.0035, KindConflict).
+func (c *Catalog) CreateImage(ctx context.Context, img ims.Image, limits ims.Limits) (ims.Image, error) {
+	now := c.now()
+	img.CreatedAt, img.UpdatedAt = now, now
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := takeTurn(ctx, tx, img.ProjectID); err != nil {
+			return err
+		}
+		if err := checkQuota(ctx, tx, img.ProjectID, limits); err != nil {
+			return err
+		}
+		// An id is never used again, not even one of a deleted image.
+		n, err := count(ctx, tx, "SELECT COUNT(*) FROM images WHERE id = $1", img.ID)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return ims.Faultf(ims.CodeConflict, "there is, or was, an image with the id %s", img.ID).WithKind(ims.KindConflict)
+		}
+		return insertImage(ctx, tx, img)
+	})
+	slices.SortFunc(img.Tags, func(a, b ims.Tag) int { return strings.Compare(a.Key, b.Key) })
+	return img, wrap(err, "create image "+img.ID)
 }
 
 // Quota counts the images that take room: those neither killed nor deleted.
@@ -87,9 +125,10 @@ func (c *Catalog) Image(ctx context.Context, projectID, id string) (ims.Image, e
 }
 
 // UpdateImage changes an image in one transaction and returns it as it is then. What
-// change may set: the descriptive fields, protection and the enterprise project, which
-// must be one of the domain's (IMG.0155). The id, project, state, data, tags, source,
-// sizes and times stay what they are. An error of change leaves the image as it was
+// change may set: the descriptive fields, the tags, protection, visibility and the
+// enterprise project, which must be one of the domain's (IMG.0155). Members set to 0 end
+// all sharing and the members' attachments. The id, project, state, data, source, sizes
+// and times stay what they are. An error of change leaves the image as it was
 // and is returned. change may be called again, on a fresh copy.
 func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id string, change func(*ims.Image) error) (ims.Image, error) {
 	var out ims.Image
@@ -108,12 +147,27 @@ func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id strin
 				return err
 			}
 		}
-		img.ID, img.ProjectID, img.Status, img.Tags, img.Data, img.Members = old.ID, old.ProjectID, old.Status, old.Tags, old.Data, old.Members
+		img.ID, img.ProjectID, img.Status, img.Data = old.ID, old.ProjectID, old.Status, old.Data
 		img.MD5, img.SHA512 = old.MD5, old.SHA512
 		img.SourceURL, img.FileSize, img.CreatedAt, img.ActiveAt = old.SourceURL, old.FileSize, old.CreatedAt, old.ActiveAt
 		img.UpdatedAt = c.now()
 		out = img
-		return updateImage(ctx, tx, img)
+		if err := updateImage(ctx, tx, img); err != nil {
+			return err
+		}
+		if img.Members == 0 && old.Members > 0 {
+			if err := c.endSharing(ctx, tx, img); err != nil {
+				return err
+			}
+		}
+		if slices.Equal(img.Tags, old.Tags) {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM image_tags WHERE image_id = $1", id); err != nil {
+			return err
+		}
+		slices.SortFunc(out.Tags, func(a, b ims.Tag) int { return strings.Compare(a.Key, b.Key) })
+		return putTags(ctx, tx, projectID, id, img.Tags)
 	})
 	if err != nil {
 		return ims.Image{}, fmt.Errorf("change image %s: %w", id, err)

@@ -129,8 +129,10 @@ func TestUpdateImage(t *testing.T) {
 			img.Name, img.Description, img.MinRAMMiB, img.MaxRAMMiB = "new", "", 1, ""
 			img.Protected, img.EnterpriseProjectID = true, ep
 			img.Attributes["hw_vif_multiqueue_enabled"] = "true"
+			img.Tags = []ims.Tag{{Key: "c"}, {Key: "a", Value: "2"}}
+			img.Properties["os"], img.MadeVisible, img.Hidden = "x", ims.VisibilityShared, true
 			// What may not change.
-			img.ID, img.ProjectID, img.Status, img.Tags = "x", other, ims.ImageKilled, nil
+			img.ID, img.ProjectID, img.Status, img.MD5 = "x", other, ims.ImageKilled, "0"
 			img.Data, img.FileSize, img.CreatedAt = ims.Data{}, 0, time.Time{}
 			return nil
 		})
@@ -139,6 +141,8 @@ func TestUpdateImage(t *testing.T) {
 		want.Name, want.Description, want.MinRAMMiB, want.MaxRAMMiB = "new", "", 1, ""
 		want.Protected, want.EnterpriseProjectID = true, ep
 		want.Attributes = map[string]string{"__support_fc_inject": "true", "hw_vif_multiqueue_enabled": "true"}
+		want.Tags = []ims.Tag{{Key: "a", Value: "2"}, {Key: "c"}}
+		want.Properties, want.MadeVisible, want.Hidden = map[string]string{"os": "x"}, ims.VisibilityShared, true
 		want.UpdatedAt = before.UpdatedAt.Add(time.Second)
 		if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(c.image(mine, before.ID), want) {
 			t.Errorf("changed to\n%+v, want\n%+v", got, want)

@@ -153,10 +153,11 @@ func anys(list []string) []any {
 	return out
 }
 
-// AddMember shares an image with a project, whose answer is pending. Faults that a client
-// is told of: the image is not active (IMG.0046), the project is its owner (IMG.0076), it
+// AddMember shares an image with a project, whose answer is pending. An image without
+// data is shared if early is set. Faults that a client is told of: the image is not active
+// (IMG.0046), the project is its owner (IMG.0076), it
 // is a member already (IMG.0035, a conflict), there are ims.MaxMembers (IMG.0088).
-func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string) (ims.Member, error) {
+func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string, early bool) (ims.Member, error) {
 	var m ims.Member
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
 		img, err := lockImage(ctx, tx, projectID, id)
@@ -164,7 +165,7 @@ func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string) (
 			return err
 		}
 		switch {
-		case img.Status != ims.ImageActive:
+		case img.Status != ims.ImageActive && (!early || img.Status == ims.ImageKilled):
 			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be shared", img.Status)
 		case member == projectID:
 			return ims.Faultf(ims.CodeShareWithSelf, "member is the project that the image belongs to")
@@ -305,6 +306,17 @@ func endMemberships(ctx context.Context, tx *database.Tx, member string) error {
 		}
 	}
 	return nil
+}
+
+// endSharing removes all members of an image, and their attachments.
+func (c *Catalog) endSharing(ctx context.Context, tx *database.Tx, img ims.Image) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM attachments WHERE image_id = $1 AND project_id <> $2", img.ID, img.ProjectID); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1", img.ID); err != nil {
+		return err
+	}
+	return c.countMembers(ctx, tx, img.ProjectID, img.ID)
 }
 
 // endAttachmentsOf ends a project's attachments of an image.

@@ -18,7 +18,7 @@ const third = "c0000000000000000000000000000003"
 func (c fixture) share(status ims.MemberStatus) ims.Image {
 	c.t.Helper()
 	img, _ := c.active(mine)
-	_, err := c.AddMember(c.t.Context(), mine, img.ID, other)
+	_, err := c.AddMember(c.t.Context(), mine, img.ID, other, false)
 	must(c.t, err)
 	if status != ims.MemberPending {
 		_, err = c.SetMemberStatus(c.t.Context(), other, img.ID, status)
@@ -41,21 +41,21 @@ func (c fixture) lists(project string, f ims.ImageFilter) []string {
 func TestMembers(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		img, _ := c.active(mine)
-		m, err := c.AddMember(t.Context(), mine, img.ID, other)
+		m, err := c.AddMember(t.Context(), mine, img.ID, other, false)
 		must(t, err)
 		want := ims.Member{ImageID: img.ID, ProjectID: other, Status: ims.MemberPending, CreatedAt: c.now(), UpdatedAt: c.now()}
 		if m != want {
 			t.Errorf("added %+v, want %+v", m, want)
 		}
-		_, err = c.AddMember(t.Context(), mine, img.ID, other)
+		_, err = c.AddMember(t.Context(), mine, img.ID, other, false)
 		wantCode(t, err, ims.CodeConflict)
-		_, err = c.AddMember(t.Context(), mine, img.ID, mine)
+		_, err = c.AddMember(t.Context(), mine, img.ID, mine, false)
 		wantCode(t, err, ims.CodeShareWithSelf)
 		queued, _ := c.accept(mine)
-		_, err = c.AddMember(t.Context(), mine, queued.ID, other)
+		_, err = c.AddMember(t.Context(), mine, queued.ID, other, false)
 		wantCode(t, err, ims.CodeImageNotActive)
 		c.clock.advance(time.Second)
-		_, err = c.AddMember(t.Context(), mine, img.ID, third)
+		_, err = c.AddMember(t.Context(), mine, img.ID, third, false)
 		must(t, err)
 		if got := c.image(mine, img.ID); got.Members != 2 {
 			t.Errorf("%d members are counted, want 2", got.Members)
@@ -102,13 +102,13 @@ func TestMemberLimit(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		img, _ := c.active(mine)
 		for i := range ims.MaxMembers - 2 {
-			_, err := c.AddMember(t.Context(), mine, img.ID, fmt.Sprint("p", i))
+			_, err := c.AddMember(t.Context(), mine, img.ID, fmt.Sprint("p", i), false)
 			must(t, err)
 		}
 		var all sync.WaitGroup
 		errs := make([]error, 6)
 		for i := range errs {
-			all.Go(func() { _, errs[i] = c.AddMember(t.Context(), mine, img.ID, fmt.Sprint("q", i)) })
+			all.Go(func() { _, errs[i] = c.AddMember(t.Context(), mine, img.ID, fmt.Sprint("q", i), false) })
 		}
 		all.Wait()
 		added := 0
@@ -197,7 +197,7 @@ func TestMemberChangesNothing(t *testing.T) {
 			"SetTags":         func() error { return c.SetTags(ctx, other, img.ID, []ims.Tag{{Key: "x"}}) },
 			"DeleteTag":       func() error { return c.DeleteTag(ctx, other, img.ID, "a") },
 			"MigrateResource": func() error { return c.MigrateResource(ctx, domain, other, img.ID, ims.DefaultEnterpriseProject) },
-			"AddMember":       func() error { _, err := c.AddMember(ctx, other, img.ID, third); return err },
+			"AddMember":       func() error { _, err := c.AddMember(ctx, other, img.ID, third, false); return err },
 			"DeleteMember":    func() error { return c.DeleteMember(ctx, other, img.ID, other) },
 			"Image":           func() error { _, err := c.Image(ctx, other, img.ID); return err },
 		} {

@@ -23,10 +23,14 @@ type Action string
 
 // The actions of the routes.
 const (
-	ActionImagesList         Action = "ims:images:list"
-	ActionImagesGet          Action = "ims:images:get"
-	ActionImagesUpdate       Action = "ims:images:update"
-	ActionImagesDelete       Action = "ims:images:delete"
+	ActionImagesList   Action = "ims:images:list"
+	ActionImagesGet    Action = "ims:images:get"
+	ActionImagesUpdate Action = "ims:images:update"
+	ActionImagesDelete Action = "ims:images:delete"
+	ActionImagesCreate Action = "ims:images:create"
+	ActionImagesUpload Action = "ims:images:upload"
+	// ActionImagesDeactivate takes an image out of use, and back.
+	ActionImagesDeactivate   Action = "ims:images:deactivate"
 	ActionServerImagesCreate Action = "ims:serverImages:create"
 	ActionDataImagesCreate   Action = "ims:dataImages:create"
 	ActionMembersAdd         Action = "ims:images:addMember"
@@ -49,7 +53,7 @@ var readerActions = []Action{
 
 // memberActions is what a project's daily work takes besides.
 var memberActions = []Action{
-	ActionImagesUpdate, ActionImagesDelete, ActionServerImagesCreate, ActionDataImagesCreate, ActionTagsUpdate,
+	ActionImagesUpdate, ActionImagesDelete, ActionImagesCreate, ActionImagesUpload, ActionServerImagesCreate, ActionDataImagesCreate, ActionTagsUpdate,
 	ActionMembersAdd, ActionMembersUpdate, ActionMembersDelete,
 }
 
@@ -100,6 +104,9 @@ type Ended struct {
 	// TokenHashes are the tokens that they were opened with, one of them each.
 	TokenHashes []string
 }
+
+// IsAdmin reports whether the caller is an admin of its project.
+func (p Principal) IsAdmin() bool { return slices.Contains(p.Roles, RoleAdmin) }
 
 // May reports whether one of the caller's roles carries the action.
 func (p Principal) May(a Action) bool {

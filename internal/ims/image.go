@@ -151,6 +151,11 @@ type Image struct {
 // or, while it is saving, the source that it is made of.
 func (s ImageStatus) Readable() bool { return s == ImageActive || s == ImageSaving }
 
+// ReadableBy is Readable for a caller that may be an admin of the image's project.
+func (s ImageStatus) ReadableBy(admin bool) bool {
+	return s.Readable() || s == ImageDeactivated && admin
+}
+
 // Visibility is who sees the image.
 func (img Image) Visibility() Visibility {
 	if img.Members > 0 && img.MadeVisible != VisibilityPublic && img.MadeVisible != VisibilityCommunity {
