@@ -108,6 +108,30 @@ func (w *world) await(strangers, known int) {
 	}
 }
 
+// idle waits until so many known connections are idle: a response arrives before the
+// server is done with it.
+func (w *world) idle(want int) {
+	w.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		got := 0
+		w.gate.mu.Lock()
+		for _, l := range w.gate.byOwner {
+			for e := l.Front(); e != nil; e = e.Next() {
+				if e.Value.(*place).idle {
+					got++
+				}
+			}
+		}
+		w.gate.mu.Unlock()
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("%d connections are idle, want %d", got, want)
+		}
+	}
+}
+
 // Silent connections of one address lose their places to newer ones, the oldest first.
 // Other addresses and known clients keep theirs.
 func TestOneAddressTakesItsShareAlone(t *testing.T) {
@@ -201,6 +225,7 @@ func TestOwnersShare(t *testing.T) {
 			t.Fatal("not served")
 		}
 		anna = append(anna, c)
+		w.idle(min(len(anna), 4))
 	}
 	w.await(0, 4)
 	for i, c := range anna[:6] {

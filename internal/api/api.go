@@ -24,10 +24,11 @@ type Importer interface {
 	Nudge()
 }
 
-// Authenticator says who sent a request. No or bad credentials are an *ims.Error
+// Authenticator says who sent a request. It calls body, which gives the whole body, when
+// a signature cannot be verified without it, and returns that one's error. No or bad credentials are an *ims.Error
 // with ims.CodeToken and status 401.
 type Authenticator interface {
-	Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error)
+	Authenticate(ctx context.Context, r *http.Request, body func() ([]byte, error)) (ims.Principal, error)
 	// Holds says whether what a caller authenticated with still gives access, and
 	// returns the caller with the roles that it has now. A refusal is an *ims.Error;
 	// other errors mean that nobody can tell just now.
@@ -88,7 +89,7 @@ type Config struct {
 	Registry *prometheus.Registry
 	// Logger gets a line a request; nil drops them.
 	Logger *slog.Logger
-	// MaxRequests is how many requests are worked on at once, MaxStreams how many
+	// MaxRequests is how many requests are worked on at once, half of them of one project; MaxStreams how many
 	// disks are read at once, half of them by one project; defaults 64 and 128. More
 	// requests wait, more streams are a 503.
 	MaxRequests, MaxStreams int
@@ -102,7 +103,7 @@ type server struct {
 	log     *slog.Logger
 	routes  *matcher
 	metrics *metrics
-	slots   chan struct{}
+	shares  shares
 	streams *streams
 
 	readiness readiness
@@ -156,7 +157,7 @@ func New(c Config) (http.Handler, error) {
 	}
 	return &server{
 		Config: c, log: c.Logger, routes: newMatcher(Routes()), metrics: m,
-		slots: make(chan struct{}, c.MaxRequests), streams: newStreams(c.MaxStreams),
+		shares: newShares(c.MaxRequests), streams: newStreams(c.MaxStreams),
 		readiness: readiness{check: c.Ready, draining: c.Draining},
 	}, nil
 }
@@ -171,6 +172,7 @@ const (
 	writeTimeout      = 90 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
+	maxStreams        = 32 // of one HTTP/2 connection
 )
 
 // NewServer gives the HTTP server for a handler made by New. The caller listens,
@@ -183,6 +185,9 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		// A client that stops reading frames, and one that vanished, hold a connection no
+		// longer than one of HTTP/1.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: sendTimeout, SendPingTimeout: idleTimeout, PingTimeout: sendTimeout},
 		// OPTIONS * is answered like everything else: with our form and a request id.
 		DisableGeneralOptionsHandler: true,
 	}

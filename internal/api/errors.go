@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/keystone"
 )
@@ -89,6 +90,8 @@ func (s *server) fault(err error) *ims.Error {
 		return ims.Faultf(ims.CodeBadFormat, "the body is longer than %d bytes", MaxBody)
 	}
 	switch {
+	case errors.Is(err, admit.ErrBusy):
+		return unavailable("too many requests are waiting; retry later")
 	case s.unavailable(err):
 		return unavailable("the database can't work now: it does not answer, or its disk is full, which the service's log tells; nothing was changed, try again")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -1,13 +1,11 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -53,7 +51,7 @@ func (c *call) project() string { return c.principal.ProjectID }
 // ServeHTTP answers one request, logs and counts it.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, base: w, http2: r.ProtoMajor >= 2}
 	id := requestID(r)
 	rec.Header().Set(requestIDHeader, id)
 	rec.Header().Set(openStackIDHeader, id)
@@ -65,9 +63,20 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		pattern = found.pattern
 		found.setPathValues(r)
 	}
+	rec.address = admit.Network(admit.Caller(r))
+	rec.unread = r.ContentLength != 0
+	var out *outbox
+	if found.route == nil || !found.route.Stream {
+		out = &outbox{ResponseWriter: w}
+		rec.ResponseWriter = out
+	}
 	s.metrics.running.Inc()
 	aborted := s.answer(rec, r, found)
 	s.metrics.running.Dec()
+	if out != nil && !aborted {
+		aborted = s.send(rec, out)
+	}
+	rec.release()
 
 	took := time.Since(start)
 	s.metrics.observe(r.Method, pattern, rec.status, took)
@@ -148,45 +157,43 @@ func (s *server) answer(rec *recorder, r *http.Request, found match) (aborted bo
 // statusClientGone stands in log and metrics for a caller that hung up.
 const statusClientGone = 499
 
-// run takes a request through credentials, project and right to its handler.
+// run takes a request through credentials, right, body and place to its handler.
 func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 	if route.Public || route.own {
-		return route.handle(s, &call{Request: r, w: rec, face: route.face})
+		return s.runOpen(rec, r, route)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(rec.ResponseWriter, r.Body, MaxBody))
-	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return err
-		}
-		return ims.Faultf(ims.CodeBadFormat, "the body broke off").Cause(err)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	if !route.Stream {
 		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
 		defer cancel()
 		r = r.WithContext(ctx)
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 	if _, err := parseQuery(r); err != nil {
 		return err // on every route: none may take half of it
 	}
 	rec.Header().Set("Cache-Control", "no-store") // X-Auth-Token tells no cache that an answer is one caller's
-	c := &call{Request: r, w: rec, body: body, face: route.face}
-	if c.principal, err = s.Auth.Authenticate(r.Context(), r, body); err != nil {
+	body := &requestBody{rec: rec}
+	defer body.release()
+	c := &call{Request: r, w: rec, face: route.face}
+	var err error
+	if c.principal, err = s.authenticate(rec, r, body); err != nil {
 		return err
 	}
-	admit.Known(r, c.principal.Party())
 	rec.NoteCaller(c.principal)
+	admit.Known(r, rec.party)
 	if err := route.admit(c); err != nil {
 		return err
 	}
-	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") && len(body) > 0 {
+	if err := body.read(r, s.shares.bodies, rec.party); err != nil {
+		return err
+	}
+	c.body = body.content
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") && len(c.body) > 0 {
 		return ims.Faultf(ims.CodeBadFormat, "Content-Encoding is %q, a body must be sent as it is", ims.Clip(e))
+	}
+	if !route.Stream {
+		if rec.leave, err = take(r.Context(), s.shares.places, rec.party); err != nil {
+			return err
+		}
 	}
 	return route.handle(s, c)
 }

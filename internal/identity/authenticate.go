@@ -21,16 +21,18 @@ const (
 )
 
 // Authenticate tells who sent a request: by the token in X-Auth-Token or, without
-// one, by a signature with an access key over the request and its whole body. The
-// request must be as it arrived. Every refusal is an *ims.Error with status 401;
-// other errors mean that nobody can be authenticated just now.
+// one, by a signature with an access key over the request and its whole body. Body
+// reads that body (nil: there is none); Authenticate calls it for a signature alone, once
+// the headers are in order, and returns its error. The request must be as it arrived.
+// Every other refusal is an *ims.Error with code ims.CodeToken; any other error means that
+// nobody can be authenticated just now.
 //
 // A token has its scope from when it was issued. A signed request acts in the access
 // key's own project. Another one, in which the key's user has a role, must be named by an
 // X-Project-Id that is among the signed headers: whoever relays a request could put any
 // into one that is not. Unsigned, as some SDKs send it, the header may name the key's own
 // project alone.
-func (s *Service) Authenticate(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error) {
+func (s *Service) Authenticate(ctx context.Context, r *http.Request, body func() ([]byte, error)) (ims.Principal, error) {
 	token, err := oneHeader(r, headerToken)
 	if err != nil {
 		return ims.Principal{}, err
@@ -52,8 +54,19 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request, body []byte
 	return p, nil
 }
 
-func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body []byte) (ims.Principal, error) {
-	claim, err := signature.Read(r, body, s.opts.Clock())
+func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body func() ([]byte, error)) (ims.Principal, error) {
+	now := s.opts.Clock()
+	if _, err := signature.Check(r, now); err != nil {
+		return ims.Principal{}, unauthorized("%s", err.Error())
+	}
+	var content []byte
+	if body != nil {
+		var err error
+		if content, err = body(); err != nil {
+			return ims.Principal{}, fmt.Errorf("read the body: %w", err)
+		}
+	}
+	claim, err := signature.Read(r, content, now)
 	if err != nil {
 		return ims.Principal{}, unauthorized("%s", err.Error())
 	}

@@ -44,8 +44,12 @@ func (h *Handlers) version(r *http.Request) any {
 // IssueToken answers POST /v3/auth/tokens with 201, the token in X-Subject-Token and
 // what it stands for in the body. With ?nocatalog the body has no catalog.
 func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
-	h.serve(w, r, func(ctx context.Context, r *http.Request, body []byte) (answer, error) {
-		in, err := readLogin(body)
+	h.serve(w, r, func(ctx context.Context, r *http.Request, body func() ([]byte, error)) (answer, error) {
+		content, err := body()
+		if err != nil {
+			return answer{}, err
+		}
+		in, err := readLogin(content)
 		if err != nil {
 			return answer{}, err
 		}

@@ -29,8 +29,8 @@ import (
 
 // Bounds of a request.
 const (
-	// MaxBody is the longest body, in bytes.
-	MaxBody = 1 << 20
+	// MaxBody is the longest body, in bytes: strangers send it.
+	MaxBody = 16 << 10
 	// timeout bounds the work on one request, the wait for a password's turn included.
 	timeout = 30 * time.Second
 )
@@ -114,17 +114,19 @@ type answer struct {
 	body   any // nil: none
 }
 
-// serve reads the body, runs f within the time limit, and writes its answer or error.
-func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, r *http.Request, body []byte) (answer, error)) {
+// serve runs f within the time limit, and writes its answer or error. Body reads the
+// body.
+func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, r *http.Request, body func() ([]byte, error)) (answer, error)) {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	w.Header().Set("Vary", "X-Auth-Token, X-Subject-Token")
 	w.Header().Set("Cache-Control", "no-store")
-	var a answer
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	if err == nil {
-		a, err = f(ctx, r, body)
-	}
+	a, err := f(ctx, r, func() ([]byte, error) {
+		if r.ContentLength > MaxBody {
+			return nil, &http.MaxBytesError{Limit: MaxBody}
+		}
+		return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	})
 	if err != nil {
 		h.writeError(w, r, err)
 		return
@@ -137,7 +139,7 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx cont
 
 // asCaller runs f for an authenticated caller.
 func (h *Handlers) asCaller(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, caller ims.Principal) (answer, error)) {
-	h.serve(w, r, func(ctx context.Context, r *http.Request, body []byte) (answer, error) {
+	h.serve(w, r, func(ctx context.Context, r *http.Request, body func() ([]byte, error)) (answer, error) {
 		caller, err := h.identity.Authenticate(ctx, r, body)
 		if err != nil {
 			return answer{}, err

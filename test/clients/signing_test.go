@@ -79,7 +79,7 @@ func newVerifier(t testing.TB, clock func() time.Time) *verifier {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		p, err := v.users.Authenticate(r.Context(), r, body)
+		p, err := v.users.Authenticate(r.Context(), r, func() ([]byte, error) { return body, nil })
 		if err != nil {
 			status := http.StatusInternalServerError
 			if e, ok := asIMS(err); ok {

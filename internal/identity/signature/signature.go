@@ -191,6 +191,19 @@ func Present(r *http.Request) bool {
 // needs no secret: form, limits, date, presence of the signed headers, and that the
 // body has the hash that the request says. Errors are *Fault.
 func Read(r *http.Request, body []byte, now time.Time) (*Claim, error) {
+	c, err := Check(r, now)
+	if err != nil {
+		return nil, err
+	}
+	if c.texts, err = canonicalRequests(r, body, c.authorization); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Check reads what the headers alone say of a signature, and refuses what no body can
+// make right. What it gives proves nothing yet.
+func Check(r *http.Request, now time.Time) (*Claim, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
 		return nil, faultf("the request must have one Authorization header, not %d", len(values))
@@ -206,11 +219,7 @@ func Read(r *http.Request, body []byte, now time.Time) (*Claim, error) {
 	if a.scope != "" && !strings.HasPrefix(a.scope, date[:len(scopeLayout)]+"/") {
 		return nil, faultf("the date in Credential differs from %s", DateHeader)
 	}
-	c := &Claim{authorization: a, date: date}
-	if c.texts, err = canonicalRequests(r, body, a); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return &Claim{authorization: a, date: date}, nil
 }
 
 // readDate checks the date header against the server's time.
