@@ -308,13 +308,3 @@ func (d *diskCache) find(k key) (e diskEntry, ok bool) {
 	}
 	return e, false
 }
-
-// flush returns when all that was offered so far was written or not.
-func (d *diskCache) flush() {
-	done := make(chan struct{})
-	select {
-	case d.queue <- diskWrite{done: done}:
-		<-done
-	case <-d.ended:
-	}
-}

@@ -103,16 +103,6 @@ func (r Report) Count(s Severity) int {
 // Ready reports whether nothing is known that would keep a machine from starting.
 func (r Report) Ready() bool { return r.Count(Error) == 0 }
 
-// Worst is the most severe that was found: Error, Warning, Unknown, OK.
-func (r Report) Worst() Severity {
-	for _, s := range []Severity{Error, Warning, Unknown} {
-		if r.Count(s) > 0 {
-			return s
-		}
-	}
-	return OK
-}
-
 // Check looks at a disk of size bytes. An error is one of reading the disk, or
 // the context's; the Report then holds what was found before. Nothing in the
 // disk's bytes makes an error.

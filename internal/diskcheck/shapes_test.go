@@ -70,7 +70,7 @@ func swap(uuid string) []byte {
 func TestRocky(t *testing.T) {
 	t.Parallel()
 	r := check(t, rocky())
-	if r.Worst() != diskcheck.OK {
+	if worst(r) != diskcheck.OK {
 		t.Errorf("it is not ready:\n%s", show(r))
 	}
 	if r.OSVersion != "Rocky Linux 9.4 64bit" || r.Firmware != "bios" || r.Architecture != "x86" || r.Table != "mbr" {
@@ -187,7 +187,7 @@ func TestARM(t *testing.T) {
 		}},
 	}}
 	r := check(t, s)
-	if r.Worst() != diskcheck.OK || r.OSVersion != "openEuler 22.03 64bit" || r.Firmware != "uefi" || r.Architecture != "arm" {
+	if worst(r) != diskcheck.OK || r.OSVersion != "openEuler 22.03 64bit" || r.Firmware != "uefi" || r.Architecture != "arm" {
 		t.Errorf("%q %q %q:\n%s", r.OSVersion, r.Architecture, r.Firmware, show(r))
 	}
 	if p := r.Partitions[0]; p.Mount != "/efi" {

@@ -15,14 +15,6 @@ const (
 	tailSize = 4 << 10
 )
 
-// Inspection is what the front and the end of a file tell.
-type Inspection struct {
-	Format Format
-	// Hints are those of a Raw disk; for other formats the zero value. Use
-	// [ReadHints] on the disk that a format's reader exposes.
-	Hints Hints
-}
-
 // Detect names the format of the file r of size bytes. It goes by content
 // alone, never by a name, and says [Raw] only when nothing else matches.
 //
@@ -37,21 +29,6 @@ func Detect(r io.ReaderAt, size int64) (Format, error) {
 		return "", err
 	}
 	return e.format()
-}
-
-// Inspect is [Detect] and, for a Raw disk, [ReadHints], from the same reads:
-// at most three.
-func Inspect(r io.ReaderAt, size int64) (Inspection, error) {
-	e, err := readEnds(r, size)
-	if err != nil {
-		return Inspection{}, err
-	}
-	f, err := e.format()
-	if err != nil || f != Raw {
-		return Inspection{Format: f}, err
-	}
-	h, err := readHints(r, size, e.head)
-	return Inspection{Format: f, Hints: h}, err
 }
 
 // ends are the front and the end of a file. In a small file they overlap.

@@ -326,12 +326,8 @@ func TestHints(t *testing.T) {
 				t.Errorf("%s: %d bytes were read at once", c.name, read.Len)
 			}
 		}
-		in, err := diskformat.Inspect(r, int64(len(c.disk)))
-		if err != nil || in.Format != diskformat.Raw || in.Hints != c.want {
-			t.Errorf("%s: inspected as %+v, %v", c.name, in, err)
-		}
-		if reads := r.Reads(); len(reads) > 3 {
-			t.Errorf("%s: inspected with %d reads", c.name, len(reads))
+		if f, err := diskformat.Detect(r, int64(len(c.disk))); err != nil || f != diskformat.Raw {
+			t.Errorf("%s: detected as %s, %v", c.name, f, err)
 		}
 	}
 }
@@ -366,9 +362,9 @@ func TestHintsOfHostileGPT(t *testing.T) {
 
 // Telling the format of anything takes little memory. Not parallel: it
 // measures.
-func TestInspectMemory(t *testing.T) {
+func TestDetectMemory(t *testing.T) {
 	for _, c := range formats {
-		n := disktest.Allocated(func() { _, _ = diskformat.Inspect(bytes.NewReader(c.file), int64(len(c.file))) })
+		n := disktest.Allocated(func() { _, _ = diskformat.Detect(bytes.NewReader(c.file), int64(len(c.file))) })
 		if n > 1<<20 {
 			t.Errorf("%s: %d bytes were allocated", c.name, n)
 		}
@@ -411,14 +407,18 @@ func FuzzDetect(f *testing.F) {
 	f.Add(mbrDisk(4096, [4]uint32{0x80, 0x83, 1, 5}))
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		r := &disktest.Counter{R: bytes.NewReader(b)}
-		in, err := diskformat.Inspect(r, int64(len(b)))
-		if err == nil && in.Format == "" {
+		f, err := diskformat.Detect(r, int64(len(b)))
+		if err == nil && f == "" {
 			t.Error("no format and no error")
 		}
-		if err == nil && (in.Hints != diskformat.Hints{}) != (in.Format == diskformat.Raw) {
-			t.Errorf("%+v", in)
+		if reads := r.Reads(); len(reads) > 2 {
+			t.Errorf("%d reads", len(reads))
 		}
-		if reads := r.Reads(); len(reads) > 3 {
+		h, err := diskformat.ReadHints(r, int64(len(b)))
+		if err != nil || h.Table == "" {
+			t.Errorf("%+v, %v", h, err)
+		}
+		if reads := r.Reads(); len(reads) > 4 {
 			t.Errorf("%d reads", len(reads))
 		}
 	})

@@ -1,6 +1,6 @@
 // Package diskformat says what a file of a disk is, from its bytes alone.
 //
-// It holds what all formats share: their names, [Detect] and [Inspect], the
+// It holds what all formats share: their names, [Detect] and [ReadHints], the
 // [Image] interface that a reader of a format implements, and the kinds of
 // errors that readers return. Each format that can be read has a package of
 // its own below this one: zvhd2, zvhd, and bitmap for the map that lies beside

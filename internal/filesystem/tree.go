@@ -87,12 +87,6 @@ func (t *Tree) Lstat(name string) (Node, error) {
 	return p.node, err
 }
 
-// Exists reports whether Stat finds a path. What can't be read does not exist.
-func (t *Tree) Exists(name string) bool {
-	_, err := t.Stat(name)
-	return err == nil
-}
-
 // ReadDir lists a directory, sorted by name. A name with a slash or a zero byte,
 // which no path can mean, is left out.
 func (t *Tree) ReadDir(name string) ([]Entry, error) {
@@ -117,18 +111,6 @@ func (t *Tree) ReadDir(name string) ([]Entry, error) {
 	}
 	slices.SortFunc(list, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
 	return list, nil
-}
-
-// ReadLink reads the symbolic link at a path.
-func (t *Tree) ReadLink(name string) (string, error) {
-	p, err := t.walk(name, false)
-	if err != nil {
-		return "", err
-	}
-	if p.node.Kind != Symlink {
-		return "", fmt.Errorf("reading the link %s: it is a %s: %w", name, p.node.Kind, fs.ErrInvalid)
-	}
-	return p.target(name)
 }
 
 func (p place) target(name string) (string, error) {

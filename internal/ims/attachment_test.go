@@ -2,6 +2,7 @@ package ims
 
 import (
 	"math"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -27,21 +28,16 @@ func TestAttachTime(t *testing.T) {
 
 func TestAttachToken(t *testing.T) {
 	t.Parallel()
+	form := regexp.MustCompile(`^[a-z2-7]{32}$`)
 	seen := map[string]bool{}
 	for range 1000 {
 		token := NewAttachToken()
-		if !ValidAttachToken(token) || len(token) != AttachTokenLength || seen[token] {
+		if !form.MatchString(token) || len(token) != AttachTokenLength || seen[token] {
 			t.Fatalf("token %q", token)
 		}
 		seen[token] = true
 		if hash := HashAttachToken(token); len(hash) != 64 || strings.Contains(hash, token) || hash != HashAttachToken(token) {
 			t.Fatalf("hash %q", hash)
-		}
-	}
-	token := NewAttachToken()
-	for _, bad := range []string{"", token[1:], token + "a", strings.ToUpper(token), token[1:] + "1", token[1:] + "/", token[1:] + "\n", token + "\n"} {
-		if ValidAttachToken(bad) {
-			t.Errorf("%q passes for a token", bad)
 		}
 	}
 }

@@ -112,9 +112,9 @@ func TestClientGoesAway(t *testing.T) {
 	s := start(t, "tcp", m, Options{})
 	whole := cat(flags, option(wire.OptStructuredReply), option(wire.OptSetMetaContext, queries(secret, 1, "base:allocation")),
 		option(wire.OptGo, nbdtest.InfoData(secret, 3)),
-		wire.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdRead, Length: 1 << 20}, false),
-		wire.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdBlockStatus, Cookie: 1, Length: 1 << 20}, false),
-		wire.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdWrite, Cookie: 2, Length: 9}, false), make([]byte, 9))
+		nbdtest.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdRead, Length: 1 << 20}, false),
+		nbdtest.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdBlockStatus, Cookie: 1, Length: 1 << 20}, false),
+		nbdtest.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdWrite, Cookie: 2, Length: 9}, false), make([]byte, 9))
 	var all sync.WaitGroup
 	for n := range len(whole) + 1 {
 		all.Go(func() {

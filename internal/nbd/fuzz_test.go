@@ -49,7 +49,7 @@ func sessions() [][]byte {
 			if extended {
 				r.Magic = wire.ExtendedRequestMagic
 			}
-			b = wire.AppendRequest(b, r, extended)
+			b = nbdtest.AppendRequest(b, r, extended)
 			if r.Command == wire.CmdWrite {
 				b = append(b, make([]byte, r.Length)...)
 			}

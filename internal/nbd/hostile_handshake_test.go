@@ -23,10 +23,10 @@ func cat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 func str(s string) []byte { return cat(u32(uint32(len(s))), []byte(s)) }
 
 // option is an option with its data; claim is one that says it has more than it sends.
-func option(o wire.Option, data ...[]byte) []byte { return wire.AppendOption(nil, o, cat(data...)) }
+func option(o wire.Option, data ...[]byte) []byte { return nbdtest.AppendOption(nil, o, cat(data...)) }
 
 func claim(o wire.Option, length uint32, data ...[]byte) []byte {
-	b := wire.AppendOption(nil, o, nil)
+	b := nbdtest.AppendOption(nil, o, nil)
 	binary.BigEndian.PutUint32(b[12:], length)
 	return append(b, cat(data...)...)
 }
@@ -62,7 +62,7 @@ var handshakes = []struct {
 	{"not fixed newstyle, another option", cat(u32(0), option(wire.OptList)), nil, true},
 	{"not fixed newstyle, unknown export", cat(u32(0), option(wire.OptExportName, []byte("guess"))), nil, true},
 	{"bad option magic", cat(flags, []byte("IHAVEOPX"), make([]byte, 8)), nil, true},
-	{"a request in place of an option", cat(flags, wire.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic}, false)), nil, true},
+	{"a request in place of an option", cat(flags, nbdtest.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic}, false)), nil, true},
 	{"HTTP", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), nil, true},
 	{"a TLS hello in clear", cat([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), make([]byte, 64)), nil, true},
 	{"option of 4 GiB", cat(flags, claim(wire.OptGo, 1<<32-1)), nil, true},

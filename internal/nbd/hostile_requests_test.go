@@ -177,7 +177,7 @@ func TestCookiesAreOpaque(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := wire.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdFlush, Cookie: math.MaxUint64}, false)
+	same := nbdtest.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdFlush, Cookie: math.MaxUint64}, false)
 	if _, err := c.Stream().Write(cat(same, same)); err != nil {
 		t.Fatal(err)
 	}

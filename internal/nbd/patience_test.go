@@ -152,7 +152,7 @@ func TestSilence(t *testing.T) {
 				t.Fatalf("a read after two days: %v, %v", r, err)
 			}
 		}
-		write := wire.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdWrite, Length: 5000}, false)
+		write := nbdtest.AppendRequest(nil, wire.Request{Magic: wire.RequestMagic, Command: wire.CmdWrite, Length: 5000}, false)
 		for _, half := range [][]byte{{0x25}, write[:27], append(write, make([]byte, 4999)...)} {
 			stream := p.dial()
 			negotiate(t, stream)

@@ -147,8 +147,8 @@ func TestNothingIsCarriedIntoTLS(t *testing.T) {
 
 	// An attacker between them puts options of its own behind the start of TLS.
 	injected := s.conn(t)
-	both := wire.AppendOption(nil, wire.OptStartTLS, nil)
-	both = wire.AppendOption(both, wire.OptGo, nbdtest.InfoData(secret))
+	both := nbdtest.AppendOption(nil, wire.OptStartTLS, nil)
+	both = nbdtest.AppendOption(both, wire.OptGo, nbdtest.InfoData(secret))
 	if _, err := injected.Stream().Write(both); err != nil {
 		t.Fatal(err)
 	}

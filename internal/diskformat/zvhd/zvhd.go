@@ -10,7 +10,6 @@
 package zvhd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
-	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -52,10 +50,6 @@ type Reader struct {
 func corrupt(field, problem string, args ...any) error {
 	return diskformat.Errorf(diskformat.ZVHD, diskformat.ErrCorrupt, field, problem, args...)
 }
-
-// NewReader reads and checks the header. Errors are those of package
-// diskformat or what r returned.
-func NewReader(r io.Reader) (*Reader, error) { return newReader(r, BlockSize) }
 
 // newReader reads a file with blocks of that many bytes, at least those of the window.
 func newReader(r io.Reader, blockSize int64) (*Reader, error) {
@@ -214,69 +208,4 @@ func (z *Reader) finish(page []byte) error {
 	default:
 		return err
 	}
-}
-
-// Extract reads the file r to its end and writes the disk that it was made
-// from to dst, which is emptied and gets holes where there are zeros if it can
-// be truncated (an [*os.File]), and is written whole if not. progress, if set,
-// is told how many of the disk's bytes are done. What was written is the disk
-// only if the error is nil.
-func Extract(ctx context.Context, dst io.WriterAt, r io.Reader, progress func(done, total int64)) error {
-	if err := extract(ctx, dst, r, progress); err != nil {
-		return fmt.Errorf("extracting a RAW disk from ZVHD: %w", err)
-	}
-	return nil
-}
-
-func extract(ctx context.Context, dst io.WriterAt, r io.Reader, progress func(done, total int64)) error {
-	z, err := NewReader(r)
-	if err != nil {
-		return err
-	}
-	sparsely, err := sparse.Prepare(dst, z.OrigSize())
-	if err != nil {
-		return err
-	}
-	done := int64(0)
-	// upTo makes what was passed over read as zeros.
-	upTo := func(off int64) error {
-		if sparsely {
-			return nil
-		}
-		return sparse.Zero(ctx, dst, done, off-done)
-	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		off, plain, err := z.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := upTo(off); err != nil {
-			return err
-		}
-		if sparsely {
-			err = sparse.WriteAt(dst, plain, off)
-		} else if _, err = dst.WriteAt(plain, off); err != nil {
-			err = fmt.Errorf("writing the block at byte %d: %w", off, err)
-		}
-		if err != nil {
-			return err
-		}
-		done = off + int64(len(plain))
-		if progress != nil {
-			progress(done, z.OrigSize())
-		}
-	}
-	if err := upTo(z.OrigSize()); err != nil {
-		return err
-	}
-	if progress != nil {
-		progress(z.OrigSize(), z.OrigSize())
-	}
-	return nil
 }

@@ -28,7 +28,7 @@ func TestDiskSizesThatAreRefused(t *testing.T) {
 			t.Errorf("size %d: %d bytes were written", size, out.Len())
 		}
 	}
-	_, err := NewWriter(io.Discard, 512, Options{Level: 23})
+	_, err := Convert(t.Context(), io.Discard, disktest.Patched{}, 512, ConvertOptions{Options: Options{Level: 23}})
 	wantKind(t, err, diskformat.ErrUnsupported, "level")
 }
 
@@ -45,7 +45,7 @@ func TestShortLastBlockIsPadded(t *testing.T) {
 	}
 }
 
-// The result does not depend on how many cores made it, nor on the way.
+// The result does not depend on how many cores made it.
 func TestConversionIsDeterministic(t *testing.T) {
 	t.Parallel()
 	raw := make([]byte, 20<<20+1024)
@@ -63,51 +63,6 @@ func TestConversionIsDeterministic(t *testing.T) {
 			t.Errorf("%d at once make another file", n)
 		}
 		want = got
-	}
-	var seq bytes.Buffer
-	w, err := NewWriter(&seq, int64(len(raw)), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := int64(0); i*w.BlockSize() < int64(len(raw)); i++ {
-		if err := w.WriteBlock(uint32(i), raw[i*w.BlockSize():min(int64(len(raw)), (i+1)*w.BlockSize())]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Finish(); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(seq.Bytes(), want) || w.Written() != int64(len(want)) || w.DataBlocks() != 5 {
-		t.Errorf("the Writer makes another file: %d bytes, %d blocks", w.Written(), w.DataBlocks())
-	}
-	if w.WriteBlock(10, raw[20<<20:]) == nil || w.Finish() == nil {
-		t.Error("a finished Writer went on")
-	}
-}
-
-func TestWriterRefusesBlocksOutOfPlace(t *testing.T) {
-	t.Parallel()
-	w, err := NewWriter(io.Discard, 5<<20, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := make([]byte, 2<<20)
-	if err := w.WriteBlock(1, p); err != nil {
-		t.Fatal(err)
-	}
-	for name, err := range map[string]error{
-		"the same again":   w.WriteBlock(1, p),
-		"one before":       w.WriteBlock(0, p),
-		"beyond the disk":  w.WriteBlock(3, p),
-		"too long at last": w.WriteBlock(2, p),
-		"too short":        w.WriteBlock(2, p[:512]),
-	} {
-		if err == nil {
-			t.Errorf("%s: it was taken", name)
-		}
-	}
-	if err := w.WriteBlock(2, p[:1<<20]); err != nil {
-		t.Errorf("after refusals: %v", err)
 	}
 }
 

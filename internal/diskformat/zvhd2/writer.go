@@ -12,7 +12,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
-	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -86,7 +85,6 @@ type Writer struct {
 	enc     encoder
 	rec     []byte
 	off     int64
-	next    uint32 // the least block that may come next
 	bitmap  []byte
 	offsets []uint32 // of the records, in pages
 	lengths []uint16
@@ -97,16 +95,8 @@ type Writer struct {
 // errFinished is what a finished Writer answers.
 var errFinished = errors.New("the file is finished")
 
-// NewWriter writes the header of a file for a disk of origSize bytes, which is
+// newWriter writes the header of a file for a disk of origSize bytes, which is
 // a multiple of 512 and at most 1 TiB. An ErrUnsupported tells what is not.
-func NewWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
-	z, err := newWriter(w, origSize, opts)
-	if err != nil {
-		return nil, fmt.Errorf("beginning a ZVHD2 file: %w", err)
-	}
-	return z, nil
-}
-
 func newWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
 	if err := checkDiskSize(origSize); err != nil {
 		return nil, err
@@ -181,42 +171,6 @@ func (z *Writer) write(p []byte) error {
 	return nil
 }
 
-// WriteBlock stores plain as block. Blocks come in ascending order; those left
-// out are zero, and so is one that is all zeros, for which nothing is written.
-// plain has BlockSize bytes, the last block of the disk as many as are left.
-func (z *Writer) WriteBlock(block uint32, plain []byte) error {
-	if z.err != nil {
-		return z.err
-	}
-	if err := z.checkBlock(block, len(plain)); err != nil {
-		return err
-	}
-	z.next = block + 1
-	if sparse.IsZero(plain) {
-		return nil
-	}
-	if int64(len(plain)) < z.BlockSize() {
-		plain = append(make([]byte, 0, z.BlockSize()), plain...)[:z.BlockSize()]
-	}
-	rec, err := encodeRecord(z.enc, z.rec, block, plain)
-	if err != nil {
-		return err
-	}
-	z.rec = rec
-	return z.writeRecord(block, z.rec)
-}
-
-func (z *Writer) checkBlock(block uint32, n int) error {
-	if block < z.next || block >= z.h.maxBlocks {
-		return fmt.Errorf("writing block %d: right is %d to %d, in ascending order", block, z.next, z.h.maxBlocks-1)
-	}
-	want := min(z.BlockSize(), int64(z.h.OrigSize)-int64(block)*z.BlockSize())
-	if int64(n) != want {
-		return fmt.Errorf("writing block %d: it has %d bytes, right are %d", block, n, want)
-	}
-	return nil
-}
-
 // encodeRecord compresses a whole block into a record, in buf if that is large
 // enough. Encoders can be used by many goroutines.
 func encodeRecord(enc encoder, buf []byte, block uint32, plain []byte) ([]byte, error) {
@@ -236,7 +190,6 @@ func (z *Writer) writeRecord(block uint32, rec []byte) error {
 	if err := z.write(rec); err != nil {
 		return err
 	}
-	z.next = block + 1
 	z.bitmap[block/8] |= 1 << (block % 8)
 	z.offsets = append(z.offsets, uint32(at/pageSize))
 	z.lengths = append(z.lengths, uint16(len(rec)/pageSize))
@@ -310,9 +263,3 @@ func (z *Writer) writeIndex() (uint32, error) {
 	}
 	return crc, nil
 }
-
-// Written is what was written so far, in bytes; after Finish, the file's size.
-func (z *Writer) Written() int64 { return z.off }
-
-// DataBlocks is the number of blocks stored so far.
-func (z *Writer) DataBlocks() uint32 { return z.h.dataBlocks }

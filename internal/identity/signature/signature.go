@@ -181,12 +181,6 @@ type Claim struct {
 	texts []string
 }
 
-// Present reports whether the request carries a signature of this algorithm.
-func Present(r *http.Request) bool {
-	v := r.Header.Get("Authorization")
-	return v == Algorithm || strings.HasPrefix(v, Algorithm+" ")
-}
-
 // Read reads the claim of a request whose whole body is given and checks all that
 // needs no secret: form, limits, date, presence of the signed headers, and that the
 // body has the hash that the request says. Errors are *Fault.

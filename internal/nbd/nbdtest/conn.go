@@ -101,7 +101,7 @@ func (e *OptionError) Error() string {
 // Option sends an option and reads the answers up to the last, which is not among
 // those it returns. A refusal is an *OptionError.
 func (c *Conn) Option(option wire.Option, data []byte) ([]OptionReply, error) {
-	if err := c.write(wire.AppendOption(nil, option, data)); err != nil {
+	if err := c.write(AppendOption(nil, option, data)); err != nil {
 		return nil, err
 	}
 	return c.OptionReplies(option)
@@ -130,7 +130,7 @@ func (c *Conn) OptionReplies(option wire.Option) ([]OptionReply, error) {
 			return nil, fmt.Errorf("read the answer to option %d: %w", option, err)
 		}
 		switch {
-		case kind.IsError():
+		case isErrorReply(kind):
 			return all, &OptionError{Option: option, Reply: kind, Text: string(data)}
 		case kind == wire.RepAck && size > 0:
 			return nil, fmt.Errorf("an acknowledgement has %d bytes of data", size)
@@ -289,7 +289,7 @@ func (c *Conn) checkFlags() error {
 // GoByName begins the transmission with NBD_OPT_EXPORT_NAME. A server that refuses cuts
 // the connection.
 func (c *Conn) GoByName(export string) error {
-	if err := c.write(wire.AppendOption(nil, wire.OptExportName, []byte(export))); err != nil {
+	if err := c.write(AppendOption(nil, wire.OptExportName, []byte(export))); err != nil {
 		return err
 	}
 	return c.ExportNameReply(false)

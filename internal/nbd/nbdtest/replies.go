@@ -80,7 +80,7 @@ func (c *Conn) Queue(r wire.Request, data, payload []byte) error {
 			return fmt.Errorf("cookie %d is in use", r.Cookie)
 		}
 	}
-	c.out = append(wire.AppendRequest(c.out, r, c.Extended), payload...)
+	c.out = append(AppendRequest(c.out, r, c.Extended), payload...)
 	return nil
 }
 
@@ -202,7 +202,7 @@ func (c *Conn) chunk() (*request, error) {
 	if _, err := io.ReadFull(c.in, b); err != nil {
 		return nil, err
 	}
-	h := wire.ParseChunk(b, c.Extended)
+	h := ParseChunk(b, c.Extended)
 	r, err := c.lookup(h.Cookie)
 	if err != nil {
 		return nil, err
@@ -222,7 +222,7 @@ func (c *Conn) chunk() (*request, error) {
 		err = c.hole(r, h.Length)
 	case (h.Type == wire.ChunkBlockStatus || h.Type == wire.ChunkBlockStatusExt && c.Extended) && r.Request.Command == wire.CmdBlockStatus:
 		err = c.status(r, h)
-	case h.Type.IsError():
+	case isErrorChunk(h.Type):
 		err = c.failure(r, h)
 	default:
 		err = fmt.Errorf("a chunk of type %d to command %d", h.Type, r.Request.Command)

@@ -18,14 +18,6 @@ func ParseOption(b []byte) OptionHeader {
 	}
 }
 
-// AppendOption appends an option with its data.
-func AppendOption(b []byte, option Option, data []byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, OptionMagic)
-	b = binary.BigEndian.AppendUint32(b, uint32(option))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
-	return append(b, data...)
-}
-
 // AppendOptionReply appends an answer with its data.
 func AppendOptionReply(b []byte, option Option, reply OptionReply, data []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, OptionReplyMagic)
@@ -60,19 +52,6 @@ func ParseRequest(b []byte, extended bool) Request {
 		r.Length = uint64(binary.BigEndian.Uint32(b[24:]))
 	}
 	return r
-}
-
-// AppendRequest appends the header. The compact form keeps the low 32 bits of the length.
-func AppendRequest(b []byte, r Request, extended bool) []byte {
-	b = binary.BigEndian.AppendUint32(b, r.Magic)
-	b = binary.BigEndian.AppendUint16(b, r.Flags)
-	b = binary.BigEndian.AppendUint16(b, uint16(r.Command))
-	b = binary.BigEndian.AppendUint64(b, r.Cookie)
-	b = binary.BigEndian.AppendUint64(b, r.Offset)
-	if extended {
-		return binary.BigEndian.AppendUint64(b, r.Length)
-	}
-	return binary.BigEndian.AppendUint32(b, uint32(r.Length))
 }
 
 // PutSimpleReply writes a simple reply's header to the first SimpleReplySize bytes of b.
@@ -112,21 +91,4 @@ func PutChunk(b []byte, h ChunkHeader, extended bool) {
 	binary.BigEndian.PutUint32(b, ExtendedReplyMagic)
 	binary.BigEndian.PutUint64(b[16:], h.Offset)
 	binary.BigEndian.PutUint64(b[24:], h.Length)
-}
-
-// ParseChunk reads what follows the magic number of a chunk's header; b starts with
-// the magic number.
-func ParseChunk(b []byte, extended bool) ChunkHeader {
-	h := ChunkHeader{
-		Flags:  binary.BigEndian.Uint16(b[4:]),
-		Type:   Chunk(binary.BigEndian.Uint16(b[6:])),
-		Cookie: binary.BigEndian.Uint64(b[8:]),
-	}
-	if extended {
-		h.Offset = binary.BigEndian.Uint64(b[16:])
-		h.Length = binary.BigEndian.Uint64(b[24:])
-	} else {
-		h.Length = uint64(binary.BigEndian.Uint32(b[16:]))
-	}
-	return h
 }

@@ -98,9 +98,6 @@ const (
 	RepErrExtendedHeaders             = repError + 10
 )
 
-// IsError reports whether the answer ends its option with an error.
-func (r OptionReply) IsError() bool { return r&repError != 0 }
-
 // Information types of RepInfo.
 const (
 	InfoExport      = 0
@@ -152,9 +149,6 @@ const (
 	ChunkError             = chunkError + 1
 	ChunkErrorOffset       = chunkError + 2
 )
-
-// IsError reports whether the chunk says that the request failed.
-func (c Chunk) IsError() bool { return c&chunkError != 0 }
 
 // Flags of the metadata context base:allocation.
 const (
