@@ -20,7 +20,7 @@ const area = "S3"
 // did, or "fail NAME: what happened".
 type program struct {
 	name    string // as the page calls it, and after it the bucket
-	pkg     string // the Debian package with the version
+	pkg     string // the Debian package with the version; for npm that of the lock file
 	command []string
 	cases   int // how many the script has: one that ends early is noticed
 }
@@ -30,6 +30,7 @@ var programs = []program{
 	{"python3-boto3", "python3-boto3", []string{"/usr/bin/python3", "boto3_client.py"}, 21},
 	{"rclone (provider Other)", "rclone", []string{"/bin/bash", "rclone.sh", "Other"}, 16},
 	{"rclone (provider Minio)", "rclone", []string{"/bin/bash", "rclone.sh", "Minio"}, 16},
+	{"@aws-sdk/client-s3 (JavaScript)", npmPackage, []string{"/usr/bin/node", "js/client.mjs"}, 18},
 	{"s3cmd", "s3cmd", []string{"/bin/bash", "s3cmd.sh"}, 15},
 }
 
@@ -64,25 +65,24 @@ func forTestClients(t *testing.T) {
 
 // run runs the script in a folder of its own and takes each case's end from its output.
 func (p program) run(t *testing.T, s *site) {
-	client := compat.Client{Area: area, Name: p.name, Version: compat.DebianVersion(t, p.pkg)}
 	script, err := filepath.Abs(filepath.Join("testdata", p.command[1]))
-	if err != nil {
-		t.Fatal(err)
+	must(t, err)
+	client := compat.Client{Area: area, Name: p.name}
+	if p.pkg == npmPackage {
+		script, client.Version = installedJS(t, filepath.Dir(script))
+	} else {
+		client.Version = compat.DebianVersion(t, p.pkg)
 	}
 	cmd := exec.CommandContext(t.Context(), p.command[0], append([]string{script}, p.command[2:]...)...)
 	cmd.Dir = t.TempDir()
 	// Debian's programs, and nothing of the user's environment, such as a proxy.
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "ENDPOINT="+s.S3URL, "CA="+s.ca, "FILES="+s.files, "BUCKET="+bucketName(p.name),
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "ENDPOINT="+s.S3URL, "CA="+s.ca, "NODE_EXTRA_CA_CERTS="+s.ca, "FILES="+s.files, "BUCKET="+bucketName(p.name),
 		"ACCESS_KEY="+harness.AccessKey, "SECRET_KEY="+harness.SecretKey, "REGION="+harness.Region)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, cmd.Start())
 	ended := 0
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		result, rest, _ := strings.Cut(lines.Text(), " ")

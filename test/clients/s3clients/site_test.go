@@ -20,7 +20,18 @@ import (
 	"github.com/quickims/quickims/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) { harness.Main(removing{m}) }
+
+// removing runs the tests and removes what they installed.
+type removing struct{ *testing.M }
+
+func (m removing) Run() int {
+	code := m.M.Run()
+	if jsDir != "" {
+		os.RemoveAll(jsDir)
+	}
+	return code
+}
 
 // site is a started quickims with an authority of its own if it serves https, and the
 // files that the clients upload.
