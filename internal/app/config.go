@@ -19,6 +19,7 @@ import (
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/s3face"
 )
 
 // Secret is a text that prints masked.
@@ -48,6 +49,9 @@ type Config struct {
 	DrainDelay *time.Duration `yaml:"drain_delay"`
 	// S3Listen, if set, serves the directory store's buckets over S3.
 	S3Listen string `yaml:"s3_listen"`
+	// S3Domains are host names below which the buckets of S3Listen are named too:
+	// BUCKET.DOMAIN.
+	S3Domains []string `yaml:"s3_domain"`
 	// NBDListen, if set, serves attachments over NBD: host:port, or unix:PATH.
 	NBDListen string `yaml:"nbd_listen"`
 	// NBDPublic is the host:port that URIs of attachments name, where that differs from
@@ -176,8 +180,7 @@ func LoadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-// Validate checks every value. Paths become absolute:
-// the S3 face changes the process's working folder.
+// Validate checks every value. Paths become absolute.
 func (c *Config) Validate() error {
 	if c.Data == "" {
 		return errors.New("data: name the folder that holds the service's state (--data DIR)")
@@ -190,6 +193,11 @@ func (c *Config) Validate() error {
 	for name, addr := range map[string]string{"listen": c.Listen, "s3_listen": c.S3Listen, "metrics_listen": c.MetricsListen} {
 		if _, _, err := net.SplitHostPort(addr); (addr != "" || name == "listen") && err != nil {
 			return fmt.Errorf("%s: %q is not host:port: %w", name, addr, err)
+		}
+	}
+	for _, name := range c.S3Domains {
+		if err := s3face.CheckDomain(name); err != nil {
+			return err
 		}
 	}
 	var err error

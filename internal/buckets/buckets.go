@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -147,25 +148,48 @@ func (k *Keeper) Remove(ctx context.Context, bucket, projectID string) error {
 	})
 }
 
-// removeEmpty removes a bucket's folder in which there are no objects.
+// removeEmpty removes a bucket's folder in which there is nothing but unfinished
+// uploads and empty folders, which deleted objects leave.
 func removeEmpty(path string) error {
-	entries, err := os.ReadDir(path)
+	folders, err := emptyFolders(path)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if e.Name() != objectstore.UploadsFolder {
-			return ErrNotEmpty
+	for _, own := range []string{objectstore.UploadsFolder, objectstore.LegacyUploadsFolder} {
+		if err := os.RemoveAll(filepath.Join(path, own)); err != nil {
+			return err
 		}
 	}
-	if err := os.RemoveAll(filepath.Join(path, objectstore.UploadsFolder)); err != nil {
-		return err
+	for _, folder := range folders {
+		err := os.Remove(folder) // unlike RemoveAll, not what came meanwhile
+		switch {
+		case errors.Is(err, unix.ENOTEMPTY):
+			return ErrNotEmpty
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
 	}
-	err = os.Remove(path) // unlike RemoveAll, not what came meanwhile
-	if errors.Is(err, unix.ENOTEMPTY) {
-		return ErrNotEmpty
-	}
-	return err
+	return nil
+}
+
+// emptyFolders lists a bucket's folders, itself too, each behind those in it. It is
+// ErrNotEmpty if there is anything else in them.
+func emptyFolders(path string) ([]string, error) {
+	var folders []string
+	err := filepath.WalkDir(path, func(at string, e fs.DirEntry, err error) error {
+		switch own := filepath.Dir(at) == path && (e.Name() == objectstore.UploadsFolder || e.Name() == objectstore.LegacyUploadsFolder); {
+		case err != nil:
+			return err
+		case !e.IsDir():
+			return ErrNotEmpty
+		case own:
+			return fs.SkipDir
+		}
+		folders = append(folders, at)
+		return nil
+	})
+	slices.Reverse(folders)
+	return folders, err
 }
 
 // Give makes the project the owner of a bucket, for the operator; it makes the folder

@@ -142,7 +142,7 @@ func (l *lister) smallest(folder *os.File, at, last string) (names []string, mor
 // wanted reports whether a key, or some key that begins with it if it ends in a
 // slash, is to be listed.
 func (l *lister) wanted(key string) bool {
-	if reservedKey(Location{l.bucket, key}) || !utf8.ValidString(key) || len(key) > maxKey {
+	if reservedKey(Location{l.bucket, key}) || !utf8.ValidString(key) || len(key) > MaxKey {
 		return false
 	}
 	if !strings.HasSuffix(key, "/") {

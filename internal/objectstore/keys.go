@@ -8,17 +8,25 @@ import (
 	"unicode/utf8"
 )
 
-// maxKey is the longest key in bytes, S3's limit.
-const maxKey = 1024
+// MaxKey is the longest key in bytes, S3's limit.
+const MaxKey = 1024
 
 // maxSegment is the longest part of a key between slashes in bytes: NAME_MAX,
 // the longest file name that Linux file systems take. It binds both drivers, so
 // that what one accepts the other does.
 const maxSegment = 255
 
-// UploadsFolder is where the S3 face keeps unfinished uploads, at the top of
-// each bucket's folder. What lies in it is no object.
-const UploadsFolder = ".sgwtmp"
+// Names in a bucket's folder that are no objects.
+const (
+	// UploadsFolder, at its top, is where the S3 face keeps unfinished uploads.
+	UploadsFolder = ".quickims"
+	// FolderMarker, in any folder, is the file of the object whose key is the
+	// folder's path with a slash at its end.
+	FolderMarker = ".quickims.folder"
+	// LegacyUploadsFolder, at its top, is where earlier releases, and versitygw,
+	// keep unfinished uploads.
+	LegacyUploadsFolder = ".sgwtmp"
+)
 
 // bucketName is S3's rule for bucket names (3 to 63 characters, lower-case
 // letters, digits, dots and hyphens, a letter or digit at both ends) without
@@ -43,8 +51,8 @@ func CheckKey(key string) error {
 	switch {
 	case key == "":
 		return bad("is empty")
-	case len(key) > maxKey:
-		return bad(fmt.Sprintf("has %d bytes, more than %d", len(key), maxKey))
+	case len(key) > MaxKey:
+		return bad(fmt.Sprintf("has %d bytes, more than %d", len(key), MaxKey))
 	case strings.IndexByte(key, 0) >= 0:
 		return bad("holds a NUL")
 	case !utf8.ValidString(key):
@@ -63,8 +71,8 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// gatewayTemp is the name that versitygw gives an object's new file for the
-// moment before it replaces the old one.
+// gatewayTemp is the name that versitygw, and through it earlier releases, give
+// an object's new file for the moment before it replaces the old one.
 var gatewayTemp = regexp.MustCompile(`^\..+\.sgwtmp\.[0-9]+$`)
 
 // checkSource checks a location to read from: no object can be at a bad one, so
@@ -103,13 +111,14 @@ func checkTarget(loc Location) error {
 func ReservedKey(key string) bool { return reservedKey(Location{Bucket: "any", Key: key}) }
 
 // reservedKey reports whether a key names something of the machinery, which is
-// no object: versitygw's in buckets, the driver's own in the image area.
+// no object: the S3 face's in buckets, the driver's own in the image area.
 func reservedKey(loc Location) bool {
 	top, _, _ := strings.Cut(loc.Key, "/")
 	if loc.Bucket == ImageArea {
 		return top == pinFolder || top == tempFolder
 	}
-	return top == UploadsFolder || gatewayTemp.MatchString(loc.Key[strings.LastIndexByte(loc.Key, '/')+1:])
+	last := loc.Key[strings.LastIndexByte(loc.Key, '/')+1:]
+	return top == UploadsFolder || top == LegacyUploadsFolder || last == FolderMarker || gatewayTemp.MatchString(last)
 }
 
 // checkRange checks off and n of a read.

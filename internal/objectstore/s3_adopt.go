@@ -63,8 +63,8 @@ func (s *S3) checkTarget(dst Location) error {
 	if err := checkTarget(dst); err != nil {
 		return err
 	}
-	if n := len(s.cfg.ImagePrefix) + len(dst.Key); n > maxKey {
-		return fmt.Errorf("%w: key %.80q has %d bytes with the image area's prefix, more than %d", ErrInvalid, dst.Key, n, maxKey)
+	if n := len(s.cfg.ImagePrefix) + len(dst.Key); n > MaxKey {
+		return fmt.Errorf("%w: key %.80q has %d bytes with the image area's prefix, more than %d", ErrInvalid, dst.Key, n, MaxKey)
 	}
 	return nil
 }

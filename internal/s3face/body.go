@@ -1,34 +1,17 @@
 package s3face
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Limits of a request's body.
 const (
 	stallTimeout = 2 * time.Minute // between two bytes of a body, either way
-	// maxDocument bounds every body that is no object's: the XML of a deletion
-	// of 1000 keys, or of a completion of 10,000 parts, has less.
-	maxDocument = 4 << 20
-	// maxObject is S3's limit for an object, or a part of one, in one request.
-	maxObject = 5 << 30
-	// maxFraming is what chunks with signatures add to an object: 90 bytes or so
-	// to each, of which all but the last have 8 KiB at least.
-	maxFraming = maxObject/64 + 64<<10
-	// maxMeasured bounds the bodies without a length whose length is found by
-	// reading them. Some clients send empty objects so; S3 has no larger ones.
-	maxMeasured = 64 << 10
 	// What a refused request's body is read on for, so that a client that sends
 	// all before it reads anything finds the answer, and not a broken
 	// connection: the parts that clients send by default have 5 to 16 MiB.
@@ -36,45 +19,8 @@ const (
 	drainTime = time.Second
 )
 
-// bodyTooLarge reports whether a request announces a body larger than its kind
-// may have, with the status to refuse it with.
-func bodyTooLarge(r *http.Request) (status int, too bool) {
-	if !carriesObject(r) {
-		return http.StatusRequestEntityTooLarge, r.ContentLength > maxDocument
-	}
-	object, most := r.ContentLength, int64(maxObject)
-	if decoded := r.Header.Get("X-Amz-Decoded-Content-Length"); decoded != "" {
-		most += maxFraming
-		n, err := strconv.ParseInt(decoded, 10, 64)
-		if errors.Is(err, strconv.ErrRange) || err == nil && n > maxObject {
-			return http.StatusBadRequest, true
-		}
-	}
-	return http.StatusBadRequest, object > most
-}
-
-// measure gives a short body that came in chunks a length. Others are left
-// without one, and so are those that the client waits to be asked for.
-func measure(r *http.Request) error {
-	if r.ContentLength >= 0 || r.Header.Get("Expect") != "" {
-		return nil
-	}
-	content, err := io.ReadAll(io.LimitReader(r.Body, maxMeasured+1))
-	if err != nil {
-		return fmt.Errorf("read a body in chunks: %w", err)
-	}
-	if len(content) <= maxMeasured {
-		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(content)), int64(len(content)), nil
-		if len(content) == 0 {
-			r.Body = http.NoBody
-		}
-	}
-	return nil
-}
-
 // watchedBody gives each read of a request's body its own time, and knows how
-// much of it is still to come. The proxy may be reading on when the answer is
-// there already; drain takes the body from it.
+// much of it is still to come.
 type watchedBody struct {
 	body    io.ReadCloser
 	control *http.ResponseController
@@ -193,20 +139,5 @@ func (w *watchedWriter) Write(p []byte) (int, error) {
 
 func (w *watchedWriter) giveTime() { _ = w.control.SetWriteDeadline(time.Now().Add(stallTimeout)) }
 
-// Unwrap lets the proxy flush.
+// Unwrap lets http.ResponseController find the connection.
 func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// patientConn is a connection to the gateway. The gateway may answer, and
-// close, before it has read all of a request; the transport would give the
-// answer up for the write that fails then. Here such a write says nothing: the
-// next read gets the answer, or fails.
-type patientConn struct{ net.Conn }
-
-// Write implements io.Writer.
-func (c patientConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-		return len(p), nil
-	}
-	return n, err
-}

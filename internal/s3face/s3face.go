@@ -1,57 +1,39 @@
-// Package s3face is the directory store's door for S3 clients: it serves the
-// folders of package objectstore's Dir over the S3 protocol, so that s3cmd, an
-// SDK or a browser of buckets can upload to them with the keys that the API
-// takes too.
+// Package s3face serves the directory store's buckets over the S3 protocol, so
+// that s3cmd, an SDK or a browser of buckets can upload to them with the keys
+// that the API takes too.
 //
-// The protocol itself is versitygw's, run inside this process: its HTTP
-// routing, signature checks and POSIX back end. This package puts around it
-// what quickims promises:
+// A request passes these stages, each in a file or a package of its own:
 //
-//   - front.go, body.go: our listener, TLS, time and size limits, before any of
-//     versitygw's code sees a request; each of its connections takes one request;
-//   - accounts.go: every access key of a project is one S3 principal, the
-//     project; versitygw's root account is random and known to nobody, and its
-//     administration API is not mounted at all;
-//   - backend.go: the allow-list of operations, each of which first asks who
-//     owns the bucket. A bucket of another project answers like one that does
-//     not exist. There are no ACLs and no bucket policies that could open one;
-//   - uploadid.go: what may be the id of a multipart upload;
-//   - meta.go: where ETags and other metadata lie;
-//   - sweep.go: at the start, what uploads left that a killed process had under
-//     way, unless another process serves the buckets too. A multipart upload can
-//     be gone on with afterwards; one that nothing was added to for 7 days is
-//     removed;
-//   - stderr.go: versitygw's own messages, as records of the Logger.
+//	front.go     listener, TLS, limits of connections, time and size
+//	hosts.go     which bucket the host names, if any
+//	auth/        whose signature it is, and whether it holds
+//	route.go     the one table of operations: whatever is not in it changes nothing
+//	access.go    whose bucket it is; another project's looks like none
+//	bucket.go, list.go, object.go, copy.go, multipart.go, post.go
+//	             what the operations do
+//	content.go   the body: framing, checksums
+//	files/       objects as files
+//	wire/        XML documents, error codes and their statuses
 //
-// Only one Serve may run in a process, and while it runs the process's working
-// directory is the folder of the buckets: versitygw's back end works with paths
-// relative to it. Whoever uses relative paths must make them absolute before.
-// So long, too, os.Stderr is not the process's but leads to the Logger, which
-// must have been given the real one.
+// Nothing is global: several Serve may run in a process. Every access key of a
+// project is the project; there are no ACLs, no policies and no way to open a
+// bucket to others.
 package s3face
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/quickims/quickims/internal/admit"
-	"github.com/versity/versitygw/backend/posix"
-	"github.com/versity/versitygw/s3api"
-	"github.com/versity/versitygw/s3api/middlewares"
-	"github.com/versity/versitygw/s3api/utils"
-
 	"github.com/quickims/quickims/internal/buckets"
-	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/s3face/files"
 )
 
 // ErrUnknownKey is what implementations of Accounts return, wrapped or not, for an
@@ -71,26 +53,30 @@ type Accounts interface {
 type Config struct {
 	// Listener takes the clients' connections; Serve closes it.
 	Listener net.Listener
-	// Gate bounds the connections; nil: nothing does. Handlers tell it with admit.Known
-	// when a request's credentials are valid.
+	// Gate bounds the connections; nil: nothing does. It is told when a request's
+	// credentials are valid.
 	Gate *admit.Gate
 	// BucketsDir holds a folder for each bucket; objectstore.Dir's.
 	BucketsDir string
-	// MetaDir is a folder for what is no object: the socket between the two
-	// halves, and metadata where the file system of the buckets keeps no
-	// extended attributes. It must exist, and must not lie in BucketsDir.
+	// MetaDir is a folder for metadata that cannot be kept with its file. It
+	// must exist, and must not lie in BucketsDir.
 	MetaDir string
 	// TLS is how the listener speaks TLS; nil means plain HTTP. HTTP/1.1 alone is what
 	// S3 clients speak and sign.
 	TLS *tls.Config
-	// Region is what clients must sign for; default us-east-1.
+	// Domains are host names below which a bucket's name may stand:
+	// BUCKET.DOMAIN. The domains themselves, and the names that this machine
+	// and the certificate have, take path style too.
+	Domains []string
+	// Region is what clients must sign for; default us-east-1, which is always
+	// accepted too, because clients sign for it that were told no region.
 	Region   string
 	Accounts Accounts
 	// Buckets makes and removes the buckets in BucketsDir and knows their owners.
 	Buckets *buckets.Keeper
 	// Logger gets what goes wrong, and every request at level Debug.
 	Logger *slog.Logger
-	// Grace is how long requests under way may take to end when Serve is told
+	// Grace is how long requests in progress may take to end when Serve is told
 	// to stop; default 10 s.
 	Grace time.Duration
 	// Ready, if not nil, is called when requests are answered.
@@ -99,19 +85,9 @@ type Config struct {
 	noXattr bool // tests: as if files had no extended attributes
 }
 
-// Limits of what the S3 face takes on at a time. A request in progress costs
-// the back end buffers of about 1.3 MiB.
-const (
-	maxConnections = 1024
-	maxRequests    = 256
-	// maxCopySource covers the largest file that a quick import takes, 1 TiB.
-	// S3's own limit, 5 GiB, is for stores that really copy.
-	maxCopySource = ims.MaxFileSize
-	// maxParts is S3's limit for a multipart upload.
-	maxParts = 10000
-)
-
-var serving atomic.Bool
+// maxRequests is how many requests are in progress at a time. Each holds buffers
+// of about 400 KiB.
+const maxRequests = 256
 
 func (c *Config) validate() error {
 	switch {
@@ -119,21 +95,16 @@ func (c *Config) validate() error {
 		return errors.New("no listener")
 	case c.Accounts == nil || c.Buckets == nil:
 		return errors.New("no accounts or no buckets")
-	}
-	for _, dir := range []*string{&c.BucketsDir, &c.MetaDir} {
-		if *dir == "" {
-			continue
-		}
-		var err error
-		if *dir, err = filepath.Abs(*dir); err != nil { // the working directory is about to change
-			return err
-		}
-	}
-	if c.BucketsDir == "" || c.MetaDir == "" {
+	case c.BucketsDir == "" || c.MetaDir == "":
 		return errors.New("no folder for the buckets or for metadata")
 	}
 	if rel, err := filepath.Rel(c.BucketsDir, c.MetaDir); err == nil && filepath.IsLocal(rel) {
 		return fmt.Errorf("the metadata folder %s lies in the buckets' folder", c.MetaDir)
+	}
+	for _, d := range c.Domains {
+		if err := CheckDomain(d); err != nil {
+			return err
+		}
 	}
 	if c.Region == "" {
 		c.Region = "us-east-1"
@@ -147,7 +118,7 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// Serve serves until ctx is done, then lets requests under way end and returns
+// Serve serves until ctx is done, then lets requests in progress end and returns
 // nil. An error is why it could not start, or could not go on.
 func Serve(ctx context.Context, cfg Config) error {
 	if err := serve(ctx, cfg); err != nil {
@@ -163,139 +134,41 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	if !serving.CompareAndSwap(false, true) {
-		return errors.New("already serving in this process")
-	}
-	defer serving.Store(false)
-	before, err := os.Getwd()
+	store, err := files.Open(files.Config{Buckets: cfg.BucketsDir, Meta: cfg.MetaDir, Log: cfg.Logger, NoAttributes: cfg.noXattr})
 	if err != nil {
 		return err
 	}
-	undo, err := redirectStderr(cfg.Logger)
-	if err != nil {
-		return err
-	}
-	defer undo()
-	gw, err := startGateway(cfg)
-	if err != nil {
-		return errors.Join(err, os.Chdir(before))
-	}
-	defer func() { err = errors.Join(err, gw.stop(), os.Chdir(before)) }()
+	defer func() { err = errors.Join(err, store.Close()) }()
 
-	front := newFront(cfg, gw.dial)
+	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), slots: make(chan struct{}, maxRequests)}
+	front := s.httpServer()
 	listener := cfg.Listener
 	if cfg.Gate != nil {
 		listener = cfg.Gate.Listener(listener)
-		cfg.Gate.Serve(front.server)
+		cfg.Gate.Serve(front)
 	}
 	if cfg.TLS != nil {
 		listener = tls.NewListener(listener, cfg.TLS)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- front.server.Serve(listener) }()
+	go func() { ended <- front.Serve(listener) }()
 	if cfg.Ready != nil {
 		cfg.Ready()
 	}
 	select {
 	case err = <-ended:
 		return err
-	case err = <-gw.ended:
-		gw.ended <- err // for stop
-		err = fmt.Errorf("the gateway gave up: %w", err)
 	case <-ctx.Done():
 	}
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Grace)
 	defer cancel()
-	if serr := front.server.Shutdown(sctx); serr != nil { // time is up: cut what is left
-		cfg.Logger.Warn("S3 requests under way were cut off", "after", cfg.Grace)
-		err = errors.Join(err, front.server.Close())
+	if serr := front.Shutdown(sctx); serr != nil { // time is up: cut what is left
+		cfg.Logger.Warn("S3 requests in progress were cut off", "after", cfg.Grace)
+		err = errors.Join(err, front.Close())
+		s.requests.Wait()
 	}
 	if serr := <-ended; !errors.Is(serr, http.ErrServerClosed) {
 		err = errors.Join(err, serr)
 	}
 	return err
-}
-
-// gateway is versitygw's server behind a socket that only this process can
-// reach.
-type gateway struct {
-	server *s3api.S3ApiServer
-	files  *posix.Posix
-	dir    *os.File // holds the socket
-	lock   *os.File // says that the buckets are served
-	path   string   // of the socket
-	ended  chan error
-}
-
-// socketName is the socket's name in MetaDir. A start removes the one that a
-// killed process left.
-const socketName = "s3.sock"
-
-func startGateway(cfg Config) (*gateway, error) {
-	dir, err := os.Open(cfg.MetaDir)
-	if err != nil {
-		return nil, err
-	}
-	// A socket's path has 107 bytes at most (unix(7)), MetaDir's may have more.
-	g := &gateway{dir: dir, path: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), socketName), ended: make(chan error, 1)}
-	store, err := newMetadata(cfg)
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	g.lock, err = enter(cfg.BucketsDir, store, time.Now(), cfg.Logger)
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	opts := posix.PosixOpts{CopyObjectThreshold: maxCopySource, Concurrency: 2 * maxRequests}
-	opts.SetNewDirPerm(0o750)
-	opts.SetNewFilePerm(0o640)
-	g.files, err = posix.New(cfg.BucketsDir, store, opts)
-	if err != nil {
-		g.lock.Close()
-		dir.Close()
-		return nil, err
-	}
-	utils.SetBucketNameValidationStrict(true)
-	be := &gated{files: g.files, root: cfg.BucketsDir, keeper: cfg.Buckets, meta: store}
-	ready := make(chan struct{})
-	g.server, err = s3api.New(be,
-		middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()},
-		cfg.Region, accounts{cfg.Accounts}, nil, nil, nil, nil,
-		s3api.WithQuiet(), s3api.WithDisableACL(), s3api.WithMpMaxParts(maxParts),
-		s3api.WithConcurrencyLimiter(maxConnections, maxRequests), s3api.WithSocketPerm(0o600),
-		s3api.WithOnListen(func() { close(ready) }))
-	if err != nil {
-		g.files.Shutdown()
-		g.lock.Close()
-		dir.Close()
-		return nil, err
-	}
-	go func() { g.ended <- g.server.ServeMultiPort([]string{g.path}) }()
-	select {
-	case <-ready:
-		return g, nil
-	case err := <-g.ended:
-		g.files.Shutdown()
-		g.lock.Close()
-		dir.Close()
-		return nil, err
-	}
-}
-
-func (g *gateway) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", g.path)
-	if err != nil {
-		return nil, err
-	}
-	return patientConn{conn}, nil
-}
-
-// stop ends the gateway. The front has ended before, so nothing is under way.
-func (g *gateway) stop() error {
-	err := g.server.ShutDown()
-	<-g.ended // with an error that says that its listener was closed
-	g.files.Shutdown()
-	return errors.Join(err, g.lock.Close(), g.dir.Close())
 }

@@ -31,11 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard) // net/http's transport, about broken uploads
-	goleak.VerifyTestMain(m,
-		// fasthttp keeps a clock for good, and its pools of workers look every
-		// ten seconds whether they were stopped.
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
+	goleak.VerifyTestMain(m)
 }
 
 // account is what an access key stands for.
@@ -77,7 +73,7 @@ type face struct {
 	keeper          *buckets.Keeper
 	stop            func() error
 	transport       *http.Transport
-	log             *bytes.Buffer
+	log             *lockedBuffer
 }
 
 // newKeeper makes a keeper of the folder "buckets" in base, with a database of its own.
@@ -90,13 +86,13 @@ func newKeeper(t *testing.T, base string) *buckets.Keeper {
 	return buckets.New(catalog.New(db, catalog.Options{}), filepath.Join(base, "buckets"))
 }
 
-// start starts an S3 face that ends with the test. One runs at a time.
+// start starts an S3 face that ends with the test.
 func start(t *testing.T, change func(*s3face.Config)) *face {
 	t.Helper()
 	base := t.TempDir()
 	f := &face{
 		base: base, buckets: filepath.Join(base, "buckets"), images: filepath.Join(base, "images"),
-		transport: http.DefaultTransport.(*http.Transport).Clone(), log: new(bytes.Buffer),
+		transport: http.DefaultTransport.(*http.Transport).Clone(), log: new(lockedBuffer),
 	}
 	metaDir := filepath.Join(base, "meta")
 	for _, dir := range []string{f.buckets, f.images, metaDir} {
@@ -128,7 +124,7 @@ func start(t *testing.T, change func(*s3face.Config)) *face {
 			t.Errorf("Serve: %v", err)
 		}
 		if t.Failed() {
-			all := f.log.Bytes()
+			all := f.log.String()
 			t.Logf("the log's end:\n%s", all[max(0, len(all)-4000):])
 		}
 	})

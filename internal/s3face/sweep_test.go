@@ -16,7 +16,8 @@ import (
 )
 
 // TestLeftovers: a start removes what a killed process had under way, and what
-// was given up long ago; a younger upload can be gone on with.
+// was given up long ago, by this release or by an earlier one; a younger upload
+// can be gone on with.
 func TestLeftovers(t *testing.T) {
 	for name, change := range map[string]func(*s3face.Config){
 		"extended attributes": func(*s3face.Config) {},
@@ -27,44 +28,62 @@ func TestLeftovers(t *testing.T) {
 			c := minio.Core{Client: f.client(t, "alice-key")}
 			makeBucket(t, c.Client, "images")
 			put(t, c.Client, "images", "k", "content")
+			state := filepath.Join(f.buckets, "images", ".quickims")
 			begin := func(key string) (upload, folder, etag string) {
 				upload, err := c.NewMultipartUpload(t.Context(), "images", key, minio.PutObjectOptions{ContentType: "x/" + key})
 				must(t, err)
 				part, err := c.PutObjectPart(t.Context(), "images", key, upload, 1, strings.NewReader("part"), 4, minio.PutObjectPartOptions{})
 				must(t, err)
-				return upload, filepath.Join(f.buckets, "images", ".sgwtmp", "multipart", fmt.Sprintf("%x", sha256.Sum256([]byte(key))), upload), part.ETag
+				return upload, filepath.Join(state, "uploads", upload), part.ETag
 			}
 			old, oldFolder, _ := begin("old")
 			young, youngFolder, youngETag := begin("young")
 			cut, cutFolder, cutETag := begin("cut")
+			_, madeFolder, _ := begin("made")
 			must(t, f.stop())
 
 			// What a process that is killed leaves.
-			tmp := filepath.Join(f.buckets, "images", ".sgwtmp")
 			hash := fmt.Sprintf("%x", sha256.Sum256([]byte("k")))
-			litter := []string{filepath.Join(tmp, hash+".123"), filepath.Join(filepath.Dir(youngFolder), hash+".456"), oldFolder}
-			for _, file := range litter[:2] {
+			temp := "put-abcdefghijklmnopqrstuvwxyz"
+			legacy := filepath.Join(f.buckets, "images", ".sgwtmp")
+			const legacyID = "0e9b1d2c-5a0f-4a5e-8a43-0c5d1f3b7a11"
+			litter := []string{
+				filepath.Join(state, "tmp", temp), filepath.Join(youngFolder, "files", temp), filepath.Join(youngFolder, "parts", temp),
+				filepath.Join(legacy, hash+".123"), filepath.Join(legacy, "multipart", hash, hash+".456"), filepath.Join(legacy, "multipart", hash, legacyID, "1"),
+			}
+			for _, file := range litter {
+				must(t, os.MkdirAll(filepath.Dir(file), 0o700))
 				must(t, os.WriteFile(file, []byte("half"), 0o600))
 			}
-			begun := cutFolder + ".d9fbf59cecbdd6cc5c2ea6ce2f6b6fda-1.inprogress"
-			must(t, os.Rename(cutFolder, begun))
-			if sidecar := filepath.Join(f.base, "meta", "sidecar"); strings.HasPrefix(name, "sidecar") {
-				rel, err := filepath.Rel(f.buckets, cutFolder)
-				must(t, err)
-				must(t, os.Rename(filepath.Join(sidecar, rel), filepath.Join(sidecar, rel+strings.TrimPrefix(begun, cutFolder))))
-			}
+			must(t, os.Remove(filepath.Join(madeFolder, "upload.json"))) // was being made, or removed
+			litter = append(litter, oldFolder, madeFolder)
+			must(t, os.WriteFile(filepath.Join(cutFolder, "lock"), []byte("x"), 0o600)) // was being completed
 			// What is nobody's business.
-			foreign := []string{filepath.Join(tmp, "notes"), filepath.Join(f.buckets, "images", hash+".123"), filepath.Join(f.base, "outside", hash+".123")}
+			foreign := []string{
+				filepath.Join(state, "notes"), filepath.Join(state, "tmp", "notes"), filepath.Join(legacy, "notes"),
+				filepath.Join(f.buckets, "images", hash+".123"), filepath.Join(f.base, "outside", temp), filepath.Join(f.buckets, "images", temp),
+			}
 			must(t, os.Mkdir(filepath.Join(f.base, "outside"), 0o700))
 			for _, file := range foreign {
 				must(t, os.WriteFile(file, []byte("content"), 0o600))
 			}
-			must(t, os.Mkdir(filepath.Join(f.buckets, "linked"), 0o700))
-			must(t, os.Symlink(filepath.Join(f.base, "outside"), filepath.Join(f.buckets, "linked", ".sgwtmp")))
+			must(t, os.MkdirAll(filepath.Join(f.buckets, "linked", ".quickims"), 0o700))
+			must(t, os.Symlink(filepath.Join(f.base, "outside"), filepath.Join(f.buckets, "linked", ".quickims", "tmp")))
 			longAgo := time.Now().Add(-8 * 24 * time.Hour)
-			must(t, os.Chtimes(filepath.Join(oldFolder, "1"), longAgo, longAgo))
-			must(t, os.Chtimes(oldFolder, longAgo, longAgo))
-			must(t, os.Chtimes(youngFolder, longAgo, longAgo)) // its part is young
+			info, err := os.ReadFile(filepath.Join(oldFolder, "upload.json"))
+			must(t, err)
+			today, before := time.Now().UTC().Format("2006-01-02"), longAgo.UTC().Format("2006-01-02")
+			for _, folder := range []string{oldFolder, youngFolder} {
+				info, err = os.ReadFile(filepath.Join(folder, "upload.json"))
+				must(t, err)
+				must(t, os.WriteFile(filepath.Join(folder, "upload.json"), []byte(strings.ReplaceAll(string(info), today, before)), 0o600))
+			}
+			for _, file := range []string{"data", "parts", "files"} {
+				must(t, os.Chtimes(filepath.Join(oldFolder, file), longAgo, longAgo)) // the young one's are young
+			}
+			for _, file := range []string{legacyID + "/1", legacyID} {
+				must(t, os.Chtimes(filepath.Join(legacy, "multipart", hash, file), longAgo, longAgo))
+			}
 
 			// Not while another process serves the buckets: it may be its.
 			restart := func(cfg *s3face.Config) {
@@ -75,7 +94,7 @@ func TestLeftovers(t *testing.T) {
 			must(t, err)
 			must(t, unix.Flock(int(other.Fd()), unix.LOCK_SH))
 			must(t, start(t, restart).stop())
-			for _, file := range append(litter, begun) {
+			for _, file := range litter {
 				if _, err := os.Lstat(file); err != nil {
 					t.Error(err)
 				}
