@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,6 +136,9 @@ func (q *request) read() error {
 		q.key = path
 	} else {
 		q.bucket, q.key, _ = strings.Cut(path, "/")
+		if q.bucket == "" && path != "" {
+			return wire.Errorf("InvalidURI", "The request's path names no bucket: two slashes are at its beginning.")
+		}
 	}
 	if n := len(r.Header["Content-Length"]); n > 1 {
 		return wire.Errorf("InvalidArgument", "There is more than one Content-Length header.")
@@ -144,7 +148,7 @@ func (q *request) read() error {
 
 // signed is what the request's signature is computed over.
 func (q *request) signed() *auth.Request {
-	s := &auth.Request{Method: q.r.Method, RawPath: q.r.URL.EscapedPath(), Path: q.r.URL.Path, Query: q.query, Host: q.r.Host, Header: q.r.Header}
+	s := &auth.Request{Method: q.r.Method, RawPath: q.r.URL.EscapedPath(), Path: q.r.URL.Path, RawQuery: q.r.URL.RawQuery, Query: q.query, Host: q.r.Host, Header: q.r.Header}
 	if b, err := q.s.hosts.bucket(q.r.Host); err == nil {
 		s.Bucket = b
 	}
@@ -282,11 +286,15 @@ func checkKey(key string) *wire.Error {
 	case err != nil:
 		reason := strings.TrimPrefix(err.Error(), objectstore.ErrInvalid.Error()+": ")
 		return wire.Errorf("InvalidArgument", "The key cannot be stored as a path of a directory: %s.", xmlText(reason)).With("ArgumentName", "key")
+	case strings.Contains(name, `\`) && slices.ContainsFunc(strings.FieldsFunc(name, isSlash), func(part string) bool { return part == "." || part == ".." }):
+		return wire.Errorf("InvalidArgument", "The key cannot be stored: with a backslash as a separator it would lead elsewhere.").With("ArgumentName", "key")
 	case objectstore.ReservedKey(name):
 		return wire.Errorf("InvalidArgument", "The key %q is reserved: the store uses this name for itself.", key).With("ArgumentName", "key")
 	}
 	return nil
 }
+
+func isSlash(r rune) bool { return r == '/' || r == '\\' }
 
 // write answers with an XML document.
 func (q *request) write(status int, document []byte) {

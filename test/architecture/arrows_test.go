@@ -42,7 +42,7 @@ var rules = []rule{
 		"stores know bytes, not images"},
 	{"internal/buckets", []string{"internal/catalog", "internal/objectstore"}, []string{"database/sql", "net/http"},
 		"a bucket's folder and its owner's row are one thing: one package changes both"},
-	{"internal/s3face/wire", nil, []string{"database/sql", "os", "github.com/versity/versitygw"}, "S3's documents and codes; no I/O"},
+	{"internal/s3face/wire", nil, []string{"database/sql", "os"}, "S3's documents and codes; no I/O"},
 	{"internal/s3face/checksum", nil, []string{"database/sql", "net/http", "os"}, "a leaf: sums of bytes and of parts"},
 	{"internal/s3face/auth", []string{"internal/s3face/wire"}, []string{"database/sql", "os"}, "proves signatures; keeps no keys, reads no files"},
 	{"internal/s3face/files", []string{"internal/objectstore", "internal/s3face/checksum"}, []string{"database/sql", "net/http", "encoding/xml"},
@@ -136,4 +136,21 @@ func match(pattern, name string) bool {
 		return name == root || strings.HasPrefix(name, root+"/")
 	}
 	return pattern == name
+}
+
+// TestForeignServers: the S3 server that tests use as an outside store is no part of
+// the product. It changes the process's working folder and its standard error.
+func TestForeignServers(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("go", "list", "-deps", "./cmd/quickims")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for name := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(name, "github.com/versity/") || strings.HasPrefix(name, module+"internal/objectstore/storetest") {
+			t.Errorf("the product depends on %s", name)
+		}
+	}
 }

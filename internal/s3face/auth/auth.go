@@ -67,6 +67,7 @@ type Request struct {
 	Method string
 	// RawPath is the path as it was sent, Path the decoded one.
 	RawPath, Path string
+	RawQuery      string
 	Query         Query
 	Host          string
 	Header        http.Header

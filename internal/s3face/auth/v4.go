@@ -176,12 +176,14 @@ func (s *Signature) verifyV4(r *Request, secret, region string, now time.Time) *
 	for _, part := range []string{s.region, s.service, v4End} {
 		key = hmacSHA256(key, part)
 	}
-	// A client signs its path as S3 encodes it. Some sign it as they send it.
-	for i, path := range []string{wire.Escape(r.Path, true), r.RawPath} {
-		if i > 0 && path == wire.Escape(r.Path, true) {
-			break
-		}
-		sum := sha256.Sum256([]byte(s.canonicalRequest(r, path)))
+	// A client signs its path and its query as S3 encodes them. Some sign them as
+	// they send them.
+	for _, target := range []string{
+		wire.Escape(r.Path, true) + "\n" + s.canonicalQuery(r.Query),
+		r.RawPath + "\n" + s.canonicalQuery(r.Query),
+		r.RawPath + "\n" + s.rawQuery(r.RawQuery),
+	} {
+		sum := sha256.Sum256([]byte(s.canonicalRequest(r, target)))
 		toSign := v4Algorithm + "\n" + s.stamp + "\n" + s.scope() + "\n" + hex.EncodeToString(sum[:])
 		if hmac.Equal([]byte(hex.EncodeToString(hmacSHA256(key, toSign))), []byte(s.signature)) {
 			if s.region != region && s.region != defaultRegion {
@@ -202,18 +204,38 @@ func (s *Signature) scope() string {
 	return s.day + "/" + s.region + "/" + s.service + "/" + v4End
 }
 
-func (s *Signature) canonicalRequest(r *Request, path string) string {
-	var b strings.Builder
-	b.WriteString(r.Method + "\n" + path + "\n")
-	pairs := make([]string, 0, len(r.Query))
-	for _, p := range r.Query {
+func (s *Signature) canonicalQuery(q Query) string {
+	pairs := make([]string, 0, len(q))
+	for _, p := range q {
 		if s.Kind == V4Query && p.Name == "X-Amz-Signature" {
 			continue
 		}
 		pairs = append(pairs, wire.Escape(p.Name, false)+"="+wire.Escape(p.Value, false))
 	}
 	slices.Sort(pairs)
-	b.WriteString(strings.Join(pairs, "&") + "\n")
+	return strings.Join(pairs, "&")
+}
+
+// rawQuery is the query as it was sent, sorted.
+func (s *Signature) rawQuery(raw string) string {
+	var pairs []string
+	for piece := range strings.SplitSeq(raw, "&") {
+		if piece == "" || s.Kind == V4Query && strings.HasPrefix(piece, "X-Amz-Signature=") {
+			continue
+		}
+		if !strings.Contains(piece, "=") {
+			piece += "="
+		}
+		pairs = append(pairs, piece)
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, "&")
+}
+
+// canonicalRequest is what is signed. target is the path and the query.
+func (s *Signature) canonicalRequest(r *Request, target string) string {
+	var b strings.Builder
+	b.WriteString(r.Method + "\n" + target + "\n")
 	for _, name := range s.headers {
 		b.WriteString(name + ":")
 		if name == "host" {

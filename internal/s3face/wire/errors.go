@@ -113,7 +113,7 @@ var codes = map[string]codeInfo{
 	"RequestTimeout":                                 {400, "The body did not arrive in time."},
 	"ServerSideEncryptionConfigurationNotFoundError": {404, "The bucket has no encryption configuration: encryption by the service is not offered."},
 	"ServiceUnavailable":                             {503, "The service cannot carry out the request now. Try again."},
-	"SignatureDoesNotMatch":                          {403, "The signature does not match. Check the secret key, and that no proxy changes the request."},
+	"SignatureDoesNotMatch":                          {403, "The signature does not match. Check the key pair, and that no proxy changes the request."},
 	"SlowDown":                                       {503, "Too many requests are in progress. Try again."},
 	"InsufficientStorage":                            {507, "The disk of the store is full."},
 	"XAmzContentSHA256Mismatch":                      {400, "The body's SHA-256 is not the one in x-amz-content-sha256."},
