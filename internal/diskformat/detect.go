@@ -89,7 +89,7 @@ func foot(off int, magic string) func(*ends) bool {
 // vmdkDescriptor matches the text file that only names other files. Its first
 // line is a comment; comments and blank lines before it are allowed.
 func vmdkDescriptor(e *ends) bool {
-	text := e.head[:min(len(e.head), 4096)]
+	text := bytes.TrimPrefix(e.head[:min(len(e.head), 4096)], []byte("\xef\xbb\xbf")) // an editor's
 	for len(text) > 0 {
 		line, rest, _ := bytes.Cut(text, []byte("\n"))
 		line = bytes.ToLower(bytes.TrimSpace(line))

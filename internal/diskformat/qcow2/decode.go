@@ -21,17 +21,17 @@ var packed = sync.Pool{New: func() any { return new([]byte) }}
 // bytes at r. The entry tells their length in whole sectors only: other
 // clusters may begin in the last of them, and the file may end in it.
 func (f *File) decode(dst []byte, r run) error {
-	if r.host >= f.size {
-		return incomplete("cluster", "its compressed bytes lie at %d of the file, which has %d bytes: the file was cut off", r.host, f.size)
+	if r.host >= f.fileSize {
+		return incomplete("cluster", "its compressed bytes lie at %d of the file, which has %d bytes: the file was cut off", r.host, f.fileSize)
 	}
-	n := min(r.sectors*sectorSize-r.host%sectorSize, f.size-r.host)
+	n := min(r.sectors*sectorSize-r.host%sectorSize, f.fileSize-r.host)
 	buf := packed.Get().(*[]byte)
 	defer packed.Put(buf)
 	if int64(cap(*buf)) < n {
 		*buf = make([]byte, n)
 	}
 	b := (*buf)[:n]
-	if err := diskformat.ReadFull(f.r, b, r.host); err != nil {
+	if err := diskformat.ReadFull(f.file, b, r.host); err != nil {
 		return fmt.Errorf("reading a compressed cluster: %w", err)
 	}
 	var err error
@@ -41,8 +41,8 @@ func (f *File) decode(dst []byte, r run) error {
 		err = decodeDeflate(dst, b)
 	}
 	if err != nil {
-		if r.host+r.sectors*sectorSize-r.host%sectorSize-f.size >= sectorSize {
-			return incomplete("cluster", "its compressed bytes at %d do not end within the file's %d bytes: the file was cut off (%v)", r.host, f.size, err)
+		if r.host+r.sectors*sectorSize-r.host%sectorSize-f.fileSize >= sectorSize {
+			return incomplete("cluster", "its compressed bytes at %d do not end within the file's %d bytes: the file was cut off (%v)", r.host, f.fileSize, err)
 		}
 		return corrupt("cluster", "its compressed bytes at %d: %v", r.host, err)
 	}

@@ -27,7 +27,7 @@ func (f *File) Map(ctx context.Context) iter.Seq2[diskformat.Extent, error] {
 func (f *File) walk(ctx context.Context, add extents.Add) error {
 	below := f.newBelow(ctx)
 	defer below.stop()
-	holes := sparse.NewHoles(ctx, f.data, f.dataSize)
+	holes := sparse.NewHoles(ctx, f.data.r, f.data.size)
 	for off := int64(0); off < f.Size(); {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -41,6 +41,7 @@ func (f *File) walk(ctx context.Context, add extents.Add) error {
 		case unallocated:
 			more, err = below.add(add, off, r.length)
 		case standard:
+			f.noteEnd(r)
 			more, err = holes.Range(r.host, r.length, add)
 		default:
 			more = add(r.length, r.kind != zero)

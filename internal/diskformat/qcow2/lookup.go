@@ -82,7 +82,10 @@ func (f *File) l2Table(b []byte, i int64) (int64, error) {
 		return 0, corrupt("L1 table", "entry %d points to %d, no multiple of the cluster size %d", i, off, f.h.clusterSize())
 	}
 	if off != 0 && off > f.size-f.h.clusterSize() {
-		return 0, incomplete("L1 table", "entry %d points to an L2 table at %d, which does not end within the file's %d bytes", i, off, f.size)
+		return 0, incomplete("L1 table", "entry %d points to an L2 table at %d, which does not end within the file's %d bytes", i, off, f.fileSize)
+	}
+	if off > f.fileSize-f.h.clusterSize() {
+		f.short.Store(true)
 	}
 	return off, nil
 }

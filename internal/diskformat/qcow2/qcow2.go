@@ -24,8 +24,10 @@ package qcow2
 import (
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/padded"
 	"github.com/quickims/quickims/internal/diskformat/internal/recent"
 )
 
@@ -77,12 +79,16 @@ type File struct {
 	info Info
 	h    header
 
-	r    io.ReaderAt // the file: header and tables
+	file     io.ReaderAt // of fileSize bytes
+	fileSize int64
+	// r is the file as tables are read from it: if it ends within its last cluster,
+	// zeros follow to the end of that, at size.
+	r    io.ReaderAt
 	size int64
-	data io.ReaderAt // what holds the clusters: the same, or Options.Data
-	// dataSize is its size in bytes.
-	dataSize int64
-	backing  diskformat.Image
+	data part // what holds the clusters: the same file, or Options.Data
+	// short: a table or a cluster lies at such an end.
+	short   atomic.Bool
+	backing diskformat.Image
 
 	tables   recent.Pages
 	clusters *recent.Cache[int64] // decoded, by the place of their compressed bytes
@@ -116,8 +122,9 @@ func open(r io.ReaderAt, size int64, opts Options) (*File, error) {
 	if err := h.refuse(&info); err != nil {
 		return nil, err
 	}
-	f := &File{info: info, h: *h, r: r, size: size, data: r, dataSize: size, backing: opts.Backing,
-		tables: recent.NewPages(tableMemory), clusters: recent.New[int64](clusterMemory)}
+	whole := h.wholeClusters(size)
+	f := &File{info: info, h: *h, file: r, fileSize: size, r: padded.Reader{R: r, Size: size}, size: whole,
+		data: part{r, size, whole}, backing: opts.Backing, tables: recent.NewPages(tableMemory), clusters: recent.New[int64](clusterMemory)}
 	switch {
 	case info.BackingFile != "" && opts.Backing == nil:
 		return nil, unsupported("header.backing_file_offset",
@@ -132,9 +139,29 @@ func open(r io.ReaderAt, size int64, opts Options) (*File, error) {
 	case !info.DataFile && opts.Data != nil:
 		return nil, fmt.Errorf("a data file was given, but the header says that the data lies in the file itself")
 	case info.DataFile:
-		f.data, f.dataSize = opts.Data, opts.DataSize
+		f.data = part{opts.Data, opts.DataSize, h.wholeClusters(opts.DataSize)}
 	}
 	return f, nil
+}
+
+// part is a file that holds clusters: its own size, and up to where its last cluster
+// would go.
+type part struct {
+	r           io.ReaderAt
+	size, whole int64
+}
+
+// wholeClusters is size rounded up to whole clusters.
+func (h *header) wholeClusters(size int64) int64 {
+	return (size + h.clusterSize() - 1) &^ (h.clusterSize() - 1)
+}
+
+// Notes implements [diskformat.Noted].
+func (f *File) Notes() []diskformat.Note {
+	if !f.short.Load() {
+		return nil
+	}
+	return []diskformat.Note{padded.Note("cluster", f.data.size)}
 }
 
 // Info is what the header says.

@@ -5,11 +5,13 @@ import (
 	"io"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/internal/padded"
 )
 
-// ReadAt reads the disk; see [diskformat.Image]. A cluster that does not lie
-// within the file is an ErrIncomplete, even though QEMU reads zeros there: it
-// writes no such file.
+// ReadAt reads the disk; see [diskformat.Image]. Where the file ends within its last
+// cluster, zeros follow to the end of that, as QEMU has it, and [File.Notes] says so. A
+// cluster that lies behind the file's end is an ErrIncomplete, even though QEMU reads
+// zeros there too.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("reading a qcow2 disk: the offset %d is negative", off)
@@ -45,14 +47,22 @@ func (f *File) readRun(p []byte, off int64) (int, error) {
 	case unallocated:
 		err = f.readBacking(p, off)
 	case standard:
-		if r.host > f.dataSize || r.length > f.dataSize-r.host {
-			return 0, incomplete("cluster", "it lies at %d of the file, which has %d bytes: the file was cut off", r.host, f.dataSize)
+		if r.host > f.data.whole || r.length > f.data.whole-r.host {
+			return 0, incomplete("cluster", "it lies at %d of the file, which has %d bytes: the file was cut off", r.host, f.data.size)
 		}
-		err = diskformat.ReadFull(f.data, p, r.host)
+		f.noteEnd(r)
+		err = diskformat.ReadFull(padded.Reader{R: f.data.r, Size: f.data.size}, p, r.host)
 	case compressed:
 		err = f.readCompressed(p, off%f.h.clusterSize(), r)
 	}
 	return len(p), err
+}
+
+// noteEnd notes a run of clusters at whose end the file is missing.
+func (f *File) noteEnd(r run) {
+	if r.kind == standard && r.host+r.length > f.data.size && r.host+r.length <= f.data.whole {
+		f.short.Store(true)
+	}
 }
 
 // readBacking reads what the file does not hold. Beyond the backing disk's end

@@ -61,7 +61,7 @@ func TestLikeQEMU(t *testing.T) {
 }
 
 // A file that was cut is refused at opening, unless all that the disk needs is
-// still there.
+// still there, or the end of the last block is all that is missing.
 func TestCutFile(t *testing.T) {
 	qemutest.Run(t, 2, func(t *rapid.T, dir string) {
 		r := anyRecipe(t)
@@ -82,7 +82,16 @@ func TestCutFile(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if n, err := img.ReadAt(got, 0); err != nil || !bytes.Equal(got[:n], want) {
+			n, err := img.ReadAt(got, 0)
+			if len(img.Notes()) > 0 { // what lies in the file is there, the rest of one block is zero
+				for i := range got {
+					if got[i] != 0 && got[i] != want[i] {
+						t.Fatalf("cut at %d of %d: byte %d is another one", cut, size, i)
+					}
+				}
+				continue
+			}
+			if err != nil || !bytes.Equal(got[:n], want) {
 				t.Fatalf("cut at %d of %d: %v", cut, size, err)
 			}
 		}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/internal/padded"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
 
@@ -93,6 +94,7 @@ type File struct {
 	info     Info
 	data     int64 // where stored block 0 lies
 	blocks   []uint32
+	short    bool // the file ends within its last block
 }
 
 // Info is what the header says.
@@ -112,7 +114,7 @@ var _ diskformat.Image = (*File)(nil)
 
 // Open reads and checks the header and the block map of the file r of size
 // bytes. Every stored block must lie within the file, as much of it as the disk
-// needs.
+// needs; the last one may lack its end, which then reads as zeros, as QEMU has it.
 //
 // Errors are those of package diskformat: ErrWrongFormat when it is no VDI;
 // ErrUnsupported for another version, an image that depends on another one, or
@@ -248,7 +250,12 @@ func (f *File) checkEntry(i int64, e uint32) error {
 	}
 	f.info.DataBlocks++
 	n := min(f.info.BlockSize, f.info.Size-i*f.info.BlockSize)
-	if at := f.at(e); at > f.fileSize-n {
+	at := f.at(e)
+	if at < f.fileSize && at > f.fileSize-n {
+		f.short = true
+		return nil
+	}
+	if at > f.fileSize-n {
 		return incomplete("block map", "block %d, which is stored as block %d at %d, does not end within the file's %d bytes: the file was cut off", i, e, at, f.fileSize)
 	}
 	return nil
@@ -256,6 +263,14 @@ func (f *File) checkEntry(i int64, e uint32) error {
 
 // at is where stored block e lies.
 func (f *File) at(e uint32) int64 { return f.data + int64(e)*f.info.BlockSize }
+
+// Notes implements [diskformat.Noted].
+func (f *File) Notes() []diskformat.Note {
+	if !f.short {
+		return nil
+	}
+	return []diskformat.Note{padded.Note("block", f.fileSize)}
+}
 
 // Info is what the header says.
 func (f *File) Info() Info { return f.info }
@@ -279,7 +294,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		q := p[done : done+int(n)]
 		if !stored {
 			clear(q)
-		} else if err := diskformat.ReadFull(f.r, q, pos); err != nil {
+		} else if err := diskformat.ReadFull(padded.Reader{R: f.r, Size: f.fileSize}, q, pos); err != nil {
 			return done, fmt.Errorf("reading a VDI disk at byte %d: %w", at, err)
 		}
 		done += len(q)

@@ -45,6 +45,8 @@ type footer struct {
 	diskType   uint32
 	creator    string
 	uuid       [16]byte
+	// otherUUID: the copy at the front has another one.
+	otherUUID bool
 }
 
 // findFooter reads the file's end and its front and returns the footer, and
@@ -101,6 +103,7 @@ func findFooter(r io.ReaderAt, size int64) (*footer, int64, error) {
 		return nil, 0, diskformat.Errorf(diskformat.VHD, diskformat.ErrAmbiguous, "footer copy",
 			"the footer and its copy at the front differ: readers may see two different disks in the file")
 	case last != nil:
+		last.otherUUID = first.uuid != last.uuid
 		return last, end, nil
 	case err != nil:
 		return nil, 0, err
@@ -114,9 +117,10 @@ func hasCookie(b []byte) bool {
 	return len(b) >= len(cookie) && string(b[:len(cookie)]) == cookie
 }
 
-// same tells whether both describe the same disk.
+// same tells whether both describe the same disk. Tools that give a copy of a file a
+// UUID of its own may change it in one of the two alone.
 func (f *footer) same(g *footer) bool {
-	return f.dataOffset == g.dataOffset && f.size == g.size && f.diskType == g.diskType && f.uuid == g.uuid
+	return f.dataOffset == g.dataOffset && f.size == g.size && f.diskType == g.diskType
 }
 
 // checksum is the complement of the sum of all bytes but the checksum itself,

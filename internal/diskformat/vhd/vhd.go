@@ -65,6 +65,9 @@ type File struct {
 	// end is where what is stored ends: at the footer or at the file's end.
 	end int64
 
+	// otherUUID: footer and copy differ in the UUID alone.
+	otherUUID bool
+
 	// Of a dynamic disk:
 	table     []uint32 // the BAT: where a block's bitmap lies, in sectors
 	bitmapLen int64
@@ -121,7 +124,7 @@ func open(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{r: r, end: end}
+	f := &File{r: r, end: end, otherUUID: ft.otherUUID}
 	f.info = Info{
 		Size:         ft.size,
 		Dynamic:      ft.diskType != typeFixed,
@@ -137,6 +140,19 @@ func open(r io.ReaderAt, size int64) (*File, error) {
 		return nil, incomplete("footer.current_size", "it is %d, before the footer there are %d bytes", ft.size, end)
 	}
 	return f, nil
+}
+
+// Notes implements [diskformat.Noted].
+func (f *File) Notes() []diskformat.Note {
+	switch {
+	case f.info.NoFooter:
+		return []diskformat.Note{{ID: diskformat.NoteFooter,
+			Text: "the footer at the file's end is missing or damaged; its copy at the front was taken: the file may have been cut off"}}
+	case f.otherUUID:
+		return []diskformat.Note{{ID: diskformat.NoteFooter,
+			Text: "the footer and its copy at the front have different UUIDs, and agree on the disk: the footer's counts"}}
+	}
+	return nil
 }
 
 // Info is what footer and header say.

@@ -41,6 +41,15 @@ type File struct {
 
 var _ diskformat.Image = (*File)(nil)
 
+// Notes implements [diskformat.Noted].
+func (f *File) Notes() []diskformat.Note {
+	if f.meta.logicalSector == diskformat.SectorSize {
+		return nil
+	}
+	return []diskformat.Note{{ID: diskformat.NoteSectorSize, Text: fmt.Sprintf(
+		"the file says that its disk has sectors of %d bytes, for which a partition table on it was made; ", f.meta.logicalSector) + diskformat.LargeSectors}}
+}
+
 // Open reads and checks the headers, the region table, the metadata and, if
 // there is one to be applied, the log of the file r of size bytes.
 //

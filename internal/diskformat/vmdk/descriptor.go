@@ -39,6 +39,8 @@ type line struct {
 
 // descriptor is what counts of the text that describes a disk.
 type descriptor struct {
+	// encoding is what it was written in, if that was not UTF-8 and mattered.
+	encoding   string
 	createType string
 	extents    []line
 	size       int64 // of all extents
@@ -82,8 +84,12 @@ const (
 // parseDescriptor reads and checks a descriptor. It ends at its first NUL.
 // Keys and types are compared without regard to case.
 func parseDescriptor(text []byte) (*descriptor, error) {
-	text, _, _ = bytes.Cut(text, []byte{0})
+	text, _, _ = bytes.Cut(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), []byte{0})
 	d := &descriptor{}
+	var err error
+	if text, d.encoding, err = decode(text); err != nil {
+		return nil, err
+	}
 	titled := false
 	seen := map[string]string{}
 	for n := 1; len(text) > 0; n++ {
@@ -131,7 +137,7 @@ func parseDescriptor(text []byte) (*descriptor, error) {
 }
 
 // counts are the settings that are looked at, in lower case.
-var counts = map[string]bool{"version": true, "parentcid": true, "createtype": true, "parentfilenamehint": true}
+var counts = map[string]bool{"version": true, "parentcid": true, "createtype": true, "parentfilenamehint": true, "encoding": true}
 
 func (d *descriptor) settings(seen map[string]string) error {
 	// The format knows 1; ESXi writes up to 5 (changed block tracking,
@@ -222,7 +228,13 @@ func (d *descriptor) addExtent(s string, n int) error {
 		return corrupt("descriptor.extent", "line %d has %d words, which does not fit its type: %s", n, len(w), shown(s))
 	}
 	if x.kind != zero {
-		if x.file = w[3]; !plainName(x.file) {
+		x.file = w[3]
+		switch {
+		case strings.ContainsRune(x.file, utf8.RuneError) && d.encoding != "":
+			return corrupt("descriptor.extent", "line %d names %s, which has bytes that are none of the encoding %s", n, shown(x.file), shown(d.encoding))
+		case !utf8.ValidString(x.file):
+			return unsupported("descriptor.extent", "line %d names %s, which is not in UTF-8; if the descriptor is in another encoding, a line must say so, such as encoding=\"windows-1252\"", n, shown(x.file))
+		case !plainName(x.file):
 			return unsupported("descriptor.extent", "line %d names %s; only plain names of files that lie beside the descriptor are read", n, shown(x.file))
 		}
 	}
@@ -262,7 +274,7 @@ func words(s string, n int) ([]string, error) {
 
 // plainName tells whether name is that of a file in a folder, of any system.
 func plainName(name string) bool {
-	if name == "" || len(name) > 255 || name == "." || name == ".." || !utf8.ValidString(name) {
+	if name == "" || len(name) > 255 || name == "." || name == ".." {
 		return false
 	}
 	return !strings.ContainsFunc(name, func(c rune) bool {

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/internal/padded"
 	"github.com/quickims/quickims/internal/diskformat/internal/recent"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 )
@@ -29,6 +31,8 @@ type sparseExtent struct {
 	id     int // in the caches
 	tables recent.Pages
 	plain  *recent.Cache[grainKey] // grains that were compressed
+	// short becomes the size of a file that ends within its last grain.
+	short *atomic.Int64
 }
 
 // grainKey is a grain of an extent.
@@ -166,6 +170,10 @@ func (x *sparseExtent) place(grain int64, gte uint32) (int64, error) {
 	if x.h.compressed {
 		need = grainHead
 	}
+	if off < x.size && off > x.size-need && !x.h.compressed {
+		x.short.Store(x.size)
+		return off, nil
+	}
 	if off > x.size-need {
 		return 0, incomplete("grain table", "the entry of grain %d says sector %d, and the file ends at byte %d; "+
 			"it was cut off or is damaged", grain, gte, x.size)
@@ -216,7 +224,7 @@ func (x *sparseExtent) readPlain(p []byte, at []int64, within int64) error {
 		n = min(n, int64(len(p)))
 		if at[i] == 0 {
 			clear(p[:n])
-		} else if err := diskformat.ReadFull(x.r, p[:n], at[i]+within); err != nil {
+		} else if err := diskformat.ReadFull(padded.Reader{R: x.r, Size: x.size}, p[:n], at[i]+within); err != nil {
 			return fmt.Errorf("reading grains: %w", err)
 		}
 		p, i, within = p[n:], next, 0

@@ -32,9 +32,11 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"sync/atomic"
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/internal/padded"
 	"github.com/quickims/quickims/internal/diskformat/internal/recent"
 )
 
@@ -58,6 +60,8 @@ type File struct {
 	names      []string
 	unclean    bool
 	compressed bool
+	encoding   string // of the descriptor, "" if it does not matter
+	short      atomic.Int64
 }
 
 var _ diskformat.Image = (*File)(nil)
@@ -136,7 +140,7 @@ func openMonolithic(r io.ReaderAt, size int64) (*File, error) {
 		return nil, unsupported("header.descriptorOffset",
 			"there is no descriptor: the file is one extent of a disk; use the .vmdk file that names this one")
 	}
-	f := &File{createType: d.createType}
+	f := &File{createType: d.createType, encoding: d.encoding}
 	f.add(x, x.h.size)
 	f.share()
 	return f, nil
@@ -144,7 +148,7 @@ func openMonolithic(r io.ReaderAt, size int64) (*File, error) {
 
 // openParts opens a disk whose descriptor is a file of its own.
 func openParts(d *descriptor, open Opener) (*File, error) {
-	f := &File{createType: d.createType}
+	f := &File{createType: d.createType, encoding: d.encoding}
 	for _, l := range d.extents {
 		if l.kind == zero {
 			f.add(zeros(l.size), l.size)
@@ -201,7 +205,7 @@ func (f *File) share() {
 	tables, plain := recent.NewPages(tableMemory), recent.New[grainKey](grainMemory)
 	for i, p := range f.parts {
 		if x, ok := p.extent.(*sparseExtent); ok {
-			x.id, x.tables, x.plain = i, tables, plain
+			x.id, x.tables, x.plain, x.short = i, tables, plain, &f.short
 			f.unclean = f.unclean || x.h.unclean
 			f.compressed = f.compressed || x.h.compressed
 		}
@@ -223,6 +227,18 @@ func (f *File) Compressed() bool { return f.compressed }
 // Unclean tells whether the last writer did not close the disk: what it wrote
 // last may be missing.
 func (f *File) Unclean() bool { return f.unclean }
+
+// Notes implements [diskformat.Noted].
+func (f *File) Notes() (notes []diskformat.Note) {
+	if f.encoding != "" {
+		notes = append(notes, diskformat.Note{ID: diskformat.NoteEncoding,
+			Text: fmt.Sprintf("the descriptor is in the encoding %s, as it says; the names in it were read so", shown(f.encoding))})
+	}
+	if size := f.short.Load(); size > 0 {
+		notes = append(notes, padded.Note("grain", size))
+	}
+	return notes
+}
 
 // ReadAt reads the disk. It checks what it reads of tables and grains.
 // Compressed grains of which it reads a part are kept, up to 4 MiB.
