@@ -409,7 +409,7 @@ func (d *Dir) put(ctx context.Context, dst Location, r io.Reader, size int64) (f
 }
 
 // Uploads implements Store: the directory store has no multipart uploads.
-func (d *Dir) Uploads(ctx context.Context, _ Upload, _ int) ([]Upload, error) {
+func (d *Dir) Uploads(ctx context.Context, _ string) ([]Upload, error) {
 	return nil, fail("list uploads", Location{}, ctx.Err())
 }
 

@@ -26,7 +26,7 @@ var (
 
 // Error says what was being done to which object when Err happened.
 type Error struct {
-	Op       string // "stat bucket", "stat", "open", "read", "adopt", "put", "list", "delete", "list uploads", "abort upload"
+	Op       string // "stat bucket", "stat", "open", "read", "adopt", "put", "list", "delete", "list uploads", "abort upload", "swap", "load"
 	Location Location
 	Err      error
 }

@@ -124,9 +124,14 @@ func (r *retrying) Delete(ctx context.Context, loc Location) error {
 	return r.do(ctx, func() error { return r.Store.Delete(ctx, loc) })
 }
 
+// Swap implements Store.
+func (r *retrying) Swap(ctx context.Context, loc Location, was, now []byte) error {
+	return r.do(ctx, func() error { return r.Store.Swap(ctx, loc, was, now) })
+}
+
 // Uploads implements Store.
-func (r *retrying) Uploads(ctx context.Context, after Upload, limit int) ([]Upload, error) {
-	return retried(ctx, r, func() ([]Upload, error) { return r.Store.Uploads(ctx, after, limit) })
+func (r *retrying) Uploads(ctx context.Context, after string) ([]Upload, error) {
+	return retried(ctx, r, func() ([]Upload, error) { return r.Store.Uploads(ctx, after) })
 }
 
 // AbortUpload implements Store.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -257,6 +258,68 @@ func TestS3ByParts(t *testing.T) {
 		must(t, err)
 		noUploads(t, s)
 	})
+}
+
+// TestS3Uploads: uploads are listed page by page, those of the image area alone, and end
+// one by one. Who begins one is told its id before it has a byte.
+func TestS3Uploads(t *testing.T) {
+	t.Parallel()
+	g := storetest.StartGateway(t)
+	s := newS3Store(t, g, func(c *objectstore.S3Config) { c.SingleCopyLimit, c.CopyPartSize = 1, 5<<20 })
+	core := minio.Core{Client: g.Client}
+	begin := func(key string) string {
+		id, err := core.NewMultipartUpload(t.Context(), s.imageBucket, key, minio.PutObjectOptions{})
+		must(t, err)
+		return id
+	}
+	want := map[string]string{}
+	for _, key := range []string{"a", "b", "b", "b", "c/d"} {
+		want[begin("img/"+key)] = key
+	}
+	begin("elsewhere")
+	after := ""
+	got := map[string]string{}
+	for {
+		page, err := s.Uploads(t.Context(), after)
+		must(t, err)
+		if len(page) == 0 {
+			break
+		}
+		for _, u := range page {
+			if u.Began.IsZero() {
+				t.Errorf("%s has no time", u.Key)
+			}
+			got[u.ID], after = u.Key, u.Key
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
+	}
+	for id, key := range want {
+		for range 2 { // the second time it is gone already
+			must(t, s.AbortUpload(t.Context(), image(key), id))
+		}
+	}
+	if left := uploads(t, s); len(left) != 1 || left[0] != "elsewhere" {
+		t.Errorf("left %v, want the one outside the image area", left)
+	}
+
+	from := objectstore.Location{Bucket: g.MakeBucket(t), Key: "disk.raw"}
+	s.write(t, from.Bucket, from.Key, make([]byte, 1<<20))
+	refuse, told := errors.New("not recorded"), ""
+	_, err := s.Adopt(t.Context(), from, objectstore.Condition{}, image("1/disk"), objectstore.AdoptOptions{Began: func(_ context.Context, id string) error {
+		told = id
+		if list, err := s.Uploads(t.Context(), ""); err != nil || len(list) != 1 || list[0].ID != id || list[0].Key != "1/disk" {
+			t.Errorf("uploads %v (%v), want %s", list, err, id)
+		}
+		return refuse
+	}})
+	if !errors.Is(err, refuse) || told == "" {
+		t.Errorf("Adopt: %v, it was told %q", err, told)
+	}
+	if list, err := s.Uploads(t.Context(), ""); err != nil || len(list) != 0 {
+		t.Errorf("an upload that could not be recorded stays: %v (%v)", list, err)
+	}
 }
 
 func uploads(t *testing.T, s s3Store) []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,44 +78,43 @@ func (s *S3) abortUploads(ctx context.Context, bucket, key string) error {
 	}
 }
 
-// Uploads implements Store.
-func (s *S3) Uploads(ctx context.Context, after Upload, limit int) ([]Upload, error) {
-	found, err := s.uploads(ctx, after, limit)
-	return found, fail("list uploads", Location{Key: after.Key}, err)
+// Uploads implements Store. It asks for whole keys alone: gateways disagree about how a
+// list goes on within a key.
+func (s *S3) Uploads(ctx context.Context, after string) ([]Upload, error) {
+	found, err := s.uploads(ctx, after)
+	return found, fail("list uploads", Location{Key: after}, err)
 }
 
-func (s *S3) uploads(ctx context.Context, after Upload, limit int) ([]Upload, error) {
-	if limit < 1 || limit > MaxList {
-		return nil, fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, limit, MaxList)
+func (s *S3) uploads(ctx context.Context, after string) ([]Upload, error) {
+	root, marker := s.cfg.ImagePrefix, ""
+	if after != "" {
+		marker = root + after
 	}
-	root := s.cfg.ImagePrefix
-	keyMarker, idMarker := "", ""
-	if after.Key != "" {
-		keyMarker, idMarker = root+after.Key, after.ID
-	}
-	var found []Upload
 	for {
-		page, err := s.client.ListMultipartUploads(ctx, s.cfg.ImageBucket, root, keyMarker, idMarker, "", limit)
+		page, err := s.client.ListMultipartUploads(ctx, s.cfg.ImageBucket, root, marker, "", "", MaxList)
 		if err := classifyS3(ctx, err); err != nil {
 			if errors.Is(err, errNotImplemented) {
 				return nil, nil
 			}
 			return nil, err
 		}
+		if n := len(page.Uploads); page.IsTruncated && n > 0 && page.Uploads[0].Key != page.Uploads[n-1].Key {
+			// The last key's uploads may go on in the next page.
+			cut := page.Uploads[n-1].Key
+			page.Uploads = slices.DeleteFunc(page.Uploads, func(u minio.ObjectMultipartInfo) bool { return u.Key == cut })
+		}
+		var found []Upload
+		last := marker
 		for _, u := range page.Uploads {
-			key, ok := strings.CutPrefix(u.Key, root)
-			if !ok || CheckKey(key) != nil {
-				continue // not of the image area
-			}
-			found = append(found, Upload{Key: key, ID: u.UploadID, Began: u.Initiated})
-			if len(found) == limit {
-				return found, nil
+			last = max(last, u.Key)
+			if key, ok := strings.CutPrefix(u.Key, root); ok && CheckKey(key) == nil && key > after {
+				found = append(found, Upload{Key: key, ID: u.UploadID, Began: u.Initiated})
 			}
 		}
-		if !page.IsTruncated || page.NextKeyMarker == keyMarker && page.NextUploadIDMarker == idMarker {
+		if len(found) > 0 || !page.IsTruncated || last == marker {
 			return found, nil
 		}
-		keyMarker, idMarker = page.NextKeyMarker, page.NextUploadIDMarker
+		marker = last
 	}
 }
 

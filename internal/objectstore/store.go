@@ -149,11 +149,17 @@ type Store interface {
 	// fine. An object in a bucket belongs to a caller: ErrDenied.
 	Delete(ctx context.Context, loc Location) error
 
-	// Uploads returns up to limit multipart uploads of the image area that come
-	// after the upload after, ordered as the store has them: by key, then by id or
-	// age. limit is 1 to MaxList. The zero Upload begins the list. A store that has
-	// no multipart uploads, or cannot list them, returns none.
-	Uploads(ctx context.Context, after Upload, limit int) ([]Upload, error)
+	// Swap replaces a small object of the image area, of up to 64 KiB, durably and in
+	// one step, if its bytes are was; nil: if it is not there. ErrChanged: they are
+	// not, or another writer has replaced now since. Load says what is there then.
+	// Writers must not write the same bytes twice: that is how a Swap that is
+	// repeated tells its own success from another's.
+	Swap(ctx context.Context, loc Location, was, now []byte) error
+
+	// Uploads returns multipart uploads of the image area to keys greater than after,
+	// ordered by key; all those of a key at once, up to MaxList in all. None: there are
+	// no more, or the store has no multipart uploads, or cannot list them.
+	Uploads(ctx context.Context, after string) ([]Upload, error)
 
 	// AbortUpload ends a multipart upload of an object of the image area and removes
 	// its parts. An upload that the store does not know is fine.

@@ -53,6 +53,8 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"AdoptNowhere", testAdoptNowhere},
 		{"Put", testPut},
 		{"PutWrongSize", testPutWrongSize},
+		{"Swap", testSwap},
+		{"SwapTogether", testSwapTogether},
 		{"List", testList},
 		{"Delete", testDelete},
 	} {
