@@ -154,12 +154,3 @@ func (c *Catalog) Removed(ctx context.Context, a imagearea.Attempt) error {
 		return err
 	}), "note that "+a.Prefix()+" is clean")
 }
-
-// Known reports whether bytes under an attempt's prefix are explained by a row: an
-// image has its data there, or the attempt is recorded as one that writes, or wrote, there.
-func (c *Catalog) Known(ctx context.Context, a imagearea.Attempt) (bool, error) {
-	n, err := count(ctx, c.db, `SELECT (SELECT COUNT(*) FROM attempts WHERE prefix = $2)
-		+ (SELECT COUNT(*) FROM images WHERE id = $1 AND deleted_at IS NULL AND data_bucket = ''
-			AND (substr(data_key, 1, length($2)) = $2 OR substr(data_bitmap_key, 1, length($2)) = $2))`, a.ImageID, a.Prefix())
-	return n > 0, wrap(err, "ask whether "+a.Prefix()+" is known")
-}

@@ -25,6 +25,8 @@ const (
 	AdoptData          = "adopt.data"    // the disk is ours, the bitmap is not
 	AdoptDone          = "adopt.done"    // all bytes are ours, nothing is published
 	Published          = "publish.done"  // active, nothing cleaned up
+	MarkBegun          = "mark.begun"    // the database has a new generation, the image area's mark has not
+	MarkWritten        = "mark.written"  // both have it
 	FailBegun          = "fail.begun"    // a failing job: it is not FAIL yet
 	FailDone           = "fail.done"     // FAIL, nothing cleaned up
 	CleanBegun         = "clean.begun"   // an attempt or image has ended, its bytes are there
@@ -36,6 +38,9 @@ var Import = []string{
 	AcceptBeforeCommit, AcceptCommitted, Claimed, Pinned, Inspected,
 	AdoptBegun, AdoptData, AdoptDone, Published,
 }
+
+// Mark lists the points of a move of the owner mark.
+var Mark = []string{MarkBegun, MarkWritten}
 
 // Failure lists the points of an import that fails.
 var Failure = []string{FailBegun, FailDone}

@@ -51,3 +51,7 @@ func Of(key string) (Attempt, bool) {
 	}
 	return a, true
 }
+
+// MarkKey is the key of the owner mark: the object that says which installation the
+// image area belongs to.
+const MarkKey = ".quickims-owner"

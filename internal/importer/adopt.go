@@ -24,6 +24,9 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f fin
 	if err := faultpoint.Hit(faultpoint.AdoptBegun); err != nil {
 		return ims.Data{}, err
 	}
+	if err := i.own(ctx); err != nil {
+		return ims.Data{}, err
+	}
 	attempt := imagearea.Attempt{ImageID: img.ID, Number: job.Attempt}
 	data := ims.Data{Key: attempt.Disk(), Format: src.Format, VirtualSize: src.VirtualSize}
 

@@ -73,7 +73,10 @@ func (i *Importer) RunCleanUp(ctx context.Context) error {
 func (i *Importer) CleanUp(ctx context.Context) error {
 	for {
 		leftovers, err := i.catalog.Leftovers(ctx, cleanBatch)
-		if err != nil {
+		if err != nil || len(leftovers) == 0 {
+			return err
+		}
+		if err := i.own(ctx); err != nil {
 			return err
 		}
 		var failed error

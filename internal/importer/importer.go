@@ -31,6 +31,10 @@ type Options struct {
 	Region string
 	// MayRead reports whether a project may import from a bucket.
 	MayRead func(ctx context.Context, projectID, bucket string) (bool, error)
+	// Own makes sure that the image area is still this installation's. It is called
+	// before bytes are written there and before any are removed; while it fails neither
+	// happens. Unset: nothing is asked.
+	Own func(ctx context.Context) error
 	// Enqueue puts a job into the queue within the transaction.
 	Enqueue func(ctx context.Context, tx *database.Tx, jobID string) error
 	// Lease is how long a worker holds a job without renewing it; default 15 s.
@@ -74,6 +78,20 @@ func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Importer{catalog: c, store: store, opts: opts, nudged: make(chan struct{}, 1)}
+}
+
+// errNotOwned says that the image area is not known to be this installation's.
+var errNotOwned = errors.New("nothing is written to the image area")
+
+// own asks Options.Own.
+func (i *Importer) own(ctx context.Context) error {
+	if i.opts.Own == nil {
+		return nil
+	}
+	if err := i.opts.Own(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errNotOwned, err)
+	}
+	return nil
 }
 
 // maxBackoff is the longest pause between two attempts.
@@ -158,7 +176,7 @@ func (i *Importer) backoff(faults int) time.Duration {
 
 // passing reports whether the same attempt may go well a little later.
 func passing(err error) bool {
-	return errors.Is(err, objectstore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, errNotOwned) || errors.Is(err, objectstore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // explain turns an error of a step into what the client is told.

@@ -53,6 +53,8 @@ var rules = []rule{
 	{"internal/imagearea", []string{"internal/ims"}, []string{"database/sql", "net/http", "os"}, "how keys of the image area are spelt; no I/O"},
 	{"internal/catalog", []string{"internal/ims", "internal/imagearea", "internal/database"}, []string{"net/http", "net/http/httptest"},
 		"rows and rules; no bytes, no HTTP"},
+	{"internal/installation", []string{"internal/imagearea", "internal/ims", "internal/catalog", "internal/database", "internal/objectstore", "internal/faultpoint"}, []string{"net/http"},
+		"ties a database to its image area: it alone writes the owner mark"},
 	{"internal/queue", []string{"internal/database"}, []string{"net/http"}, "hands ids to a handler; the job's truth is the catalog's"},
 	{"internal/identity/signature", nil, []string{"database/sql"}, "a leaf: the server proves what the client makes"},
 	{"internal/identity", []string{"internal/ims", "internal/database", "internal/identity/signature"}, nil, "who you are and what you may do"},
