@@ -13,6 +13,7 @@ import (
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/installation"
 )
 
 // Accounts manages projects, users and keys in a service's database, whether the
@@ -46,18 +47,25 @@ func OpenAccounts(ctx context.Context, cfg Config) (*Accounts, error) {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	a := &Accounts{db: db, data: cfg.Data, buckets: cfg.bucketKeeper(catalog.New(db, catalog.Options{}))}
-	if err := a.open(ctx); err != nil {
+	if err := a.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return a, nil
 }
 
-func (a *Accounts) open(ctx context.Context) error {
+func (a *Accounts) open(ctx context.Context, cfg Config) error {
 	setup, err := identity.ReadSetup(ctx, a.db)
 	if err != nil {
 		return fmt.Errorf("the database has no projects yet: start the service on it once: %w", err)
 	}
-	key, err := sealKey(a.data, false)
+	id, err := installation.Read(ctx, a.db)
+	if err != nil {
+		return fmt.Errorf("start the service of this version on the database once: %w", err)
+	}
+	if err := cfg.checkFiles(id.ID); err != nil {
+		return err
+	}
+	key, err := sealKey(a.data, id.ID, false)
 	if err != nil {
 		return err
 	}

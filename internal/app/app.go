@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,6 +32,7 @@ import (
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/importer"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/installation"
 	"github.com/quickims/quickims/internal/keystone"
 	"github.com/quickims/quickims/internal/objectstore"
 	"github.com/quickims/quickims/internal/queue"
@@ -57,12 +59,17 @@ type Service struct {
 	identity *identity.Service
 	catalog  *catalog.Catalog
 	store    *objectstore.Counter
+	dir      *objectstore.Dir // below store; nil with an S3 store
 	buckets  *buckets.Keeper
+	owner    *installation.Owner
 	cache    *blockdev.Cache
 	importer *importer.Importer
 	queue    *queue.Queue
 	handler  http.Handler
 	exports  *exports
+	// installation is the id of the database. freshDatabase: this start made its file.
+	installation  string
+	freshDatabase bool
 	// api, s3, nbd and metrics are the bound listeners; s3, nbd and metrics are nil
 	// without an address.
 	api, s3, nbd, metrics net.Listener
@@ -94,13 +101,37 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.openDatabase(ctx); err != nil {
 		return err
 	}
-	if err := s.openStore(ctx); err != nil {
+	if err := s.openOwned(ctx); err != nil {
+		return errors.Join(err, s.undoDatabase(err))
+	}
+	if err := s.openCatalog(ctx); err != nil {
+		return err
+	}
+	if err := s.openBuckets(ctx); err != nil {
 		return err
 	}
 	if err := s.listen(); err != nil {
 		return err
 	}
 	return s.wire()
+}
+
+// openOwned opens the store and refuses to go on if database, image area and files do
+// not belong together. Nothing was written to any of them before.
+func (s *Service) openOwned(ctx context.Context) error {
+	if err := s.openInstallation(ctx); err != nil {
+		return err
+	}
+	if err := s.openStore(); err != nil {
+		return err
+	}
+	if err := s.openOwner(ctx); err != nil {
+		return err
+	}
+	if s.dir != nil && s.owner.Owned() {
+		return s.dir.SweepTemp(time.Now())
+	}
+	return nil
 }
 
 // openFolder makes and locks the data folder.
@@ -131,13 +162,19 @@ func (c Config) databaseURL() string {
 }
 
 func (s *Service) openDatabase(ctx context.Context) error {
-	var err error
+	_, err := os.Lstat(filepath.Join(s.cfg.Data, databaseFile))
+	s.freshDatabase = s.cfg.Database == "" && errors.Is(err, fs.ErrNotExist)
 	if s.db, err = database.Open(ctx, s.cfg.databaseURL(), database.Options{LockTimeout: lockTimeout}); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	if err := s.db.Migrate(ctx); err != nil {
 		return fmt.Errorf("bring the database up to date: %w", err)
 	}
+	return nil
+}
+
+// openCatalog makes the first project if there is none, and the catalog.
+func (s *Service) openCatalog(ctx context.Context) error {
 	if err := s.openIdentity(ctx); err != nil {
 		return err
 	}
@@ -157,7 +194,7 @@ func (s *Service) openIdentity(ctx context.Context) error {
 	if err != nil && !first {
 		return err
 	}
-	key, err := sealKey(s.cfg.Data, first)
+	key, err := sealKey(s.cfg.Data, s.installation, first)
 	if err != nil {
 		return err
 	}
@@ -181,7 +218,7 @@ func (s *Service) openIdentity(ctx context.Context) error {
 			return err
 		}
 		// The file comes first: keys that exist and that nobody knows are of no use.
-		if err := s.seed.write(s.cfg.Data, "", ""); err != nil {
+		if err := s.seed.write(s.cfg.Data, s.installation, "", ""); err != nil {
 			return err
 		}
 		if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil {
@@ -199,6 +236,9 @@ func (s *Service) openIdentity(ctx context.Context) error {
 		}
 	}
 	if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil { // checks the sealing key
+		return err
+	}
+	if err := bindSeal(s.cfg.Data, s.installation); err != nil {
 		return err
 	}
 	var lost bool
@@ -276,7 +316,7 @@ func (s *Service) openBuckets(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) openStore(ctx context.Context) error {
+func (s *Service) openStore() error {
 	var store objectstore.Store
 	var err error
 	if c := s.cfg.S3; c != nil {
@@ -286,19 +326,20 @@ func (s *Service) openStore(ctx context.Context) error {
 			SingleCopyLimit: int64(c.CopyPartsAbove), CopyPartSize: int64(c.CopyPartSize),
 		})
 	} else {
-		images := filepath.Join(s.cfg.Data, "images")
+		images := s.cfg.imagesDir()
 		for _, dir := range []string{s.cfg.bucketsDir(), images} {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return fmt.Errorf("open the object store: %w", err)
 			}
 		}
-		store, err = objectstore.OpenDir(s.cfg.bucketsDir(), images)
+		s.dir, err = objectstore.OpenDir(s.cfg.bucketsDir(), images)
+		store = s.dir
 	}
 	if err != nil {
 		return fmt.Errorf("open the object store: %w", err)
 	}
 	s.store = objectstore.Count(objectstore.Retry(store, objectstore.RetryPolicy{}))
-	return s.openBuckets(ctx)
+	return nil
 }
 
 func (s *Service) listen() (err error) {
@@ -334,6 +375,7 @@ func (s *Service) wire() error {
 		AttachmentsReader: s.cfg.Limits.AttachmentsReader}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
+		Own:     s.owner.Advance,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
 		Logger:  s.log,
 	})
@@ -358,7 +400,7 @@ func (s *Service) wire() error {
 	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
 	registerGateMetrics(registry, s.gates)
-	registerAreaMetrics(registry, s.importer)
+	registerAreaMetrics(registry, s.importer, s.owner)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
@@ -480,6 +522,7 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan stru
 	if s.nbd != nil {
 		group.Go(func() error { return s.serveNBD(work) })
 	}
+	group.Go(func() error { return s.keepOwning(work) })
 	group.Go(func() error { return s.importer.RunCleanUp(work) })
 	if s.metrics != nil {
 		group.Go(func() error { return s.serveMetrics(work) })
@@ -532,7 +575,7 @@ func (s *Service) every(ctx context.Context, d time.Duration, what string, f fun
 
 // announce writes the credentials and the ready line.
 func (s *Service) announce(stdout io.Writer) error {
-	if err := s.seed.write(s.cfg.Data, s.APIURL(), s.s3URL()); err != nil {
+	if err := s.seed.write(s.cfg.Data, s.installation, s.APIURL(), s.s3URL()); err != nil {
 		return err
 	}
 	served := ""

@@ -14,12 +14,23 @@ import (
 	"strings"
 
 	"github.com/quickims/quickims/internal/identity"
+	"github.com/quickims/quickims/internal/ims"
 )
 
 const (
 	credentialsFile    = "credentials.env"
 	endpointVariable   = "QUICKIMS_ENDPOINT"
 	s3EndpointVariable = "QUICKIMS_S3_ENDPOINT"
+	// installationVariable ties credentials.env to a database. It is never taken from
+	// the environment.
+	installationVariable = "QUICKIMS_INSTALLATION_ID"
+	sealFile             = "seal.key"
+)
+
+// The size of the sealing key, and of a seal.key that also names its installation.
+const (
+	sealSize  = 32
+	boundSize = sealSize + 1 + 36 + 1
 )
 
 // Seed is what the first start makes its domain, project, user and key of. Empty
@@ -116,9 +127,9 @@ func (s Seed) identity() identity.Seed {
 	}
 }
 
-// write stores the credentials and where the service listens, readable by the owner
-// alone, in one step.
-func (s Seed) write(dir, endpoint, s3 string) error {
+// write stores the credentials, whose they are and where the service listens, readable
+// by the owner alone, in one step.
+func (s Seed) write(dir, installation, endpoint, s3 string) error {
 	var b strings.Builder
 	b.WriteString("# Written by quickims serve. Keep it secret.\n")
 	line := func(name, value string) {
@@ -129,6 +140,7 @@ func (s Seed) write(dir, endpoint, s3 string) error {
 	for _, v := range s.Variables() {
 		line(v.Name, *v.Value)
 	}
+	line(installationVariable, installation)
 	line(endpointVariable, endpoint)
 	line(s3EndpointVariable, s3)
 	return writeSecret(filepath.Join(dir, credentialsFile), []byte(b.String()))
@@ -156,22 +168,49 @@ func readCredentials(path string) (map[string]string, error) {
 }
 
 // sealKey is the key that secret keys are sealed with in the database. It is made on
-// the first start alone: the stored keys depend on it.
-func sealKey(dir string, first bool) ([]byte, error) {
-	path := filepath.Join(dir, "seal.key")
-	key, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && first:
-		key = randomBytes(32)
-		return key, writeSecret(path, key)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s is missing: the secret keys in the database are sealed with it; restore it from your backup, or copy it from the first machine", path)
-	case err != nil:
-		return nil, fmt.Errorf("read the sealing key: %w", err)
-	case len(key) != 32:
-		return nil, fmt.Errorf("%s has %d bytes, it must have 32; restore it from your backup, the stored secret keys depend on it", path, len(key))
+// the first start alone, for the installation: the stored keys depend on it.
+func sealKey(dir, installation string, first bool) ([]byte, error) {
+	key, _, err := readSeal(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if first {
+			key = randomBytes(sealSize)
+			return key, writeSeal(dir, key, installation)
+		}
+		return nil, fmt.Errorf("%s is missing: the secret keys in the database are sealed with it; restore it from your backup, or copy it from the first machine", filepath.Join(dir, sealFile))
 	}
-	return key, nil
+	return key, err
+}
+
+// readSeal reads seal.key: the key and the installation that it was made for, which is
+// empty in a file of an earlier version.
+func readSeal(dir string) (key []byte, installation string, err error) {
+	path := filepath.Join(dir, sealFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("read the sealing key: %w", err)
+	}
+	switch {
+	case len(data) == sealSize:
+		return data, "", nil
+	case len(data) == boundSize && data[sealSize] == '\n' && data[boundSize-1] == '\n' && ims.ValidUUID(string(data[sealSize+1:boundSize-1])):
+		return data[:sealSize:sealSize], string(data[sealSize+1 : boundSize-1]), nil
+	}
+	return nil, "", fmt.Errorf("%s has %d bytes, it must have %d, or %d with the id of its installation; restore it from your backup, the stored secret keys depend on it",
+		path, len(data), sealSize, boundSize)
+}
+
+func writeSeal(dir string, key []byte, installation string) error {
+	return writeSecret(filepath.Join(dir, sealFile), fmt.Appendf(nil, "%s\n%s\n", key, installation))
+}
+
+// bindSeal notes in a seal.key of an earlier version whose it is. The caller has checked
+// that the database's keys are sealed with it.
+func bindSeal(dir, installation string) error {
+	key, bound, err := readSeal(dir)
+	if err != nil || bound != "" {
+		return err
+	}
+	return writeSeal(dir, key, installation)
 }
 
 // writeSecret writes a file of mode 0600 in one step, durably.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/importer"
+	"github.com/quickims/quickims/internal/installation"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
@@ -148,7 +149,14 @@ func registerExportMetrics(r *prometheus.Registry, e *exports) {
 }
 
 // registerAreaMetrics adds what the last look through the image area found.
-func registerAreaMetrics(r *prometheus.Registry, i *importer.Importer) {
+func registerAreaMetrics(r *prometheus.Registry, i *importer.Importer, o *installation.Owner) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quickims_area_owned", Help: "1 if the image area was this installation's when that was last looked at, else 0: nothing is imported or removed then."},
+		func() float64 {
+			if o.Owned() {
+				return 1
+			}
+			return 0
+		}))
 	gauge := func(name, help string, value func(importer.Unknown) int64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(i.Unknown())) }))
 	}

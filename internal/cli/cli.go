@@ -53,6 +53,7 @@ type commands struct {
 
 	Serve       ServeCmd       `cmd:"" group:"The service" help:"Run the image service."`
 	Account     AccountCmd     `cmd:"" group:"The service" help:"Manage the projects, users and access keys of a service."`
+	Fsck        FsckCmd        `cmd:"" group:"The service" help:"Compare a service's database with its image area; take an image area over."`
 	Import      ImportCmd      `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
 	Upload      UploadCmd      `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
 	Job         JobCmd         `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`

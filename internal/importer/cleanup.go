@@ -134,6 +134,9 @@ func (i *Importer) Survey(ctx context.Context) error {
 		}
 		for _, o := range list {
 			after = o.Key
+			if o.Key == imagearea.MarkKey {
+				continue
+			}
 			a, ok := imagearea.Of(o.Key)
 			if ok && a != judged {
 				if known, err = i.catalog.Known(ctx, a); err != nil {

@@ -72,9 +72,6 @@ func OpenDir(bucketsDir, imagesDir string) (*Dir, error) {
 	if err == nil {
 		err = images.Sync()
 	}
-	if err == nil {
-		err = d.sweepTemp(time.Now())
-	}
 	if err != nil {
 		d.Close()
 		return fail(err)

@@ -284,7 +284,7 @@ func (t *temp) discard() {
 		return
 	}
 	if folder, err := openFolderAt(t.d.images, tempFolder); err == nil {
-		_ = unlinkAt(folder, t.name, 0) // sweepTemp finds what stays
+		_ = unlinkAt(folder, t.name, 0) // SweepTemp finds what stays
 		folder.Close()
 	}
 }
@@ -340,8 +340,10 @@ func (t *temp) publish(dst Location) error {
 // to a process that is gone. A copy that is under way touches its file often.
 const staleTemp = time.Hour
 
-// sweepTemp removes what a process that was killed left in tempFolder.
-func (d *Dir) sweepTemp(now time.Time) error {
+// SweepTemp removes the unfinished copies that a killed process left in the driver's own
+// folder of the image area: those not touched for an hour before now. The caller knows
+// that the area is its own.
+func (d *Dir) SweepTemp(now time.Time) error {
 	folder, err := openFolderAt(d.images, tempFolder)
 	if err != nil {
 		return err

@@ -6,9 +6,6 @@ import "time"
 // neither clone nor link.
 func (d *Dir) ForceCopy() { d.noLink = true }
 
-// SweepTemp removes temporary files as a start at this time would.
-func (d *Dir) SweepTemp(now time.Time) error { return d.sweepTemp(now) }
-
 // SetStall sets how long a response may bring nothing.
 func (s *S3) SetStall(d time.Duration) { s.stall = d }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/faultpoint"
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/test/harness"
 )
 
@@ -116,7 +117,7 @@ func nothingLeft(t *testing.T, s *harness.Server, want int) {
 	var files []string
 	deadline := time.Now().Add(20 * time.Second)
 	harness.Eventually(t, fmt.Sprintf("the image area holds %d files", want), func() bool {
-		files = harness.Files(t, filepath.Join(s.Dir, "images"), ".pins", ".tmp")
+		files = harness.Files(t, filepath.Join(s.Dir, "images"), ".pins", ".tmp", imagearea.MarkKey)
 		if len(files) != want && time.Now().After(deadline) {
 			t.Fatalf("the image area holds %q, want %d files", files, want)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/test/harness"
 )
@@ -101,7 +102,7 @@ func (s *s3Store) upload(t *testing.T, in, key string, data []byte) {
 	}
 }
 
-// stored lists what the image bucket holds.
+// stored lists what the image bucket holds besides the owner mark.
 func (s *s3Store) stored(t *testing.T) []string {
 	t.Helper()
 	var keys []string
@@ -109,7 +110,9 @@ func (s *s3Store) stored(t *testing.T) []string {
 		if o.Err != nil {
 			t.Fatal(o.Err)
 		}
-		keys = append(keys, o.Key)
+		if o.Key != imagearea.MarkKey {
+			keys = append(keys, o.Key)
+		}
 	}
 	return keys
 }

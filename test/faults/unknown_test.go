@@ -15,11 +15,7 @@ import (
 // metric is the value of a metric without labels, "" if there is none.
 func metric(t *testing.T, s *harness.Server, name string) string {
 	t.Helper()
-	a, err := s.Send("GET", "/metrics", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(a.Body)) {
+	for line := range strings.Lines(s.Metrics(t)) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strings.TrimSpace(value)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,6 +20,22 @@ var databases atomic.Int64
 // returns its URL. Without that cluster the test is skipped.
 func Postgres(t *testing.T) string {
 	t.Helper()
+	return createPostgres(t, "")
+}
+
+// CopyPostgres makes a copy of a database that nobody uses now, as a restored dump is,
+// and returns its URL.
+func CopyPostgres(t *testing.T, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return createPostgres(t, " TEMPLATE "+strings.TrimPrefix(u.Path, "/"))
+}
+
+func createPostgres(t *testing.T, how string) string {
+	t.Helper()
 	cluster := os.Getenv("QUICKIMS_TEST_POSTGRES")
 	if cluster == "" {
 		t.Skip("QUICKIMS_TEST_POSTGRES is not set; scripts/with-postgres sets it")
@@ -31,7 +48,7 @@ func Postgres(t *testing.T) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	name := fmt.Sprintf("server_%d_%d", os.Getpid(), databases.Add(1))
-	if _, err := db.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
+	if _, err := db.ExecContext(ctx, "CREATE DATABASE "+name+how); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

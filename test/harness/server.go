@@ -128,7 +128,67 @@ func Start(tb testing.TB, opts Options) *Server {
 	return s
 }
 
-func (s *Server) start(tb testing.TB) {
+// Refused starts a server that must end before it is ready, and returns its log.
+func Refused(tb testing.TB, opts Options) string {
+	tb.Helper()
+	if opts.Dir == "" {
+		opts.Dir = tb.TempDir()
+	}
+	s := &Server{Dir: opts.Dir, opts: opts}
+	ready := s.launch(tb)
+	select {
+	case line := <-ready:
+		s.Stop(tb)
+		tb.Fatalf("the server started: %s\n%s", line, s.Log())
+	case <-s.done:
+	case <-time.After(patience):
+		s.cmd.Process.Kill()
+		tb.Fatalf("the server neither is ready nor has ended after %s:\n%s", patience, s.Log())
+	}
+	if s.cmd.ProcessState.ExitCode() != 1 {
+		tb.Errorf("the refused server ended with %v, want status 1", s.cmd.ProcessState)
+	}
+	return s.Log()
+}
+
+// Killed starts a server that a fault point kills before it is ready.
+func Killed(tb testing.TB, opts Options) {
+	tb.Helper()
+	s := &Server{Dir: opts.Dir, opts: opts}
+	ready := s.launch(tb)
+	select {
+	case line := <-ready:
+		s.Stop(tb)
+		tb.Fatalf("the server started: %s", line)
+	case <-s.done:
+	case <-time.After(patience):
+		s.cmd.Process.Kill()
+		tb.Fatalf("the server was not killed within %s:\n%s", patience, s.Log())
+	}
+	if status, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+		tb.Fatalf("the server ended with %v:\n%s", s.cmd.ProcessState, s.Log())
+	}
+}
+
+// Options are those that the server was started with.
+func (s *Server) Options() Options { return s.opts }
+
+// Command runs another command of the binary and returns what it printed and its exit
+// status.
+func Command(tb testing.TB, args ...string) (stdout, stderr string, status int) {
+	tb.Helper()
+	cmd := exec.Command(Binary(tb), args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		tb.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// launch starts the process. The channel gets the first line of its stdout.
+func (s *Server) launch(tb testing.TB) <-chan string {
 	tb.Helper()
 	args := []string{"serve", "--data", s.opts.Dir, "--listen", "127.0.0.1:0"}
 	if s.opts.S3 {
@@ -184,6 +244,12 @@ func (s *Server) start(tb testing.TB) {
 		cmd.Wait()
 		close(done)
 	}()
+	return ready
+}
+
+func (s *Server) start(tb testing.TB) {
+	tb.Helper()
+	ready := s.launch(tb)
 	select {
 	case line := <-ready:
 		var msg struct{ Msg, API, S3, NBD, Metrics string }
@@ -194,10 +260,10 @@ func (s *Server) start(tb testing.TB) {
 		if u, err := url.Parse(msg.NBD); err == nil {
 			s.nbdAddr = u.Host
 		}
-	case <-done:
+	case <-s.done:
 		tb.Fatalf("the server ended before it was ready:\n%s", s.Log())
 	case <-time.After(patience):
-		cmd.Process.Kill()
+		s.cmd.Process.Kill()
 		tb.Fatalf("the server is not ready after %s:\n%s", patience, s.Log())
 	}
 }
