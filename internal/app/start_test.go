@@ -143,7 +143,7 @@ func TestFirstRegionIsTheStores(t *testing.T) {
 			Endpoint: "http://127.0.0.1:1", Region: tt.store, AccessKey: "a", SecretKey: "s", ImageBucket: "images-of-a-test",
 		}
 		s := &Service{cfg: cfg, seed: Seed{Region: tt.environment}, log: slog.New(slog.DiscardHandler)}
-		if err := errors.Join(s.openFolder(), s.openDatabase(t.Context())); err != nil {
+		if err := errors.Join(s.openFolder(), s.openDatabase(t.Context()), s.openInstallation(t.Context()), s.openIdentity(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		if s.seed.Region != tt.want {
