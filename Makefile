@@ -52,10 +52,8 @@ test-long: ## the long property tests and a thousand kills
 	QUICKIMS_TEST_LONG=1 scripts/test -timeout 2h
 
 .PHONY: lint
-lint: ## gofmt and go vet
-	@test -z "$$(gofmt -l cmd internal test scripts)" || { gofmt -l cmd internal test scripts; exit 1; }
-	go vet ./...
-	cd test/clients && go vet ./...
+lint: ## gofmt, go vet, staticcheck, code that only tests reach, known vulnerabilities
+	scripts/lint
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (60s)

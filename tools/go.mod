@@ -2,6 +2,7 @@
 module github.com/quickims/quickims/tools
 
 go 1.26.0
+
 tool (
 	golang.org/x/tools/cmd/deadcode
 	golang.org/x/vuln/cmd/govulncheck

@@ -49,8 +49,8 @@ var settleTimes = [...]time.Duration{200 * time.Millisecond, 800 * time.Millisec
 // were sent. Nothing of it is left.
 var ErrDamaged = errors.New("what arrived is not what was sent")
 
-// ErrNoUpload: the store does not know the upload, or no longer: it was completed
-// or given up.
+// ErrNoUpload is the error of a request for an upload that the store does not know, or
+// no longer knows: it was completed or aborted.
 var ErrNoUpload = errors.New("the store has no such upload")
 
 // partSize is the size of the parts of an object of size bytes, which depends on

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -215,7 +214,7 @@ type edges struct {
 
 func (e edges) ReadAt(p []byte, off int64) (int, error) {
 	if end := off + int64(len(p)); end > probe.Reach && off < e.size-probe.EndReach {
-		e.t.Error(fmt.Sprintf("bytes %d to %d are read", off, end))
+		e.t.Errorf("bytes %d to %d are read", off, end)
 	}
 	clear(p)
 	return len(p), nil

@@ -13,7 +13,6 @@ import (
 // holder is a request of TestBudgetHolds.
 type holder struct {
 	of     *budget
-	name   string
 	grant  grant
 	cancel context.CancelFunc
 	result chan error // of what it waits for; nil: it waits for nothing

@@ -145,13 +145,12 @@ func TestCopyNoticesWrites(t *testing.T) {
 	s.ForceCopy()
 	path := s.path(src.Bucket, src.Key)
 	sparseFile(t, path, 1<<30, "data", 0, 100<<20, 900<<20)
-	pinned := stat(t, s, src)
 	for name, write := range map[string]func(){
 		"plainly":   func() { overwrite(t, path, "changed") },
 		"quietly":   func() { overwriteQuietly(t, path, "changed") },
 		"truncated": func() { must(t, os.Truncate(path, 10)) },
 	} {
-		pinned = stat(t, s, src)
+		pinned := stat(t, s, src)
 		wrote := false
 		_, err := s.Adopt(t.Context(), src, pinned.Condition(), image("noticed/data"), objectstore.AdoptOptions{
 			Progress: func(int64, int64) {

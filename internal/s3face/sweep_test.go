@@ -70,11 +70,9 @@ func TestLeftovers(t *testing.T) {
 			must(t, os.MkdirAll(filepath.Join(f.buckets, "linked", ".quickims"), 0o700))
 			must(t, os.Symlink(filepath.Join(f.base, "outside"), filepath.Join(f.buckets, "linked", ".quickims", "tmp")))
 			longAgo := time.Now().Add(-8 * 24 * time.Hour)
-			info, err := os.ReadFile(filepath.Join(oldFolder, "upload.json"))
-			must(t, err)
 			today, before := time.Now().UTC().Format("2006-01-02"), longAgo.UTC().Format("2006-01-02")
 			for _, folder := range []string{oldFolder, youngFolder} {
-				info, err = os.ReadFile(filepath.Join(folder, "upload.json"))
+				info, err := os.ReadFile(filepath.Join(folder, "upload.json"))
 				must(t, err)
 				must(t, os.WriteFile(filepath.Join(folder, "upload.json"), []byte(strings.ReplaceAll(string(info), today, before)), 0o600))
 			}

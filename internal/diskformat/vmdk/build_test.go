@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -206,22 +205,6 @@ func text(old, new string) func(v *victim) {
 		t = bytes.Replace(t, []byte(old), []byte(new), 1)
 		clear(d)
 		copy(d, t)
-	}
-}
-
-// folder opens the files that lie in dir until the test ends.
-func folder(t testing.TB, dir string) Opener {
-	return func(name string) (io.ReaderAt, int64, error) {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return nil, 0, err
-		}
-		t.Cleanup(func() { f.Close() })
-		st, err := f.Stat()
-		if err != nil {
-			return nil, 0, err
-		}
-		return f, st.Size(), nil
 	}
 }
 

@@ -34,13 +34,13 @@ func TestWhatDoesNotCount(t *testing.T) {
 		le.PutUint32(v.gt()[5*entrySize:], 0xfffffff0)              // beyond the disk
 		text("CID=12345678", "CID=99999999")(v)                     // the content's number
 		text("\"disk.vmdk\"", "\"/renamed/since.vmdk\"; rm -rf")(v) // its own name, which nobody opens
-		f, err := openBytes(v.b)
-		if err == nil {
+		if _, err := openBytes(v.b); err == nil {
 			t.Errorf("stream %v: a line of too many words was read", stream)
 			continue
 		}
 		text("\"/renamed/since.vmdk\"; rm -rf", "\"renamed since.vmdk\"")(v)
-		if f, err = openBytes(v.b); err != nil {
+		f, err := openBytes(v.b)
+		if err != nil {
 			t.Errorf("stream %v: %v", stream, err)
 			continue
 		}

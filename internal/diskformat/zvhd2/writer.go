@@ -83,7 +83,6 @@ type Writer struct {
 	w       io.Writer
 	h       header
 	enc     encoder
-	rec     []byte
 	off     int64
 	bitmap  []byte
 	offsets []uint32 // of the records, in pages
