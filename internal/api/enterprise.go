@@ -89,7 +89,7 @@ func (s *server) listEnterpriseProjects(c *call) error {
 	if q.fault != nil {
 		return q.fault
 	}
-	projects, total, err := s.Catalog.EnterpriseProjects(c.Context(), c.principal.DomainID, f)
+	projects, total, err := s.Catalog.EnterpriseProjects(c.Context(), c.principal.Tenant, f)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *server) showEnterpriseProject(c *call) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.Catalog.EnterpriseProject(c.Context(), c.principal.DomainID, id)
+	p, err := s.Catalog.EnterpriseProject(c.Context(), c.principal.Tenant, id)
 	if err != nil {
 		return enterpriseFault(err)
 	}
@@ -125,7 +125,7 @@ func (s *server) createEnterpriseProject(c *call) error {
 		return err
 	}
 	p := ims.EnterpriseProject{
-		ID: uuid.NewString(), DomainID: c.principal.DomainID, Enabled: true,
+		ID: uuid.NewString(), DomainID: c.principal.Tenant, Enabled: true,
 		Name: f.required("name", ims.CodeBadFormat), Description: f.textOr("description", ""),
 	}
 	if err := f.failed(); err != nil {
@@ -159,7 +159,7 @@ func (s *server) updateEnterpriseProject(c *call) error {
 	if id == ims.DefaultEnterpriseProject {
 		return ims.Faultf(ims.CodeEnterpriseProject, "the default enterprise project can't be changed")
 	}
-	p, err := s.Catalog.UpdateEnterpriseProject(c.Context(), c.principal.DomainID, id, func(p *ims.EnterpriseProject) error {
+	p, err := s.Catalog.UpdateEnterpriseProject(c.Context(), c.principal.Tenant, id, func(p *ims.EnterpriseProject) error {
 		if name != nil {
 			p.Name = *name
 		}
@@ -223,7 +223,7 @@ func (s *server) migrateResource(c *call) error {
 	if err != nil {
 		return err
 	}
-	err = s.Catalog.MigrateResource(c.Context(), c.principal.DomainID, c.project(), image, id)
+	err = s.Catalog.MigrateResource(c.Context(), c.principal.Tenant, c.project(), image, id)
 	if ims.CodeOf(err) == ims.CodeEnterpriseProject {
 		err = unknownEnterprise() // here it is what the path names
 	}
@@ -269,7 +269,7 @@ func (s *server) filterResources(c *call) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Catalog.EnterpriseProject(c.Context(), c.principal.DomainID, id); err != nil {
+	if _, err := s.Catalog.EnterpriseProject(c.Context(), c.principal.Tenant, id); err != nil {
 		return enterpriseFault(err)
 	}
 	answer := struct {

@@ -40,7 +40,7 @@ func (a *acceptor) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: spec.JobType(), Status: ims.JobInit, Step: ims.StepAccepted,
 		ImageID: img.ID, ImageName: img.Name, Source: ims.Source{Bucket: spec.Bucket, Key: spec.Key, Size: img.FileSize},
 	}
-	return job.ID, a.catalog.CreateImport(ctx, p.DomainID, img, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
+	return job.ID, a.catalog.CreateImport(ctx, p.Tenant, img, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
 }
 
 func (a *acceptor) Nudge() {

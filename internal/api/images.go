@@ -133,7 +133,7 @@ func (s *server) patchImage(c *call) error {
 	if err != nil {
 		return err
 	}
-	img, err := s.Catalog.UpdateImage(c.Context(), c.principal.DomainID, c.project(), id, func(img *ims.Image) error {
+	img, err := s.Catalog.UpdateImage(c.Context(), c.principal.Tenant, c.project(), id, func(img *ims.Image) error {
 		if img.Status != ims.ImageActive {
 			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be changed", img.Status)
 		}

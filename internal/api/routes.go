@@ -202,8 +202,8 @@ func (r *Route) admit(c *call) error {
 		return ims.Faultf(ims.CodeProjectMismatch, "the project in the path is not the project of the credentials")
 	case r.Scope == ScopeProject && p.ProjectID == "":
 		return ims.Faultf(ims.CodeProjectMismatch, "the credentials are not for a project: ask for a token with a project as its scope")
-	case r.Scope == ScopeDomain && p.DomainID == "":
-		return ims.Faultf(ims.CodeProjectMismatch, "the credentials belong to no domain")
+	case r.Scope == ScopeDomain && p.Tenant == "":
+		return ims.Faultf(ims.CodeProjectMismatch, "the credentials do not say whose enterprise projects are meant: ask for a token with a project as its scope")
 	case len(r.Actions) > 0 && !slices.ContainsFunc(r.Actions, p.May):
 		return forbidden(r.Actions[0])
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/catalog"
@@ -23,12 +24,15 @@ type Accounts struct {
 	identity *identity.Service
 	buckets  *buckets.Keeper
 	data     string // the service's data folder
-	// What the first start of the service made.
-	domainID, domainName, region string
+	// The domain that projects and users are looked for in: what the first start of the
+	// service made, unless In chose another.
+	domainID, domainName string
+	region               string
 }
 
 // Account is a user in a project.
 type Account struct {
+	Domain, DomainID   string
 	Project, ProjectID string
 	User, UserID       string
 	Roles              []ims.Role
@@ -74,6 +78,30 @@ func (a *Accounts) open(ctx context.Context, cfg Config) error {
 	return err
 }
 
+// In chooses the domain, by name or id, in which the other methods look for projects and
+// users. One that does not exist is made if create is set. A name that differs from an
+// existing one in upper and lower case alone is refused: clients mix them up.
+func (a *Accounts) In(ctx context.Context, domain string, create bool) error {
+	domains, err := a.identity.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(domains, func(d identity.Domain) bool { return d.ID == domain || d.Name == domain })
+	if i >= 0 {
+		a.domainID, a.domainName = domains[i].ID, domains[i].Name
+		return nil
+	}
+	if !create {
+		return fmt.Errorf("find domain %q: not found; \"quickims account list\" lists the domains", domain)
+	}
+	if i := slices.IndexFunc(domains, func(d identity.Domain) bool { return strings.EqualFold(d.Name, domain) }); i >= 0 {
+		return fmt.Errorf("make domain %q: there is a domain %q, whose name differs in upper and lower case alone; choose another name, or that domain", domain, domains[i].Name)
+	}
+	d, err := a.identity.CreateDomain(ctx, "", domain)
+	a.domainID, a.domainName = d.ID, d.Name
+	return err
+}
+
 // Close closes the database.
 func (a *Accounts) Close() error { return a.db.Close() }
 
@@ -93,9 +121,10 @@ func (a *Accounts) Endpoints() ([]Variable, error) {
 	return out, nil
 }
 
-// Add gives a user a role in a project, in place of any other, and a new access key. Project and user
-// are made if they are not there; a new user gets a password. What it returns is what
-// the user needs; Password is empty for a user who was there.
+// Add gives a user a role in a project, in place of any other, and a new access key.
+// Project and user are made in the domain if they are not there; a new user gets a
+// password. What it returns is what the user needs; Password is empty for a user who was
+// there.
 func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role) (Seed, error) {
 	seed := Seed{DomainID: a.domainID, DomainName: a.domainName, User: user, Region: a.region}
 	projects, err := a.identity.Projects(ctx, a.domainID)
@@ -103,6 +132,9 @@ func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role)
 		return seed, err
 	}
 	p, err := findOr(projects, func(p identity.Project) bool { return p.Name == project || p.ID == project }, func() (identity.Project, error) {
+		if err := a.refuseElsewhere(ctx, project); err != nil {
+			return identity.Project{}, err
+		}
 		return a.identity.CreateProject(ctx, identity.Project{DomainID: a.domainID, Name: project})
 	})
 	if err != nil {
@@ -137,6 +169,25 @@ func (a *Accounts) Add(ctx context.Context, project, user string, role ims.Role)
 	return seed, nil
 }
 
+// refuseElsewhere is the error of naming a project of another domain by its id: a project
+// of that name is not what was meant.
+func (a *Accounts) refuseElsewhere(ctx context.Context, id string) error {
+	domains, err := a.identity.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range domains {
+		projects, err := a.identity.Projects(ctx, d.ID)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(projects, func(p identity.Project) bool { return p.ID == id }) {
+			return fmt.Errorf("find project %s in domain %q: it is in domain %q; add --domain %s", id, a.domainName, d.Name, d.ID)
+		}
+	}
+	return nil
+}
+
 func findOr[T any](all []T, is func(T) bool, create func() (T, error)) (T, error) {
 	if i := slices.IndexFunc(all, is); i >= 0 {
 		return all[i], nil
@@ -144,13 +195,30 @@ func findOr[T any](all []T, is func(T) bool, create func() (T, error)) (T, error
 	return create()
 }
 
-// List gives every user of every project, ordered by project, then user.
+// List gives every user of every project of all domains, ordered by domain, project and
+// user.
 func (a *Accounts) List(ctx context.Context) ([]Account, error) {
-	projects, err := a.identity.Projects(ctx, a.domainID)
+	domains, err := a.identity.Domains(ctx)
 	if err != nil {
 		return nil, err
 	}
-	users, err := a.identity.Users(ctx, a.domainID)
+	var out []Account
+	for _, d := range domains {
+		list, err := a.listDomain(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+func (a *Accounts) listDomain(ctx context.Context, d identity.Domain) ([]Account, error) {
+	projects, err := a.identity.Projects(ctx, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	users, err := a.identity.Users(ctx, d.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +232,7 @@ func (a *Accounts) List(ctx context.Context) ([]Account, error) {
 			if !u.Enabled {
 				continue
 			}
-			account := Account{Project: p.Name, ProjectID: p.ID, User: u.Name, UserID: u.ID}
+			account := Account{Domain: d.Name, DomainID: d.ID, Project: p.Name, ProjectID: p.ID, User: u.Name, UserID: u.ID}
 			for _, g := range grants {
 				if g.UserID == u.ID {
 					account.Roles = append(account.Roles, g.Role)
@@ -243,13 +311,19 @@ func (a *Accounts) Buckets(ctx context.Context) ([]Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	projects, err := a.identity.Projects(ctx, a.domainID)
+	domains, err := a.identity.Domains(ctx)
 	if err != nil {
 		return nil, err
 	}
 	names := map[string]string{}
-	for _, p := range projects {
-		names[p.ID] = p.Name
+	for _, d := range domains {
+		projects, err := a.identity.Projects(ctx, d.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range projects {
+			names[p.ID] = p.Name
+		}
 	}
 	out := make([]Bucket, 0, len(list))
 	for _, b := range list {
@@ -268,6 +342,9 @@ func (a *Accounts) GiveBucket(ctx context.Context, bucket, project string, force
 	}
 	i := slices.IndexFunc(projects, func(p identity.Project) bool { return p.Name == project || p.ID == project })
 	if i < 0 {
+		if err := a.refuseElsewhere(ctx, project); err != nil {
+			return b, false, err
+		}
 		return b, false, fmt.Errorf("give away bucket %q: project %q not found; \"quickims account list\" lists the projects", bucket, project)
 	}
 	made, err = a.buckets.Give(ctx, bucket, projects[i].ID, force)

@@ -117,18 +117,32 @@ func nameTaken(p ims.EnterpriseProject, err error) error {
 }
 
 // CreateEnterpriseProject writes a new one and returns it with its times. A name that
-// the domain has already is a conflict.
+// the domain has already is a conflict; so is one more than ims.MaxEnterpriseProjects.
 func (c *Catalog) CreateEnterpriseProject(ctx context.Context, p ims.EnterpriseProject) (ims.EnterpriseProject, error) {
 	if !ims.ValidUUID(p.ID) {
 		return p, fmt.Errorf("enterprise project id %q is no UUID", p.ID)
 	}
 	p.CreatedAt = c.now()
 	p.UpdatedAt = p.CreatedAt
-	_, err := c.db.ExecContext(ctx, "INSERT INTO enterprise_projects ("+enterpriseColumns+") VALUES "+placeholders(1, 7),
-		p.ID, p.DomainID, p.Name, p.Description, p.Enabled, p.CreatedAt.UnixMilli(), p.UpdatedAt.UnixMilli())
-	if database.Duplicate(err) {
-		return p, nameTaken(p, err)
-	}
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := takeTurn(ctx, tx, "domain "+p.DomainID); err != nil {
+			return err
+		}
+		n, err := count(ctx, tx, "SELECT COUNT(*) FROM enterprise_projects WHERE domain_id = $1", p.DomainID)
+		if err != nil {
+			return err
+		}
+		if n >= ims.MaxEnterpriseProjects {
+			return ims.Faultf(ims.CodeConflict, "the domain has %d enterprise projects, at most %d are allowed", n, ims.MaxEnterpriseProjects).
+				WithKind(ims.KindConflict)
+		}
+		_, err = tx.ExecContext(ctx, "INSERT INTO enterprise_projects ("+enterpriseColumns+") VALUES "+placeholders(1, 7),
+			p.ID, p.DomainID, p.Name, p.Description, p.Enabled, p.CreatedAt.UnixMilli(), p.UpdatedAt.UnixMilli())
+		if database.Duplicate(err) {
+			return nameTaken(p, err)
+		}
+		return err
+	})
 	return p, wrap(err, "make enterprise project "+p.Name)
 }
 

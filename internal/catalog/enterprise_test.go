@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,5 +139,36 @@ func TestResources(t *testing.T) {
 		}
 		wantCode(t, c.MigrateResource(ctx, domain, mine, want[0].ID, uuid.NewString()), ims.CodeEnterpriseProject)
 		wantError(t, c.MigrateResource(ctx, domain, mine, uuid.NewString(), ep), ErrNotFound)
+	})
+}
+
+// TestEnterpriseProjectsLimit holds however many are made at once, in each domain.
+func TestEnterpriseProjectsLimit(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		make := func(domain string) error {
+			_, err := c.CreateEnterpriseProject(t.Context(), ims.EnterpriseProject{ID: uuid.NewString(), DomainID: domain, Name: uuid.NewString(), Enabled: true})
+			return err
+		}
+		for range ims.MaxEnterpriseProjects - 2 {
+			must(t, make(domain))
+		}
+		var wg sync.WaitGroup
+		errs := [4]error{}
+		for i := range errs {
+			wg.Go(func() { errs[i] = make(domain) })
+		}
+		wg.Wait()
+		made := 0
+		for _, err := range errs {
+			if err == nil {
+				made++
+			} else {
+				wantCode(t, err, ims.CodeConflict)
+			}
+		}
+		if made != 2 {
+			t.Errorf("%d made at once, want 2", made)
+		}
+		must(t, make("another"))
 	})
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -35,6 +36,23 @@ type accountFlags struct {
 	Database string `placeholder:"URL" help:"The service's postgres:// URL, where it has one." env:"QUICKIMS_DATABASE"`
 }
 
+// domainFlag chooses the domain of a command.
+type domainFlag struct {
+	Domain string `help:"Name or id of the domain. Default: the domain that the first start made."`
+}
+
+// in opens the accounts of a domain, which is made if create is set.
+func (f accountFlags) in(ctx context.Context, d domainFlag, create bool) (*app.Accounts, error) {
+	accounts, err := f.open(ctx)
+	if err != nil || d.Domain == "" {
+		return accounts, err
+	}
+	if err := accounts.In(ctx, d.Domain, create); err != nil {
+		return nil, errors.Join(err, accounts.Close())
+	}
+	return accounts, nil
+}
+
 func (f accountFlags) open(ctx context.Context) (*app.Accounts, error) {
 	cfg := app.DefaultConfig()
 	cfg.Data, cfg.Database = f.Data, app.Secret(f.Database)
@@ -47,6 +65,7 @@ func (f accountFlags) open(ctx context.Context) (*app.Accounts, error) {
 // AccountAddCmd adds a user to a project.
 type AccountAddCmd struct {
 	accountFlags
+	domainFlag
 	Project string `required:"" help:"Name or id of the project."`
 	User    string `required:"" help:"Name of the user."`
 	Role    string `enum:"admin,member,reader" default:"member" help:"admin, member (all but enterprise projects) or reader (looks only)."`
@@ -55,17 +74,19 @@ type AccountAddCmd struct {
 // Help shows the command's use.
 func (AccountAddCmd) Help() string {
 	return `Prints what the user needs, in the form of credentials.env. A user who was there keeps the password;
-the role takes the place of the one that the user had in the project.
+the role takes the place of the one that the user had in the project. Domain, project and user are created if
+there are none. Projects of one domain share its enterprise projects; without --domain, each project has its own.
 
-Example:
+Examples:
 
     quickims account add --data /var/lib/quickims --project lab --user alice --role member > alice.env
+    quickims account add --data /var/lib/quickims --domain acme --project web --user bob --role admin > bob.env
 `
 }
 
 // Run adds the account.
 func (c *AccountAddCmd) Run(ctx context.Context, s *session) error {
-	accounts, err := c.open(ctx)
+	accounts, err := c.in(ctx, c.domainFlag, true)
 	if err != nil {
 		return err
 	}
@@ -113,6 +134,8 @@ func (c *AccountListCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	type entry struct {
+		Domain     string     `json:"domain"`
+		DomainID   string     `json:"domain_id"`
 		Project    string     `json:"project"`
 		ProjectID  string     `json:"project_id"`
 		User       string     `json:"user"`
@@ -125,13 +148,13 @@ func (c *AccountListCmd) Run(ctx context.Context, s *session) error {
 		doc = append(doc, entry(a))
 	}
 	return s.result(doc, func(w io.Writer) {
-		fmt.Fprintln(w, "PROJECT\tPROJECT ID\tUSER\tROLES\tACCESS KEYS")
+		fmt.Fprintln(w, "DOMAIN\tPROJECT\tPROJECT ID\tUSER\tROLES\tACCESS KEYS")
 		for _, a := range list {
 			var roles []string
 			for _, r := range a.Roles {
 				roles = append(roles, string(r))
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.Project, a.ProjectID, a.User, strings.Join(roles, ","), strings.Join(a.AccessKeys, ","))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Domain, a.Project, a.ProjectID, a.User, strings.Join(roles, ","), strings.Join(a.AccessKeys, ","))
 		}
 	})
 }
@@ -165,6 +188,7 @@ func (c *AccountRevokeCmd) Run(ctx context.Context, _ *session) error {
 // AccountRemoveCmd takes access away.
 type AccountRemoveCmd struct {
 	accountFlags
+	domainFlag
 	User    string `arg:"" optional:"" help:"Name or id of the user."`
 	Project string `help:"Name or id of the project. Without a user: remove all users from it."`
 }
@@ -190,7 +214,7 @@ func (c *AccountRemoveCmd) Run(ctx context.Context, _ *session) error {
 	if c.User == "" && c.Project == "" {
 		return &usageError{"name a user, a --project, or both"}
 	}
-	accounts, err := c.open(ctx)
+	accounts, err := c.in(ctx, c.domainFlag, false)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 // AccountBucketCmd gives a bucket to a project, or lists the buckets.
 type AccountBucketCmd struct {
 	accountFlags
+	domainFlag
 	Bucket  string `arg:"" optional:"" help:"Name of the bucket. Default: list all buckets."`
 	Project string `help:"Name or id of the project that gets the bucket."`
 	Force   bool   `help:"Take the bucket from the project that owns it."`
@@ -34,7 +35,7 @@ func (c *AccountBucketCmd) Run(ctx context.Context, s *session) error {
 	if (c.Bucket == "") != (c.Project == "") {
 		return &usageError{"name both the bucket and its --project, or neither to list all buckets"}
 	}
-	accounts, err := c.open(ctx)
+	accounts, err := c.in(ctx, c.domainFlag, false)
 	if err != nil {
 		return err
 	}

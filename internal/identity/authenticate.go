@@ -115,7 +115,10 @@ func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body 
 	if err != nil {
 		return ims.Principal{}, fmt.Errorf("look up a project: %w", err)
 	}
-	p := at.principal(key.user)
+	p, err := s.principal(ctx, s.db, key.user, at)
+	if err != nil {
+		return ims.Principal{}, fmt.Errorf("look up a domain: %w", err)
+	}
 	p.Credential.AccessKey = claim.AccessKey()
 	return p, nil
 }

@@ -39,9 +39,9 @@ type Setup struct{ DomainID, DomainName, ProjectID, Region string }
 
 // ReadSetup says what the first start made. ErrNotFound: there was none yet. It takes
 // no Service, since what a Service needs may depend on it.
-func ReadSetup(ctx context.Context, db *database.DB) (Setup, error) {
+func ReadSetup(ctx context.Context, q database.Querier) (Setup, error) {
 	var s Setup
-	err := db.QueryRowContext(ctx, `SELECT d.id, d.name, s.project_id, s.region
+	err := q.QueryRowContext(ctx, `SELECT d.id, d.name, s.project_id, s.region
 		FROM identity_setup s JOIN identity_domains d ON d.id = s.domain_id WHERE s.id = 1`).
 		Scan(&s.DomainID, &s.DomainName, &s.ProjectID, &s.Region)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -230,8 +230,8 @@ func TestPasswordLogin(t *testing.T) {
 			{name: "project by name and domain name", in: byID, scope: Scope{ProjectName: "lab", DomainName: "Default"}, project: "p2", roles: "reader"},
 			{name: "project by name and domain id", in: byID, scope: Scope{ProjectName: "lab", DomainID: "d1"}, project: "p2", roles: "reader"},
 			{name: "project by name alone", in: byID, scope: Scope{ProjectName: "lab"}, project: "p2", roles: "reader"},
-			{name: "domain by id", in: byID, scope: Scope{DomainID: "d1"}, roles: "admin reader", domain: true},
-			{name: "domain by name", in: byID, scope: Scope{DomainName: "Default"}, roles: "admin reader", domain: true},
+			{name: "domain by id", in: byID, scope: Scope{DomainID: "d1"}, roles: "admin", domain: true}, // of the first project alone
+			{name: "domain by name", in: byID, scope: Scope{DomainName: "Default"}, roles: "admin", domain: true},
 		} {
 			token, got, err := w.LoginPassword(ctx, tc.in, tc.scope)
 			if err != nil {

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 
 	"github.com/quickims/quickims/internal/database"
@@ -13,15 +14,40 @@ import (
 type scopeRow struct {
 	projectID, projectName string
 	domain                 bool // the user's domain as a whole
+	first                  bool // which is the first one, where the user has a role in the first project
 	roles                  []ims.Role
 }
 
 // principal is the user in the scope.
-func (at scopeRow) principal(u userRow) ims.Principal {
-	return ims.Principal{
-		UserID: u.id, UserName: u.name, DomainID: u.domainID, DomainName: u.domainName,
+func (s *Service) principal(ctx context.Context, q database.Querier, u userRow, at scopeRow) (ims.Principal, error) {
+	p := ims.Principal{
+		UserID: u.id, UserName: u.name, DomainID: u.domainID, DomainName: u.domainName, Tenant: u.domainID,
 		ProjectID: at.projectID, ProjectName: at.projectName, Roles: at.roles,
 	}
+	first, err := s.first(ctx, q)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return p, nil
+	case err != nil:
+		return p, err
+	// The first domain is where projects are made for which the operator names none: they
+	// are strangers to each other, and the domain's enterprise projects the first one's.
+	case u.domainID == first.DomainID && at.projectID != first.ProjectID && !at.first:
+		p.Tenant = at.projectID
+	}
+	return p, nil
+}
+
+// first is what the first start made, read once: it does not change but for the region.
+func (s *Service) first(ctx context.Context, q database.Querier) (Setup, error) {
+	if known := s.setup.Load(); known != nil {
+		return *known, nil
+	}
+	setup, err := ReadSetup(ctx, q)
+	if err == nil {
+		s.setup.Store(&setup)
+	}
+	return setup, err
 }
 
 // resolve finds the scope among those that the user may use. A scope that is unknown
@@ -38,16 +64,36 @@ func (s *Service) resolve(ctx context.Context, q database.Querier, u userRow, wa
 		return s.scope(ctx, q, `SELECT p.id, p.name, g.role FROM identity_grants g JOIN identity_projects p ON p.id = g.project_id
 			WHERE g.user_id = $1 AND p.domain_id = $2 AND p.name = $3 ORDER BY g.role`, u.id, u.domainID, want.ProjectName)
 	case want.DomainID != "" || want.DomainName != "":
-		roles, err := collect(ctx, q, func(rows *sql.Rows) (ims.Role, error) {
-			var role ims.Role
-			return role, rows.Scan(&role)
-		}, `SELECT DISTINCT role FROM identity_grants WHERE user_id = $1 ORDER BY role`, u.id)
-		if err == nil && len(roles) == 0 {
-			err = noScope()
-		}
-		return scopeRow{domain: true, roles: roles}, err
+		return s.domainScope(ctx, q, u)
 	}
 	return scopeRow{}, nil
+}
+
+// domainScope is the user's domain as a whole, with the roles that the user has in any
+// project of it. In the first domain, whose enterprise projects are the first project's,
+// the roles in that project count alone for who has one there.
+func (s *Service) domainScope(ctx context.Context, q database.Querier, u userRow) (scopeRow, error) {
+	first, err := s.first(ctx, q)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return scopeRow{}, err
+	}
+	if err == nil && u.domainID == first.DomainID {
+		at, err := s.projectScope(ctx, q, u.id, first.ProjectID)
+		if err == nil {
+			return scopeRow{domain: true, first: true, roles: at.roles}, nil
+		}
+		if ims.CodeOf(err) != ims.CodeToken {
+			return scopeRow{}, err
+		}
+	}
+	roles, err := collect(ctx, q, func(rows *sql.Rows) (ims.Role, error) {
+		var role ims.Role
+		return role, rows.Scan(&role)
+	}, `SELECT DISTINCT role FROM identity_grants WHERE user_id = $1 ORDER BY role`, u.id)
+	if err == nil && len(roles) == 0 {
+		err = noScope()
+	}
+	return scopeRow{domain: true, roles: roles}, err
 }
 
 // defaultDomain is the name of the domain that the first start makes. Most set-ups of

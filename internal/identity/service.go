@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -89,6 +90,7 @@ type Service struct {
 	seal   sealer
 	hasher *hasher
 	logins *limiter
+	setup  atomic.Pointer[Setup]
 }
 
 // New makes the service over a migrated database.

@@ -197,7 +197,11 @@ func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods 
 		if at.domain {
 			domain = user.domainID
 		}
-		t = Token{Principal: at.principal(user), Methods: methods, DomainScoped: at.domain, IssuedAt: now, ExpiresAt: expires}
+		p, err := s.principal(ctx, tx, user, at)
+		if err != nil {
+			return err
+		}
+		t = Token{Principal: p, Methods: methods, DomainScoped: at.domain, IssuedAt: now, ExpiresAt: expires}
 		t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: expires}
 		_, err = tx.ExecContext(ctx, `INSERT INTO identity_tokens (hash, user_id, project_id, domain_id, methods, issued_at, expires_at, parent)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, hashToken(secret), user.id, at.projectID, domain,
@@ -265,8 +269,12 @@ func (s *Service) token(ctx context.Context, secret string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
+	p, err := s.principal(ctx, s.db, row.user, at)
+	if err != nil {
+		return Token{}, err
+	}
 	t := Token{
-		Principal: at.principal(row.user), Methods: row.methods, DomainScoped: at.domain,
+		Principal: p, Methods: row.methods, DomainScoped: at.domain,
 		IssuedAt: row.issuedAt, ExpiresAt: row.expiresAt,
 	}
 	t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: row.expiresAt}

@@ -37,7 +37,7 @@ func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 		}
 		return faultpoint.Hit(faultpoint.AcceptBeforeCommit)
 	}
-	if err := i.catalog.CreateImport(ctx, p.DomainID, img, job, i.opts.Limits, enqueue); err != nil {
+	if err := i.catalog.CreateImport(ctx, p.Tenant, img, job, i.opts.Limits, enqueue); err != nil {
 		return "", err
 	}
 	i.opts.Logger.Info("import accepted", "job_id", job.ID, "image_id", img.ID, "project_id", p.ProjectID, "bytes", source.Size)

@@ -81,6 +81,9 @@ func (r Role) Weaker(other Role) bool {
 type Principal struct {
 	UserID, UserName     string
 	DomainID, DomainName string
+	// Tenant is whose enterprise projects the caller shares: the domain's or, where
+	// projects share a domain that is none of theirs, the project's; "" for none.
+	Tenant string
 	// ProjectID is the project in scope, "" for a domain-scoped or unscoped token.
 	ProjectID, ProjectName string
 	Roles                  []Role
@@ -122,10 +125,13 @@ func (p Principal) Party() string {
 	return p.ProjectID
 }
 
-// EnterpriseProject groups images inside a domain.
+// MaxEnterpriseProjects is how many enterprise projects a tenant may make.
+const MaxEnterpriseProjects = 100
+
+// EnterpriseProject groups images of a tenant.
 type EnterpriseProject struct {
 	ID          string // UUID, or DefaultEnterpriseProject
-	DomainID    string
+	DomainID    string // the tenant, see Principal.Tenant
 	Name        string // 1-64 characters
 	Description string // at most 512 characters
 	Enabled     bool

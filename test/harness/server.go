@@ -342,11 +342,17 @@ func (s *Server) Token(tb testing.TB) string {
 	return s.token
 }
 
-// TokenFor fetches a project-scoped token.
+// TokenFor fetches a project-scoped token of a user of the first domain.
 func (s *Server) TokenFor(tb testing.TB, user, password, project string) string {
 	tb.Helper()
+	return s.TokenIn(tb, DomainID, user, password, project)
+}
+
+// TokenIn fetches a project-scoped token of a user of a domain.
+func (s *Server) TokenIn(tb testing.TB, domain, user, password, project string) string {
+	tb.Helper()
 	body := fmt.Sprintf(`{"auth":{"identity":{"methods":["password"],"password":{"user":{"name":%q,"password":%q,"domain":{"id":%q}}}},"scope":{"project":{"id":%q}}}}`,
-		user, password, DomainID, project)
+		user, password, domain, project)
 	a, err := s.Send("POST", "/v3/auth/tokens", "", []byte(body))
 	if err != nil || a.Status != http.StatusCreated {
 		tb.Fatalf("issue a token: %v, status %d: %s", err, a.Status, a.Body)

@@ -26,7 +26,12 @@ type account struct {
 
 func addAccount(t *testing.T, s *harness.Server, project, user, role string) account {
 	t.Helper()
-	cmd := exec.Command(harness.Binary(t), "account", "add", "--json", "--data", s.Dir, "--project", project, "--user", user, "--role", role)
+	return addIn(t, s, harness.DomainID, project, user, role)
+}
+
+func addIn(t *testing.T, s *harness.Server, domain, project, user, role string) account {
+	t.Helper()
+	cmd := exec.Command(harness.Binary(t), "account", "add", "--json", "--data", s.Dir, "--domain", domain, "--project", project, "--user", user, "--role", role)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -38,7 +43,7 @@ func addAccount(t *testing.T, s *harness.Server, project, user, role string) acc
 		t.Fatal(err)
 	}
 	a := account{project: env["QUICKIMS_PROJECT_ID"], accessKey: env["QUICKIMS_ACCESS_KEY"], secretKey: env["QUICKIMS_SECRET_KEY"]}
-	a.token = s.TokenFor(t, user, env["QUICKIMS_PASSWORD"], a.project)
+	a.token = s.TokenIn(t, env["QUICKIMS_DOMAIN_ID"], user, env["QUICKIMS_PASSWORD"], a.project)
 	return a
 }
 
