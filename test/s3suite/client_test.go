@@ -288,17 +288,21 @@ func group(t *testing.T, c *client, name string, tests []test) {
 
 // TestSuite runs every kind of case against one server.
 func TestSuite(t *testing.T) {
-	if os.Getenv("QUICKIMS_TEST_SUITE") == "" {
-		t.Skip("waits for the server that is being written for it")
-	}
 	t.Parallel()
 	c := start(t)
-	for name, tests := range map[string][]test{
+	groups := map[string][]test{
 		"buckets": bucketCases(), "lists": listCases(), "objects": objectCases(), "metadata": metadataCases(), "conditions": conditionCases(),
 		"ranges": rangeCases(), "copies": copyCases(), "deletes": deleteCases(), "multipart": multipartCases(), "listings of uploads": uploadListCases(),
-		"checksums": checksumCases(), "chunked": chunkedCases(), "presigned": presignedCases(), "forms": formCases(),
+		"checksums": checksumCases(), "chunked": chunkedCases(), "presigned": presignedCases(),
 		"headers": headerCases(), "authorization": authorizationCases(), "not offered": notOfferedCases(), "keys": keyCases(),
-	} {
+	}
+	// What the service does not do yet: run with QUICKIMS_TEST_SUITE=1.
+	pending := []string{"name 192.168.5.123", "name dot-.dash", "bodies that are not what they should be", "header x-amz-website-redirect-location: /other"}
+	if os.Getenv("QUICKIMS_TEST_SUITE") != "" {
+		pending, groups["forms"] = nil, formCases()
+	}
+	for name, tests := range groups {
+		tests = slices.DeleteFunc(tests, func(k test) bool { return slices.Contains(pending, k.name) })
 		group(t, c, name, tests)
 	}
 }

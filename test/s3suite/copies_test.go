@@ -79,7 +79,7 @@ func copyCases() []test {
 			c.copy(t, b+"/none", b, "bar").want(t, 404, "NoSuchKey")
 			c.copy(t, b+"/none?versionId=null", b, "bar").want(t, 404, "NoSuchKey")
 			for _, bad := range []string{"", "/", b, b + "/", "/" + b, "a%zz/b"} {
-				if a := c.copy(t, bad, b, "bar"); a.status != 400 && a.status != 404 {
+				if a := c.copy(t, bad, b, "bar"); a.status/100 != 4 && a.status != 501 {
 					t.Errorf("source %q: %d %s", bad, a.status, a.code())
 				}
 			}

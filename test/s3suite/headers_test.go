@@ -87,8 +87,15 @@ func headerCases() []test {
 		}},
 		test{"Expect that is no 100-continue", func(t *testing.T, c *client) {
 			b := c.newBucket(t)
+			c.put(t, b, "foo", "before")
 			for _, line := range []string{"Expect: 200", "Expect:"} {
-				c.do(t, request{method: "PUT", bucket: b, key: "foo", body: "bar", raw: []string{line}}).want(t, 200, "")
+				// S3 reads on; HTTP lets a server refuse what it does not know.
+				a := c.do(t, request{method: "PUT", bucket: b, key: "foo", body: "bar", raw: []string{line}})
+				if a.status == 417 && line != "Expect:" {
+					c.wantObject(t, b, "foo", "before")
+					continue
+				}
+				a.want(t, 200, "")
 				c.wantObject(t, b, "foo", "bar")
 				c.do(t, request{method: "PUT", bucket: c.freeName(), raw: []string{line}}).want(t, 200, "")
 			}

@@ -23,7 +23,7 @@ import (
 // with each upload, behind the body over https, and checks it on the way back.
 func awsCases(s *site, bucket string) []sdkCase {
 	c := s3.New(s3.Options{
-		BaseEndpoint: aws.String(s.S3URL), Region: harness.Region, UsePathStyle: true, HTTPClient: s.http, RetryMaxAttempts: 1,
+		BaseEndpoint: aws.String(s.endpoint), Region: harness.Region, UsePathStyle: s.proxy == "", HTTPClient: s.http, RetryMaxAttempts: 1,
 		Credentials:                credentials.NewStaticCredentialsProvider(harness.AccessKey, harness.SecretKey, ""),
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,

@@ -23,15 +23,21 @@ type program struct {
 	pkg     string // the Debian package with the version; for npm that of the lock file
 	command []string
 	cases   int // how many the script has: one that ends early is noticed
+	// virtual: the client names buckets as hosts, through the proxy.
+	virtual bool
 }
 
 var programs = []program{
-	{"awscli", "awscli", []string{"/bin/bash", "awscli.sh"}, 17},
-	{"python3-boto3", "python3-boto3", []string{"/usr/bin/python3", "boto3_client.py"}, 21},
-	{"rclone (provider Other)", "rclone", []string{"/bin/bash", "rclone.sh", "Other"}, 16},
-	{"rclone (provider Minio)", "rclone", []string{"/bin/bash", "rclone.sh", "Minio"}, 16},
-	{"@aws-sdk/client-s3 (JavaScript)", npmPackage, []string{"/usr/bin/node", "js/client.mjs"}, 18},
-	{"s3cmd", "s3cmd", []string{"/bin/bash", "s3cmd.sh"}, 15},
+	{"awscli", "awscli", []string{"/bin/bash", "awscli.sh"}, 17, false},
+	{"python3-boto3", "python3-boto3", []string{"/usr/bin/python3", "boto3_client.py"}, 21, false},
+	{"python3-boto3 (buckets as hosts)", "python3-boto3", []string{"/usr/bin/python3", "boto3_client.py"}, 21, true},
+	{"rclone (provider Other)", "rclone", []string{"/bin/bash", "rclone.sh", "Other"}, 16, false},
+	{"rclone (provider Minio)", "rclone", []string{"/bin/bash", "rclone.sh", "Minio"}, 16, false},
+	// Buckets are hosts for this provider, whatever force_path_style says.
+	{"rclone (provider AWS)", "rclone", []string{"/bin/bash", "rclone.sh", "AWS"}, 16, true},
+	{"@aws-sdk/client-s3 (JavaScript)", npmPackage, []string{"/usr/bin/node", "js/client.mjs"}, 18, false},
+	{"s3cmd", "s3cmd", []string{"/bin/bash", "s3cmd.sh"}, 15, false},
+	{"s3cmd (buckets as hosts)", "s3cmd", []string{"/bin/bash", "s3cmd.sh"}, 15, true},
 }
 
 // reports are the public reports that cases came from, by the name of the case.
@@ -65,6 +71,9 @@ func forTestClients(t *testing.T) {
 
 // run runs the script in a folder of its own and takes each case's end from its output.
 func (p program) run(t *testing.T, s *site) {
+	if p.virtual {
+		s = s.virtual(t)
+	}
 	script, err := filepath.Abs(filepath.Join("testdata", p.command[1]))
 	must(t, err)
 	client := compat.Client{Area: area, Name: p.name}
@@ -76,7 +85,7 @@ func (p program) run(t *testing.T, s *site) {
 	cmd := exec.CommandContext(t.Context(), p.command[0], append([]string{script}, p.command[2:]...)...)
 	cmd.Dir = t.TempDir()
 	// Debian's programs, and nothing of the user's environment, such as a proxy.
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "ENDPOINT="+s.S3URL, "CA="+s.ca, "NODE_EXTRA_CA_CERTS="+s.ca, "FILES="+s.files, "BUCKET="+bucketName(p.name),
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "ENDPOINT="+s.endpoint, "PROXY="+s.proxy, "CA="+s.ca, "NODE_EXTRA_CA_CERTS="+s.ca, "FILES="+s.files, "BUCKET="+bucketName(p.name),
 		"ACCESS_KEY="+harness.AccessKey, "SECRET_KEY="+harness.SecretKey, "REGION="+harness.Region)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

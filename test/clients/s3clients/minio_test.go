@@ -22,11 +22,15 @@ import (
 func minioCases(s *site, bucket string) []sdkCase {
 	connect := func(t *testing.T, trailers bool) *minio.Client {
 		t.Helper()
-		u, err := url.Parse(s.S3URL)
+		u, err := url.Parse(s.endpoint)
 		must(t, err)
+		lookup := minio.BucketLookupPath
+		if s.proxy != "" {
+			lookup = minio.BucketLookupDNS
+		}
 		c, err := minio.New(u.Host, &minio.Options{
 			Creds: credentials.NewStaticV4(harness.AccessKey, harness.SecretKey, ""), Secure: u.Scheme == "https",
-			Region: harness.Region, Transport: s.http.Transport, TrailingHeaders: trailers, MaxRetries: 1,
+			Region: harness.Region, Transport: s.http.Transport, TrailingHeaders: trailers, MaxRetries: 1, BucketLookup: lookup,
 		})
 		must(t, err)
 		return c

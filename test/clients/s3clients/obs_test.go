@@ -14,11 +14,13 @@ import (
 	"github.com/quickims/quickims/test/harness"
 )
 
-func obsV4Cases(s *site, bucket string) []sdkCase { return obsCases(s, bucket, obs.SignatureV4) }
+func obsV4Cases(s *site, bucket string) []sdkCase { return casesOfOBS(s, bucket, obs.SignatureV4) }
 
-// obsCases goes through Huawei's SDK for its object storage, in path style, signed as
-// the signature says.
-func obsCases(s *site, bucket string, signature obs.SignatureType) []sdkCase {
+func obsCases(s *site, bucket string) []sdkCase { return casesOfOBS(s, bucket, obs.SignatureObs) }
+
+// casesOfOBS goes through Huawei's SDK for its object storage, signed as the signature
+// says.
+func casesOfOBS(s *site, bucket string, signature obs.SignatureType) []sdkCase {
 	connect := func(t *testing.T) *obs.ObsClient {
 		t.Helper()
 		// The client talks to a transport of its own kind only, so it gets the authority's file.
@@ -28,8 +30,8 @@ func obsCases(s *site, bucket string, signature obs.SignatureType) []sdkCase {
 			pem, err = os.ReadFile(s.ca)
 			must(t, err)
 		}
-		c, err := obs.New(harness.AccessKey, harness.SecretKey, s.S3URL, obs.WithSignature(signature), obs.WithPathStyle(true),
-			obs.WithRegion(harness.Region), obs.WithMaxRetryCount(0), obs.WithSslVerifyAndPemCerts(true, pem))
+		c, err := obs.New(harness.AccessKey, harness.SecretKey, s.endpoint, obs.WithSignature(signature), obs.WithPathStyle(s.proxy == ""),
+			obs.WithRegion(harness.Region), obs.WithMaxRetryCount(0), obs.WithSslVerifyAndPemCerts(true, pem), obs.WithProxyUrl(s.proxy))
 		must(t, err)
 		t.Cleanup(c.Close)
 		return c

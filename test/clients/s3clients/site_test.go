@@ -41,6 +41,9 @@ type site struct {
 	ca    string // file of the authority; empty over http
 	files string // folder with 0B, 3B, 200KB, 20MB and odd/
 	http  *http.Client
+	// endpoint is the URL that the client is told, and proxy the proxy that it goes
+	// through if it names buckets as hosts; else proxy is empty.
+	endpoint, proxy string
 }
 
 // oddNames are file names that a key carries through a URL, a header and XML. Each of
@@ -54,7 +57,7 @@ func newSite(t *testing.T, over string) *site {
 	t.Helper()
 	dir := t.TempDir()
 	s := &site{over: over, files: filepath.Join(dir, "files"), http: &http.Client{}}
-	options := harness.Options{S3: true}
+	options := harness.Options{S3: true, Config: "s3_domain: [" + domain + "]\n"}
 	if over == "https" {
 		s.ca = filepath.Join(dir, "ca.pem")
 		pool := certificate(t, dir)
@@ -62,6 +65,7 @@ func newSite(t *testing.T, over string) *site {
 		options.Args = []string{"--tls-cert", filepath.Join(dir, "cert.pem"), "--tls-key", filepath.Join(dir, "key.pem")}
 	}
 	s.Server = harness.Start(t, options)
+	s.endpoint = s.S3URL
 	random := mathrand.NewChaCha8([32]byte{1})
 	for name, size := range map[string]int{"0B": 0, "3B": 3, "200KB": 200_000, "20MB": 20_000_000} {
 		data := make([]byte, size)
@@ -96,7 +100,7 @@ func (s *site) file(t *testing.T, name string) []byte {
 }
 
 // certificate writes ca.pem, cert.pem and key.pem: an authority and a certificate of
-// its for 127.0.0.1. It returns a pool that holds the authority.
+// its for 127.0.0.1, the domain and its buckets. It returns a pool that holds the authority.
 func certificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()
 	write := func(name, kind string, der []byte) {
@@ -128,6 +132,7 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	write("ca.pem", "CERTIFICATE", caDER)
 	write("cert.pem", "CERTIFICATE", sign(&x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "127.0.0.1"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames: []string{domain, "*." + domain},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca, key, caKey))
 	der, err := x509.MarshalPKCS8PrivateKey(key)

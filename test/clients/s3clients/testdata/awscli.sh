@@ -28,8 +28,8 @@ stream() {
 checksums() {
   for sum in CRC32 CRC32C SHA1 SHA256; do
     for file in 3B 200KB; do
-      s3api put-object --bucket "$B" --key "sum/$sum" --body "$FILES/$file" --checksum-algorithm $sum | grep -q "Checksum$sum"
-      s3api get-object --bucket "$B" --key "sum/$sum" --checksum-mode ENABLED back | grep -q "Checksum$sum"
+      s3api put-object --bucket "$B" --key "sum/$sum" --body "$FILES/$file" --checksum-algorithm $sum | grep "Checksum$sum"
+      s3api get-object --bucket "$B" --key "sum/$sum" --checksum-mode ENABLED back | grep "Checksum$sum"
       same back "$FILES/$file"
     done
   done

@@ -8,8 +8,12 @@ from botocore.exceptions import ClientError
 
 E = os.environ
 FILES, B, CA = pathlib.Path(E["FILES"]), E["BUCKET"], E["CA"] or None
+style = "path"
+if E["PROXY"]:  # the endpoint is a domain that the proxy alone knows: buckets are hosts below it
+    os.environ["http_proxy"] = os.environ["https_proxy"] = E["PROXY"]
+    style = "virtual"
 s3 = boto3.client("s3", endpoint_url=E["ENDPOINT"], verify=CA, aws_access_key_id=E["ACCESS_KEY"], aws_secret_access_key=E["SECRET_KEY"],
-                  region_name=E["REGION"], config=Config(signature_version="s3v4", retries={"max_attempts": 0}, s3={"addressing_style": "path"}))
+                  region_name=E["REGION"], config=Config(signature_version="s3v4", retries={"max_attempts": 0}, s3={"addressing_style": style}))
 in_parts = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
 data = {name: (FILES / name).read_bytes() for name in ("0B", "3B", "200KB", "20MB")}
 

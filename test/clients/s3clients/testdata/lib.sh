@@ -4,6 +4,8 @@
 # in an empty folder.
 set -uo pipefail
 export LC_ALL=C.UTF-8 HOME=$PWD TMPDIR=$PWD
+# With a PROXY, ENDPOINT is a domain that the proxy alone knows: buckets are hosts below it.
+[ -z "$PROXY" ] || export http_proxy=$PROXY https_proxy=$PROXY
 
 # case_ NAME FUNCTION: runs the function, which must succeed command by command, and
 # tells the test how it ended: "ok NAME", or "fail NAME" and what was printed.

@@ -50,7 +50,7 @@ metadata() {
   grep -q 2001-02-03T04:05:06 json
   grep -q '"name":"value"' json
   rc touch -t 2002-02-03T04:05:06 "q:$B/meta"
-  rc lsjson "q:$B/meta" | grep -q 2002-02-03T04:05:06
+  rc lsjson "q:$B/meta" | grep 2002-02-03T04:05:06
 }
 presigned() { curl -sf ${CA:+--cacert "$CA"} "$(rc link --expire 10m "q:$B/up/200KB")" | cmp - "$FILES/200KB"; }
 odd_keys() { rc copy "$FILES/odd" "q:$B/odd"; rc copy "q:$B/odd" odd; diff -r "$FILES/odd" odd; rc check "$FILES/odd" "q:$B/odd"; }

@@ -1,4 +1,4 @@
-# s3cmd: path style, signature V4.
+# s3cmd, signature version 4.
 . "$(dirname "$0")/lib.sh"
 hostport=${ENDPOINT#*://}
 cat >.s3cfg <<E
@@ -6,7 +6,9 @@ access_key = $ACCESS_KEY
 secret_key = $SECRET_KEY
 bucket_location = $REGION
 host_base = $hostport
-host_bucket = $hostport
+host_bucket = ${PROXY:+%(bucket)s.}$hostport
+${PROXY:+proxy_host = 127.0.0.1}
+${PROXY:+proxy_port = ${PROXY##*:}}
 use_https = $([ -n "$CA" ] && echo True || echo False)
 ca_certs_file = $CA
 multipart_chunk_size_mb = 5
