@@ -19,7 +19,7 @@ func Files() int {
 func Connections(files int) Limits {
 	strangers := min(max(files/10, 8), 1024)
 	return Limits{
-		Strangers: strangers, StrangersPerAddress: min(max(strangers/4, 4), 128),
+		Strangers: strangers, StrangersPerAddress: min(max(strangers/4, 4), 256),
 		Known: min(max(files/10, 8), MaxKnown),
 	}
 }

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"log/slog"
@@ -35,8 +36,8 @@ type Options struct {
 
 // Gate bounds the connections of one listener. Every connection starts as a stranger's.
 // When strangers have all their places, or one address has its share of them, a new
-// connection takes the place of the oldest one: of its own address, or else of the
-// address that has most. A client that shows its credentials at once needs its place
+// connection takes the place of an old one: of its own address, or else of the
+// address that has most; idle ones go first. A client that shows its credentials at once needs its place
 // for a moment only, so that no number of silent connections keeps it out.
 //
 // A connection whose client shows valid credentials moves to the places of known
@@ -63,7 +64,8 @@ type place struct {
 	conn    net.Conn // the accepted connection, without the place around it
 	address string
 	owner   string // "" while it is a stranger's
-	idle    bool   // no request is in flight
+	idle    bool   // it had a request, and none is in flight
+	working int    // requests in flight that Working was called for
 	in      *list.List
 	element *list.Element // nil once the place is released
 }
@@ -133,10 +135,10 @@ func (g *Gate) enter(c net.Conn) net.Conn {
 	g.mu.Lock()
 	// A unix socket has no addresses: its file's mode says who connects.
 	if own := g.byAddress[p.address]; p.address != "" && own != nil && own.Len() >= max(1, limits.StrangersPerAddress) {
-		victims = append(victims, g.evict(own.Front()))
+		victims = append(victims, g.evict(victim(own)))
 	}
 	for g.strangers >= max(1, limits.Strangers) { // more than one goes when the limit was lowered
-		victims = append(victims, g.evict(g.largest().Front()))
+		victims = append(victims, g.evict(victim(g.largest())))
 	}
 	p.in = groupOf(g.byAddress, p.address)
 	p.element = p.in.PushBack(p)
@@ -168,6 +170,25 @@ func (g *Gate) largest() (most *list.List) {
 		}
 	}
 	return most
+}
+
+// victim is the connection of an address that makes room: the oldest one that is idle
+// after a response, or else the oldest one whose login is not being checked. A new one
+// that is still silent is not idle: a flood would else close the newcomers.
+func victim(l *list.List) *list.Element {
+	var of [3]*list.Element
+	for e := l.Front(); e != nil; e = e.Next() {
+		p, rank := e.Value.(*place), 1
+		if p.working > 0 {
+			rank = 2
+		} else if p.idle {
+			rank = 0
+		}
+		if of[rank] == nil {
+			of[rank] = e
+		}
+	}
+	return cmp.Or(of[0], of[1], of[2])
 }
 
 func groupOf(groups map[string]*list.List, key string) *list.List {
@@ -267,6 +288,23 @@ func Known(r *http.Request, owner string) {
 	if p := placeOf(r.Context()); p != nil && owner != "" {
 		p.Admit(owner)
 	}
+}
+
+// Working says that the service works on something costly for the client behind a
+// request, of which each address has a bounded share, until done is called: its connection
+// makes room last. The context is the request's.
+func Working(ctx context.Context) (done func()) {
+	p := placeOf(ctx)
+	if p == nil {
+		return func() {}
+	}
+	add := func(n int) {
+		p.gate.mu.Lock()
+		defer p.gate.mu.Unlock()
+		p.working += n
+	}
+	add(1)
+	return func() { add(-1) }
 }
 
 // Serve prepares an HTTP server for connections of the gate: Caller and Known find a

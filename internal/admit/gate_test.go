@@ -160,6 +160,44 @@ func TestOneAddressTakesItsShareAlone(t *testing.T) {
 	w.await(4, 2) // the flood's newest three and the other address's
 }
 
+// Connections that are idle make room first; those whose login is being checked last.
+func TestWhoMakesRoom(t *testing.T) {
+	t.Parallel()
+	g := NewGate(Options{Limits: limits(Limits{Strangers: 9, StrangersPerAddress: 9, Known: 2})})
+	open := map[string]net.Conn{}
+	enter := func(name string) *place {
+		a, b := net.Pipe()
+		t.Cleanup(func() { a.Close() })
+		c := g.enter(b)
+		t.Cleanup(func() { c.Close() })
+		open[name] = c
+		return placeBelow(c)
+	}
+	working := enter("working")
+	enter("old")
+	idle := enter("idle")
+	idle.idle = true
+	done := Working(context.WithValue(t.Context(), placeKey{}, working))
+	enter("new")
+	next := func() string {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		p := g.evict(victim(g.largest()))
+		for name, c := range open {
+			if placeBelow(c) == p {
+				return name
+			}
+		}
+		return "?"
+	}
+	got := []string{next(), next()}
+	done()
+	got = append(got, next(), next())
+	if !slices.Equal(got, []string{"idle", "old", "working", "new"}) {
+		t.Errorf("made room: %v", got)
+	}
+}
+
 // When strangers have all places, the address that has most gives one up.
 func TestManyAddresses(t *testing.T) {
 	t.Parallel()
@@ -348,7 +386,7 @@ func TestConnections(t *testing.T) {
 			t.Errorf("%d files: %+v: one address has more than a quarter", files, l)
 		}
 	}
-	if l := Connections(1 << 20); l != (Limits{Strangers: 1024, StrangersPerAddress: 128, Known: MaxKnown}) {
+	if l := Connections(1 << 20); l != (Limits{Strangers: 1024, StrangersPerAddress: 256, Known: MaxKnown}) {
 		t.Errorf("many files: %+v", l)
 	}
 	if Files() < 64 {

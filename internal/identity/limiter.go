@@ -5,9 +5,7 @@ import (
 	"time"
 )
 
-// Failed logins that one source may make for one user: a burst, then a slow trickle.
-// The count is by source and user together, so that nobody can lock a user out from
-// elsewhere.
+// Failed logins of one key: a burst, then a slow trickle.
 const (
 	loginBurst = 10
 	// LoginRefill is how long it takes until one more may fail.
@@ -32,6 +30,10 @@ func newLimiter(clock func() time.Time) *limiter {
 func (l *limiter) wait(key string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.left(key)
+}
+
+func (l *limiter) left(key string) time.Duration {
 	full, known := l.full[key]
 	if !known {
 		return 0
@@ -39,11 +41,14 @@ func (l *limiter) wait(key string) time.Duration {
 	return max(0, full.Sub(l.clock())-(loginBurst-1)*LoginRefill)
 }
 
-// failed counts a failed try. Tries are counted when they have failed, so that any
-// number of good ones may be in flight.
-func (l *limiter) failed(key string) {
+// take takes a try from the key's bucket. If the bucket is empty, it takes none and
+// returns how long the key must wait for its next try.
+func (l *limiter) take(key string) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if wait := l.left(key); wait > 0 {
+		return wait
+	}
 	now := l.clock()
 	full, known := l.full[key]
 	if !known && len(l.full) >= maxBuckets {
@@ -52,28 +57,39 @@ func (l *limiter) failed(key string) {
 	if full.Before(now) {
 		full = now
 	}
-	// However many fail at once, one waits no longer than for a whole bucket.
-	l.full[key] = minTime(full.Add(LoginRefill), now.Add(2*loginBurst*LoginRefill))
+	l.full[key] = full.Add(LoginRefill)
+	return 0
 }
 
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
+// give gives back a try that was taken and did not fail.
+func (l *limiter) give(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if full, known := l.full[key]; known {
+		if full = full.Add(-LoginRefill); full.After(l.clock()) {
+			l.full[key] = full
+		} else {
+			delete(l.full, key)
+		}
 	}
-	return b
 }
 
-// evict drops the buckets that are full, or any one if none is.
+// evict drops the buckets that are full, or, if none is, the fullest one: keys that are
+// made up to push others out push out each other.
 func (l *limiter) evict(now time.Time) {
 	for key, full := range l.full {
 		if !full.After(now) {
 			delete(l.full, key)
 		}
 	}
-	for key := range l.full {
-		if len(l.full) < maxBuckets {
-			return
-		}
-		delete(l.full, key)
+	if len(l.full) < maxBuckets {
+		return
 	}
+	fullest := ""
+	for key, full := range l.full {
+		if fullest == "" || full.Before(l.full[fullest]) {
+			fullest = key
+		}
+	}
+	delete(l.full, fullest)
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quickims/quickims/internal/database"
@@ -68,17 +70,17 @@ func TestPasswordHashes(t *testing.T) {
 		t.Error("two hashes have one salt")
 	}
 	for password, want := range map[string]bool{"password": true, "Password": false, "": false} {
-		if got := must(h.matches(ctx, stored, password)); got != want {
+		if got := must(h.matches(stored, password)); got != want {
 			t.Errorf("%q matches: %v", password, got)
 		}
 	}
-	if must(h.matches(ctx, "", "")) {
+	if must(h.matches("", "")) {
 		t.Error("no password matches no hash")
 	}
 	// A hash with other parameters, made before they were raised.
 	weak := PasswordCost{MemoryKiB: 64, Passes: 1, Lanes: 2}
 	salt := []byte("0123456789abcdef")
-	if !must(h.matches(ctx, encodeHash(weak, salt, weak.key("password", salt, 32)), "password")) {
+	if !must(h.matches(encodeHash(weak, salt, weak.key("password", salt, 32)), "password")) {
 		t.Error("a hash with its own parameters does not match")
 	}
 	for _, bad := range []string{
@@ -89,7 +91,7 @@ func TestPasswordHashes(t *testing.T) {
 		"$argon2id$v=19$m=64,t=1,p=1$!$MDEyMzQ1Njc4OWFiY2RlZg", "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$",
 		"$argon2id$v=19$m=x$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZg",
 	} {
-		if ok, err := h.matches(ctx, bad, "password"); ok || err == nil {
+		if ok, err := h.matches(bad, "password"); ok || err == nil {
 			t.Errorf("stored hash %s: %v, %v", bad, ok, err)
 		}
 	}
@@ -107,12 +109,12 @@ func TestPasswordHashes(t *testing.T) {
 func TestHashesWaitTheirTurn(t *testing.T) {
 	t.Parallel()
 	h := must(newHasher(1, cheap, rand.Reader))
-	leave := must(h.enter(t.Context()))
+	leave := must(h.enter(t.Context(), "here"))
 	ctx, cancel := context.WithCancel(t.Context())
 	results := make(chan error, maxWaitingHashes+1)
 	for range maxWaitingHashes + 1 {
 		go func() {
-			_, err := h.enter(ctx)
+			_, err := h.enter(ctx, "here")
 			results <- err
 		}()
 	}
@@ -128,7 +130,39 @@ func TestHashesWaitTheirTurn(t *testing.T) {
 		}
 	}
 	leave()
-	must(h.enter(t.Context()))()
+	must(h.enter(t.Context(), "here"))()
+}
+
+// An address whose logins fill its queue keeps no other address waiting longer than for
+// the hashing that is under way.
+func TestAddressesHashInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := must(newHasher(1, cheap, rand.Reader))
+		leave := must(h.enter(t.Context(), "flood"))
+		order := make(chan string, 2*maxWaitingHashes)
+		enter := func(source string) {
+			go func() {
+				leave, err := h.enter(t.Context(), source)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				order <- source
+				leave()
+			}()
+			synctest.Wait()
+		}
+		for range maxWaitingHashes {
+			enter("flood")
+		}
+		enter("other")
+		leave()
+		synctest.Wait()
+		if first, second := <-order, <-order; first != "other" && second != "other" {
+			t.Errorf("the first two turns were those of %s and %s", first, second)
+		}
+	})
 }
 
 func TestLimiter(t *testing.T) {
@@ -136,30 +170,35 @@ func TestLimiter(t *testing.T) {
 	c := newClock()
 	l := newLimiter(c.Now)
 	for i := range loginBurst {
-		if wait := l.wait("a"); wait != 0 {
+		if wait := l.take("a"); wait != 0 {
 			t.Fatalf("try %d waits %v", i, wait)
 		}
-		l.failed("a")
 	}
-	if wait := l.wait("a"); wait != LoginRefill {
-		t.Errorf("an empty bucket waits %v", wait)
+	for range 1000 {
+		if wait := l.take("a"); wait != LoginRefill {
+			t.Fatalf("an empty bucket waits %v", wait)
+		}
 	}
 	if wait := l.wait("b"); wait != 0 {
 		t.Errorf("another bucket waits %v", wait)
 	}
-	for range 1000 { // all in flight at once
-		l.failed("a")
+	l.give("a")
+	if first, second := l.take("a"), l.take("a"); first != 0 || second == 0 {
+		t.Errorf("a try that was given back: %v, %v", first, second)
 	}
-	if wait := l.wait("a"); wait > 2*loginBurst*LoginRefill {
-		t.Errorf("an overdrawn bucket waits %v", wait)
-	}
-	c.advance(2 * loginBurst * LoginRefill)
+	c.advance(loginBurst * LoginRefill)
 	if wait := l.wait("a"); wait != 0 {
 		t.Errorf("a bucket that had time to fill waits %v", wait)
 	}
+	for range loginBurst {
+		l.take("a")
+	}
 	for i := range maxBuckets + 100 {
-		l.failed(fmt.Sprint(i))
-		c.advance(time.Millisecond)
+		l.take(fmt.Sprint(i))
+		c.advance(time.Millisecond / 100)
+	}
+	if l.wait("a") == 0 {
+		t.Error("made-up keys have pushed an empty bucket out")
 	}
 	if n := len(l.full); n > maxBuckets {
 		t.Errorf("%d buckets are kept", n)
@@ -188,6 +227,65 @@ func TestFailedLoginsAreSlowedDown(t *testing.T) {
 		w.clock.advance(LoginRefill)
 		if _, _, err := w.LoginPassword(t.Context(), in, Scope{}); err != nil {
 			t.Fatalf("after the wait: %v", err)
+		}
+	})
+}
+
+// However a request names the user, its failures count for the user; however many
+// guesses come at once, no more are tried; and names that nobody has count for the address.
+func TestFailedLoginsAreCountedByWhatWasFound(t *testing.T) {
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) {
+		w := newWorld(t, db)
+		kinds := func(ins []PasswordLogin) map[ims.Kind]int {
+			var mu sync.Mutex
+			got := map[ims.Kind]int{}
+			var all sync.WaitGroup
+			for _, in := range ins {
+				all.Go(func() {
+					_, _, err := w.LoginPassword(t.Context(), in, Scope{})
+					e, ok := errors.AsType[*ims.Error](err)
+					if !ok {
+						t.Errorf("%+v: %v", in, err)
+						return
+					}
+					mu.Lock()
+					got[e.Kind()]++
+					mu.Unlock()
+				})
+			}
+			all.Wait()
+			return got
+		}
+		var guesses []PasswordLogin
+		for i := range 60 {
+			in := PasswordLogin{UserName: w.admin.Name, DomainID: w.admin.DomainID, DomainName: fmt.Sprint(i), Password: "a guess", Source: "192.0.2.1"}
+			if i%3 == 0 {
+				in = PasswordLogin{UserID: w.admin.ID, UserName: fmt.Sprint(i), DomainID: fmt.Sprint(i), Password: "a guess", Source: "192.0.2.1"}
+			}
+			guesses = append(guesses, in)
+		}
+		if got := kinds(guesses); got[ims.KindUnauthenticated] != loginBurst || got[ims.KindThrottled] != 60-loginBurst {
+			t.Errorf("60 guesses at once: %v", got)
+		}
+		guesses = nil
+		for i := range 60 {
+			guesses = append(guesses, PasswordLogin{UserName: fmt.Sprint("nobody", i), DomainID: w.admin.DomainID, Password: "a guess", Source: "192.0.2.2"})
+		}
+		if got := kinds(guesses); got[ims.KindUnauthenticated] != loginBurst || got[ims.KindThrottled] != 60-loginBurst {
+			t.Errorf("60 made-up names: %v", got)
+		}
+		// The address may still log in, and learns of no name whether a user has it.
+		in := PasswordLogin{UserID: w.admin.ID, Password: "a guess", Source: "192.0.2.2"}
+		if got := kinds([]PasswordLogin{in}); got[ims.KindThrottled] != 1 {
+			t.Errorf("a wrong password after made-up names: %v", got)
+		}
+		// Right logins count for nothing, however many there are.
+		in.Password = testSeed.Password
+		for range 3 * loginBurst {
+			if _, _, err := w.LoginPassword(t.Context(), in, Scope{}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

@@ -4,13 +4,14 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -35,16 +36,15 @@ func (c PasswordCost) valid() bool {
 const (
 	saltSize = 16 // bytes, RFC 9106, 4
 	hashSize = 32 // bytes
-	// maxWaitingHashes is how many logins may wait for their turn.
+	// maxWaitingHashes is how many logins of one address may wait for their turn.
 	maxWaitingHashes = 64
 )
 
 // hasher hashes passwords, a bounded number at once.
 type hasher struct {
-	slots   chan struct{}
-	waiting atomic.Int64
-	random  io.Reader
-	cost    PasswordCost
+	turns  *admit.Shares // of addresses
+	random io.Reader
+	cost   PasswordCost
 	// dummy is what the password of an unknown user is compared with: the answer
 	// takes as long as for a known one.
 	dummy string
@@ -58,7 +58,7 @@ func newHasher(atOnce int, cost PasswordCost, random io.Reader) (*hasher, error)
 		return nil, fmt.Errorf("password cost of %d KiB, %d passes, %d lanes: it must be within 8 to 262144, 1 to 16, 1 to 16",
 			cost.MemoryKiB, cost.Passes, cost.Lanes)
 	}
-	h := &hasher{slots: make(chan struct{}, atOnce), cost: cost, random: random}
+	h := &hasher{turns: admit.NewShares(int64(atOnce), maxWaitingHashes), cost: cost, random: random}
 	salt := make([]byte, saltSize)
 	if _, err := io.ReadFull(random, salt); err != nil {
 		return nil, fmt.Errorf("make a salt: %w", err)
@@ -67,19 +67,17 @@ func newHasher(atOnce int, cost PasswordCost, random io.Reader) (*hasher, error)
 	return h, nil
 }
 
-// enter waits for a turn. leave must be called if there is no error.
-func (h *hasher) enter(ctx context.Context) (leave func(), err error) {
-	if h.waiting.Add(1) > maxWaitingHashes {
-		h.waiting.Add(-1)
-		return nil, ims.Faultf(ims.CodeTooManyJobs, "too many logins at once, try again").WithKind(ims.KindUnavailable)
+// enter waits for the turn of an address: addresses that wait are served one after the
+// other, however many logins each has waiting. leave must be called if there is no error.
+func (h *hasher) enter(ctx context.Context, source string) (leave func(), err error) {
+	err = h.turns.Take(ctx, source, 1)
+	if errors.Is(err, admit.ErrBusy) {
+		return nil, ims.Faultf(ims.CodeTooManyJobs, "too many logins from this address at once, try again").WithKind(ims.KindUnavailable)
 	}
-	defer h.waiting.Add(-1)
-	select {
-	case h.slots <- struct{}{}:
-		return func() { <-h.slots }, nil
-	case <-ctx.Done():
+	if err != nil {
 		return nil, fmt.Errorf("wait to check a password: %w", context.Cause(ctx))
 	}
+	return func() { h.turns.Give(source, 1) }, nil
 }
 
 // hash makes the stored form of a password.
@@ -88,7 +86,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	if _, err := io.ReadFull(h.random, salt); err != nil {
 		return "", fmt.Errorf("make a salt: %w", err)
 	}
-	leave, err := h.enter(ctx)
+	leave, err := h.enter(ctx, "")
 	if err != nil {
 		return "", err
 	}
@@ -97,8 +95,8 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 }
 
 // matches compares a password with its stored form. An empty form matches nothing,
-// and takes as long.
-func (h *hasher) matches(ctx context.Context, stored, password string) (bool, error) {
+// and takes as long. The caller has entered.
+func (h *hasher) matches(stored, password string) (bool, error) {
 	known := stored != ""
 	if !known {
 		stored = h.dummy
@@ -107,11 +105,6 @@ func (h *hasher) matches(ctx context.Context, stored, password string) (bool, er
 	if err != nil {
 		return false, err
 	}
-	leave, err := h.enter(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer leave()
 	got := cost.key(password, salt, uint32(len(want)))
 	return subtle.ConstantTimeCompare(got, want) == 1 && known, nil
 }

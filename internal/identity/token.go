@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -75,13 +76,6 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 	for _, field := range []*string{&in.UserID, &in.UserName, &in.DomainID, &in.DomainName} {
 		*field = lookupText(*field)
 	}
-	who := strings.Join([]string{in.Source, in.UserID, in.UserName, in.DomainID, in.DomainName}, "\x00")
-	sum := sha256.Sum256([]byte(who))
-	key := string(sum[:])
-	if wait := s.logins.wait(key); wait > 0 {
-		return "", Token{}, ims.Faultf(ims.CodeToken, "too many failed logins, try again in %d s", int(wait.Seconds())+1).
-			WithKind(ims.KindThrottled)
-	}
 	var user userRow
 	var hash string
 	const columns = `SELECT u.id, u.name, u.enabled, d.id, d.name, u.password_hash
@@ -104,18 +98,61 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", Token{}, fmt.Errorf("look up a user: %w", err)
 	}
-	// An unknown user has no hash, which takes as long to refuse as a wrong password.
-	good := false
-	if len(in.Password) <= maxPassword {
-		if good, err = s.hasher.matches(ctx, hash, in.Password); err != nil {
-			return "", Token{}, err
-		}
+	good, err := s.tryPassword(ctx, in, user.id, hash)
+	if err != nil {
+		return "", Token{}, err
 	}
 	if !good || !user.isEnabled() {
-		s.logins.failed(key)
+		// When the address has guessed too many names, a right name is told no more.
+		if wait := s.logins.wait(addressKey(in.Source)); user.id != "" && wait > 0 {
+			return "", Token{}, throttled(wait)
+		}
 		return "", Token{}, unauthorized("the user or the password is wrong")
 	}
+	s.logins.give(userKey(in.Source, user.id))
 	return s.issue(ctx, user, scope, []string{MethodPassword}, opened{passwordHash: hash})
+}
+
+// Failed logins are counted by what the lookup found, whatever else the request said: by
+// the user, or, if there is none, by the address alone. The user's count is by address
+// too, so that nobody can lock a user out from elsewhere.
+func userKey(source, userID string) string { return "user " + source + " " + userID }
+func addressKey(source string) string      { return "address " + source }
+
+func throttled(wait time.Duration) error {
+	return ims.Faultf(ims.CodeToken, "too many failed logins, try again in %d s", int(wait.Seconds())+1).WithKind(ims.KindThrottled)
+}
+
+// tryPassword compares a password with the hash of the user that the lookup found, "" and
+// "" if it found none. The try counts as failed before the hashing begins, so that no
+// more can be made at once than one after the other; the caller gives it back.
+func (s *Service) tryPassword(ctx context.Context, in PasswordLogin, userID, hash string) (good bool, err error) {
+	key, try := userKey(in.Source, userID), s.logins.wait
+	if userID == "" { // it fails for sure: it takes its try before it waits in the queue
+		key, try = addressKey(in.Source), s.logins.take
+	}
+	if wait := try(key); wait > 0 {
+		return false, throttled(wait)
+	}
+	defer admit.Working(ctx)()
+	leave, err := s.hasher.enter(ctx, in.Source)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	if userID != "" {
+		if wait := s.logins.take(key); wait > 0 {
+			return false, throttled(wait)
+		}
+	}
+	if len(in.Password) > maxPassword {
+		return false, nil
+	}
+	// An unknown user has no hash, which takes as long to refuse as a wrong password.
+	if good, err = s.hasher.matches(hash, in.Password); err != nil {
+		s.logins.give(key)
+	}
+	return good, err
 }
 
 // LoginToken issues a token for another scope to the bearer of a token. The new one

@@ -57,7 +57,7 @@ var rules = []rule{
 		"ties a database to its image area: it alone writes the owner mark"},
 	{"internal/queue", []string{"internal/database"}, []string{"net/http"}, "hands ids to a handler; the job's truth is the catalog's"},
 	{"internal/identity/signature", nil, []string{"database/sql"}, "a leaf: the server proves what the client makes"},
-	{"internal/identity", []string{"internal/ims", "internal/database", "internal/identity/signature"}, nil, "who you are and what you may do"},
+	{"internal/identity", []string{"internal/ims", "internal/database", "internal/identity/signature", "internal/admit"}, nil, "who you are and what you may do"},
 	{"internal/keystone", []string{"internal/ims", "internal/identity", "internal/admit"}, []string{"database/sql"}, "the wire of /v3"},
 	{"internal/blockdev", []string{"internal/ims", "internal/objectstore", "internal/diskformat/..."}, []string{"database/sql"},
 		"a device is bytes, whoever asks for them"},
