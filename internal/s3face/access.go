@@ -84,3 +84,42 @@ func (q *request) hold() (release func(), err error) {
 	}
 	return release, err
 }
+
+// accessEvery is how often it is asked whether the access key of a request in progress
+// still gives access.
+const accessEvery = time.Second
+
+// watchAccess cuts the request off when its access key no longer gives the access that
+// the request needs: the key was revoked, its user removed, or its role became one that
+// may only read. A database that does not answer cuts nothing off. It ends with stop.
+func (q *request) watchAccess() (stop func()) {
+	before := q.ctx
+	ctx, cancel := context.WithCancel(before)
+	q.ctx = ctx
+	writes, key, project := q.op.writes, q.sig.AccessKey, q.project
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(accessEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			_, now, readOnly, err := q.s.lookUp(key)
+			if gone := (*wire.Error)(nil); errors.As(err, &gone) || err == nil && (now != project || writes && readOnly) {
+				q.w.body.cut()
+				q.w.cut()
+				cancel()
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		q.ctx = before
+	}
+}

@@ -29,8 +29,12 @@ type watchedBody struct {
 	deadline sync.Mutex // guards the two below, and the connection's read deadline
 	started  bool       // somebody has read, so that the client was told to go on
 	answered bool
+	lost     bool       // the right to the request, see watchAccess
 	reading  sync.Mutex // guards body
 }
+
+// errLost ends a request whose access key has ended.
+var errLost = errors.New("the access key of the request no longer gives access")
 
 var errAnswered = errors.New("the request was answered before its body was read")
 
@@ -49,13 +53,19 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		b.deadline.Unlock()
 		return 0, errAnswered
 	}
+	if b.lost {
+		b.deadline.Unlock()
+		return 0, errLost
+	}
 	b.started = true
 	_ = b.control.SetReadDeadline(time.Now().Add(stallTimeout)) // HTTP/1 connections have deadlines
 	b.deadline.Unlock()
 	n, err := b.read(p)
 	if err != nil {
 		b.deadline.Lock()
-		if !b.answered {
+		if b.lost {
+			err = errLost
+		} else if !b.answered {
 			_ = b.control.SetReadDeadline(time.Time{}) // an answer may take its time
 		}
 		b.deadline.Unlock()
@@ -72,6 +82,14 @@ func (b *watchedBody) read(p []byte) (int, error) {
 		b.left.Add(-int64(n))
 	}
 	return n, err
+}
+
+// cut ends a read under way and fails all later ones.
+func (b *watchedBody) cut() {
+	b.deadline.Lock()
+	defer b.deadline.Unlock()
+	b.lost = true
+	_ = b.control.SetReadDeadline(time.Now())
 }
 
 // Close implements io.Closer. The server closes the body itself.
@@ -114,6 +132,24 @@ type watchedWriter struct {
 	body    *watchedBody
 	last    bool // of its connection, however it ends
 	status  int
+
+	deadline sync.Mutex // guards the write deadline and lost
+	lost     bool       // the right to the request, see watchAccess
+}
+
+// isLost says whether the request was cut.
+func (w *watchedWriter) isLost() bool {
+	w.deadline.Lock()
+	defer w.deadline.Unlock()
+	return w.lost
+}
+
+// cut ends a write under way and fails all later ones.
+func (w *watchedWriter) cut() {
+	w.deadline.Lock()
+	defer w.deadline.Unlock()
+	w.lost = true
+	_ = w.control.SetWriteDeadline(time.Now())
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -137,7 +173,13 @@ func (w *watchedWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-func (w *watchedWriter) giveTime() { _ = w.control.SetWriteDeadline(time.Now().Add(stallTimeout)) }
+func (w *watchedWriter) giveTime() {
+	w.deadline.Lock()
+	defer w.deadline.Unlock()
+	if !w.lost {
+		_ = w.control.SetWriteDeadline(time.Now().Add(stallTimeout))
+	}
+}
 
 // Unwrap lets http.ResponseController find the connection.
 func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

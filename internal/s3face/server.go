@@ -107,6 +107,7 @@ func (q *request) run() error {
 	if err := q.authorize(); err != nil {
 		return err
 	}
+	defer q.watchAccess()()
 	if !q.op.adds {
 		return q.op.do(q)
 	}
@@ -224,6 +225,8 @@ func (q *request) wireError(err error) *wire.Error {
 	switch {
 	case errors.As(err, &e):
 		return e
+	case q.w.isLost():
+		return wire.Errorf("AccessDenied", "The access key no longer gives access: it was revoked, or its user or its role has changed.")
 	case errors.Is(err, buckets.ErrBusy):
 		return wire.Err("SlowDown")
 	case errors.Is(err, files.ErrNoBucket):
