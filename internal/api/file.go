@@ -96,7 +96,7 @@ func (s *server) imageFile(c *call) error {
 // mayRead is the fault of reading an image in its state.
 func (c *call) mayRead(img ims.Image) error {
 	switch {
-	case img.Status.ReadableBy(c.principal.IsAdmin() && img.ProjectID == c.project()):
+	case img.ReadableBy(c.principal.IsAdmin() && img.ProjectID == c.project()):
 		return nil
 	case img.Status == ims.ImageDeactivated:
 		return ims.Faultf(ims.CodeNotAllowed, "the image is deactivated: only an admin of its project may read it").WithKind(ims.KindForbidden)
@@ -141,7 +141,7 @@ func (s *server) diskFault(c *call, img ims.Image, err error) error {
 	switch {
 	case errors.Is(gone, catalog.ErrNotFound):
 		return unknownImage().Cause(fmt.Errorf("the image was deleted meanwhile: %w", err))
-	case gone == nil && !now.Status.ReadableBy(true):
+	case gone == nil && !now.ReadableBy(true):
 		return ims.Faultf(ims.CodeImageNotActive, "the image became %s, it has no data to read", now.Status).Cause(err)
 	case gone == nil && now.Status == ims.ImageSaving && s.Damaged != nil && s.Damaged(err):
 		// Its job will say the same, in its own words.

@@ -48,7 +48,7 @@ func newFixtureOf(t testing.TB, as func(objectstore.Store) objectstore.Store) fi
 
 func (f fixture) put(t testing.TB, key string, data []byte) objectstore.ObjectInfo {
 	t.Helper()
-	info, err := f.store.Put(t.Context(), objectstore.Location{Key: key}, bytes.NewReader(data), int64(len(data)))
+	info, err := f.store.Put(t.Context(), objectstore.Location{Key: key}, bytes.NewReader(data), int64(len(data)), objectstore.PutOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

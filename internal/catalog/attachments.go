@@ -55,7 +55,7 @@ func (c *Catalog) Attach(ctx context.Context, by ims.Principal, a ims.Attachment
 		if err != nil {
 			return err
 		}
-		if !img.Status.ReadableBy(now.IsAdmin() && img.ProjectID == a.ProjectID) {
+		if !img.ReadableBy(now.IsAdmin() && img.ProjectID == a.ProjectID) {
 			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, it has no data to read", img.Status)
 		}
 		if err := c.roomToAttach(ctx, tx, a.ProjectID, reader, limits); err != nil {
@@ -198,7 +198,7 @@ func (c *Catalog) AttachmentByToken(ctx context.Context, tokenHash string) (ims.
 		return fail(err)
 	}
 	img, err := selectImage(ctx, c.db, owner, a.ImageID)
-	if err == nil && !img.Status.ReadableBy(true) { // those that are no admins' ended when the image was deactivated
+	if err == nil && !img.ReadableBy(true) { // those that are no admins' ended when the image was deactivated
 		err = ErrNotFound
 	}
 	if err != nil {

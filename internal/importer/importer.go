@@ -113,6 +113,9 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 		return 0, err
 	}
 	i.Nudge() // earlier attempts are fenced
+	if job.Type == ims.JobUpload {
+		return 0, i.lostUpload(ctx, job)
+	}
 	work, release := i.holdLease(ctx, job)
 	data, err := i.steps(work, &job)
 	lost := context.Cause(work)

@@ -78,6 +78,7 @@ const (
 	KindThrottled            // the caller has asked too often; a later request may succeed
 	KindUnavailable          // the service cannot work now; the same request may succeed later
 	KindInternal             // the service is at fault
+	KindWrongFormat          // the bytes are in a format that the operation does not take
 )
 
 type codeEntry struct {

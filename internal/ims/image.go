@@ -147,13 +147,19 @@ type Image struct {
 	ActiveAt   time.Time // zero until active
 }
 
-// Readable reports whether an image in this state has a disk that can be read: its own,
-// or, while it is saving, the source that it is made of.
-func (s ImageStatus) Readable() bool { return s == ImageActive || s == ImageSaving }
-
-// ReadableBy is Readable for a caller that may be an admin of the image's project.
-func (s ImageStatus) ReadableBy(admin bool) bool {
-	return s.Readable() || s == ImageDeactivated && admin
+// ReadableBy reports whether an image has a disk that can be read by a caller who may be
+// an admin of its project: its own disk, or, while it is imported, the source that it is
+// made of. One that is uploaded has none before its end.
+func (img Image) ReadableBy(admin bool) bool {
+	switch img.Status {
+	case ImageActive:
+		return true
+	case ImageSaving:
+		return img.Data.Key != ""
+	case ImageDeactivated:
+		return admin
+	}
+	return false
 }
 
 // Visibility is who sees the image.

@@ -24,10 +24,12 @@ func (s JobStatus) Final() bool { return s == JobSuccess || s == JobFail }
 // JobType names what a job does, in the wire's spelling.
 type JobType string
 
-// The job types of a quick import.
+// The job types.
 const (
 	JobImportSystem JobType = "imsImportImageJob"
 	JobImportData   JobType = "imsImportDataImageJob"
+	// JobUpload is an upload of the Image API. It has no source.
+	JobUpload JobType = "imsUploadImageJob"
 )
 
 // Step is where an import stands; also the job's current_task.

@@ -242,6 +242,8 @@ func Status(kind ims.Kind) int {
 		return http.StatusNotFound
 	case ims.KindConflict:
 		return http.StatusConflict
+	case ims.KindWrongFormat:
+		return http.StatusUnsupportedMediaType
 	case ims.KindThrottled:
 		return http.StatusTooManyRequests
 	case ims.KindUnavailable:

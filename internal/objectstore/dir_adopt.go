@@ -369,7 +369,7 @@ func (d *Dir) SweepTemp(now time.Time) error {
 }
 
 // Put implements Store.
-func (d *Dir) Put(ctx context.Context, dst Location, r io.Reader, size int64) (ObjectInfo, error) {
+func (d *Dir) Put(ctx context.Context, dst Location, r io.Reader, size int64, _ PutOptions) (ObjectInfo, error) {
 	st, err := d.put(ctx, dst, r, size)
 	if err != nil {
 		return ObjectInfo{}, fail("put", dst, err)
@@ -381,7 +381,8 @@ func (d *Dir) put(ctx context.Context, dst Location, r io.Reader, size int64) (f
 	if err := checkTarget(dst); err != nil {
 		return fileState{}, err
 	}
-	if err := checkRange(0, size); err != nil {
+	body, err := bodyOf(contextReader{ctx, r}, size)
+	if err != nil {
 		return fileState{}, err
 	}
 	folder, err := openFolderAt(d.images, tempFolder)
@@ -394,8 +395,8 @@ func (d *Dir) put(ctx context.Context, dst Location, r io.Reader, size int64) (f
 		return fileState{}, err
 	}
 	defer t.discard()
-	if _, err := io.Copy(t.f, newExactReader(contextReader{ctx, r}, size)); err != nil {
-		return fileState{}, classify(err)
+	if err := writeSparse(t.f, body); err != nil {
+		return fileState{}, err
 	}
 	if err := t.f.Sync(); err != nil {
 		return fileState{}, classify(err)

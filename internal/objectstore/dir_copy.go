@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -83,4 +84,46 @@ func copyRange(dst, src *os.File, off, n int64) (int64, error) {
 		return 0, fmt.Errorf("%w: it ends at %d", ErrChanged, off+copied)
 	}
 	return copied, nil
+}
+
+// sparseStep is the piece of what is written that becomes a hole if it is all zeros.
+const sparseStep = 64 << 10
+
+// writeSparse writes all of r to f, an empty file, with holes for zeros.
+func writeSparse(f *os.File, r io.Reader) error {
+	buf := make([]byte, 16*sparseStep)
+	var off int64
+	for {
+		n, end, err := fill(r, buf)
+		if err != nil {
+			return err
+		}
+		for at := 0; at < n; at += sparseStep {
+			piece := buf[at:min(at+sparseStep, n)]
+			if allZero(piece) {
+				continue
+			}
+			if _, err := f.WriteAt(piece, off+int64(at)); err != nil {
+				return classify(err)
+			}
+		}
+		if off += int64(n); end {
+			return classify(f.Truncate(off))
+		}
+	}
+}
+
+func allZero(p []byte) bool {
+	for len(p) >= 8 {
+		if binary.NativeEndian.Uint64(p) != 0 {
+			return false
+		}
+		p = p[8:]
+	}
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -217,7 +217,7 @@ func TestDeletePrunesFolders(t *testing.T) {
 	t.Parallel()
 	s := newDirStore(t, t.TempDir())
 	for _, key := range []string{"a/b/c/1", "a/b/2"} {
-		_, err := s.Put(t.Context(), image(key), strings.NewReader("x"), 1)
+		_, err := s.Put(t.Context(), image(key), strings.NewReader("x"), 1, objectstore.PutOptions{})
 		must(t, err)
 	}
 	must(t, s.Delete(t.Context(), image("a/b/c/1")))
@@ -411,7 +411,7 @@ func TestDirDiskFull(t *testing.T) {
 	}
 	s := newDirStore(t, mount)
 	s.ForceCopy()
-	_, err := s.Put(t.Context(), image("big"), io.LimitReader(rand.Reader, 4<<20), 4<<20)
+	_, err := s.Put(t.Context(), image("big"), io.LimitReader(rand.Reader, 4<<20), 4<<20, objectstore.PutOptions{})
 	if !errors.Is(err, objectstore.ErrNoSpace) {
 		t.Errorf("Put: %v", err)
 	}

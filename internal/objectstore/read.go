@@ -127,3 +127,30 @@ func (c contextReader) Read(p []byte) (int, error) {
 	}
 	return c.r.Read(p)
 }
+
+// fill reads until p is full or r ends, which it tells. Unlike io.ReadFull it mixes up no
+// end with an io.ErrUnexpectedEOF of r, which a cut request gives.
+func fill(r io.Reader, p []byte) (n int, end bool, err error) {
+	for n < len(p) {
+		m, err := r.Read(p[n:])
+		n += m
+		if errors.Is(err, io.EOF) {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+	}
+	return n, false, nil
+}
+
+// bodyOf reads exactly size bytes of r, or all of them if the size is UnknownSize.
+func bodyOf(r io.Reader, size int64) (io.Reader, error) {
+	if size == UnknownSize {
+		return r, nil
+	}
+	if err := checkRange(0, size); err != nil {
+		return nil, err
+	}
+	return newExactReader(r, size), nil
+}

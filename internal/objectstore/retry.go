@@ -140,20 +140,20 @@ func (r *retrying) AbortUpload(ctx context.Context, loc Location, id string) err
 }
 
 // Put implements Store.
-func (r *retrying) Put(ctx context.Context, dst Location, body io.Reader, size int64) (ObjectInfo, error) {
+func (r *retrying) Put(ctx context.Context, dst Location, body io.Reader, size int64, opts PutOptions) (ObjectInfo, error) {
 	seeker, ok := body.(io.Seeker)
 	if !ok {
-		return r.Store.Put(ctx, dst, body, size)
+		return r.Store.Put(ctx, dst, body, size, opts)
 	}
 	start, err := seeker.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return r.Store.Put(ctx, dst, body, size)
+		return r.Store.Put(ctx, dst, body, size, opts)
 	}
 	return retried(ctx, r, func() (ObjectInfo, error) {
 		if _, err := seeker.Seek(start, io.SeekStart); err != nil {
 			return ObjectInfo{}, fail("put", dst, err)
 		}
-		return r.Store.Put(ctx, dst, body, size)
+		return r.Store.Put(ctx, dst, body, size, opts)
 	})
 }
 

@@ -70,12 +70,12 @@ func (f *flaky) Adopt(ctx context.Context, from objectstore.Location, cond objec
 	return f.dirStore.Adopt(ctx, from, cond, to, opts)
 }
 
-func (f *flaky) Put(ctx context.Context, to objectstore.Location, r io.Reader, size int64) (objectstore.ObjectInfo, error) {
+func (f *flaky) Put(ctx context.Context, to objectstore.Location, r io.Reader, size int64, opts objectstore.PutOptions) (objectstore.ObjectInfo, error) {
 	if err := f.fault("Put"); err != nil {
 		_, _ = io.CopyN(io.Discard, r, 2) // it had got somewhere
 		return objectstore.ObjectInfo{}, err
 	}
-	return f.dirStore.Put(ctx, to, r, size)
+	return f.dirStore.Put(ctx, to, r, size, opts)
 }
 
 func (f *flaky) List(ctx context.Context, bucket, prefix, after string, limit int) ([]objectstore.ListedObject, error) {
@@ -98,7 +98,7 @@ func everyOperation(ctx context.Context, s objectstore.Store) map[string]error {
 	_, errs["StatBucket"] = s.StatBucket(ctx, src.Bucket)
 	_, errs["Stat"] = s.Stat(ctx, src)
 	_, errs["Adopt"] = s.Adopt(ctx, src, objectstore.Condition{}, image("1/data"), objectstore.AdoptOptions{})
-	_, errs["Put"] = s.Put(ctx, image("put"), strings.NewReader("content"), 7)
+	_, errs["Put"] = s.Put(ctx, image("put"), strings.NewReader("content"), 7, objectstore.PutOptions{})
 	_, errs["List"] = s.List(ctx, src.Bucket, "", "", 10)
 	errs["Delete"] = s.Delete(ctx, image("1/data"))
 	body, err := s.Open(ctx, src, objectstore.Condition{}, 0, 4)
@@ -174,7 +174,7 @@ func TestRetryOfPutNeedsSeeking(t *testing.T) {
 	t.Parallel()
 	f := newFlaky(t, 1, objectstore.ErrUnavailable)
 	s := objectstore.Retry(f, objectstore.RetryPolicy{First: 1})
-	_, err := s.Put(t.Context(), image("k"), io.LimitReader(strings.NewReader("content"), 7), 7)
+	_, err := s.Put(t.Context(), image("k"), io.LimitReader(strings.NewReader("content"), 7), 7, objectstore.PutOptions{})
 	if !errors.Is(err, objectstore.ErrUnavailable) || f.calls["Put"] != 1 {
 		t.Errorf("Put of a stream: %v after %d calls", err, f.calls["Put"])
 	}

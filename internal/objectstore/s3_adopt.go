@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/minio/minio-go/v7"
@@ -189,37 +188,4 @@ func sourceHeader(source minio.CopySrcOptions, into map[string]string) {
 	for name, values := range h {
 		into[name] = values[0]
 	}
-}
-
-// Put implements Store. Size is at most 5 GiB, S3's limit for one request.
-func (s *S3) Put(ctx context.Context, dst Location, r io.Reader, size int64) (ObjectInfo, error) {
-	info, err := s.put(ctx, dst, r, size)
-	return info, fail("put", dst, err)
-}
-
-func (s *S3) put(ctx context.Context, dst Location, r io.Reader, size int64) (ObjectInfo, error) {
-	if err := s.checkTarget(dst); err != nil {
-		return ObjectInfo{}, err
-	}
-	if err := checkRange(0, size); err != nil {
-		return ObjectInfo{}, err
-	}
-	bucket, key, err := s.place(dst)
-	if err != nil {
-		return ObjectInfo{}, err
-	}
-	body := newExactReader(r, size)
-	if size == 0 { // an empty body is not read
-		if _, err := body.Read(nil); !errors.Is(err, io.EOF) {
-			return ObjectInfo{}, err
-		}
-	}
-	_, err = s.client.Client.PutObject(ctx, bucket, key, body, size, minio.PutObjectOptions{ContentType: objectType, DisableMultipart: true})
-	if body.err != nil {
-		return ObjectInfo{}, body.err
-	}
-	if err != nil {
-		return ObjectInfo{}, classifyS3(ctx, err)
-	}
-	return s.stat(ctx, dst, Condition{})
 }

@@ -614,7 +614,7 @@ func TestS3DiskFull(t *testing.T) {
 	if !errors.Is(err, objectstore.ErrNoSpace) {
 		t.Errorf("Adopt: %v", err)
 	}
-	_, err = s.Put(t.Context(), image("put"), io.LimitReader(rand.Reader, 4<<20), 4<<20)
+	_, err = s.Put(t.Context(), image("put"), io.LimitReader(rand.Reader, 4<<20), 4<<20, objectstore.PutOptions{})
 	if !errors.Is(err, objectstore.ErrNoSpace) {
 		t.Errorf("Put: %v", err)
 	}

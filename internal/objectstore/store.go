@@ -89,6 +89,15 @@ type AdoptOptions struct {
 	Began func(ctx context.Context, upload string) error
 }
 
+// UnknownSize is the size of an object whose end its reader tells.
+const UnknownSize = -1
+
+// PutOptions say how Put may go about it. The zero value is fine.
+type PutOptions struct {
+	// Began is told of multipart uploads as AdoptOptions.Began is.
+	Began func(ctx context.Context, upload string) error
+}
+
 // Upload is a multipart upload to the image area that was neither completed nor
 // aborted. Its parts occupy space and are in no listing of objects.
 type Upload struct {
@@ -133,11 +142,12 @@ type Store interface {
 	// ever after: it is kept when the image area moves to another disk.
 	Adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (ObjectInfo, error)
 
-	// Put stores size bytes of r at dst, in the image area, in one atomic and
-	// durable step, replacing what was there. It is meant for small objects
-	// that the service makes itself. An r that holds fewer bytes is
-	// io.ErrUnexpectedEOF, one that holds more ErrInvalid; both change nothing.
-	Put(ctx context.Context, dst Location, r io.Reader, size int64) (ObjectInfo, error)
+	// Put stores size bytes of r at dst, in the image area, durably, replacing
+	// what was there; dst is not there before all its bytes are. An r that holds
+	// fewer bytes is io.ErrUnexpectedEOF, one that holds more ErrInvalid. A size of
+	// UnknownSize stores all that r gives. An error of r, or of anything else,
+	// changes nothing. Put holds a bounded part of the bytes in memory.
+	Put(ctx context.Context, dst Location, r io.Reader, size int64, opts PutOptions) (ObjectInfo, error)
 
 	// List returns up to limit objects of a bucket (ImageArea for the image
 	// area) whose keys begin with prefix and are greater than after, in

@@ -303,7 +303,7 @@ func testHostileKeys(t *testing.T, h Harness) {
 		wantErr(t, fmt.Sprintf("Stat %.40q in the image area", key), err, objectstore.ErrNotFound)
 		_, err = h.Store.Adopt(ctx, at(b, "b"), objectstore.Condition{}, image(key), objectstore.AdoptOptions{})
 		wantErr(t, fmt.Sprintf("Adopt to %.40q", key), err, objectstore.ErrInvalid)
-		_, err = h.Store.Put(ctx, image(key), strings.NewReader("x"), 1)
+		_, err = h.Store.Put(ctx, image(key), strings.NewReader("x"), 1, objectstore.PutOptions{})
 		wantErr(t, fmt.Sprintf("Put %.40q", key), err, objectstore.ErrInvalid)
 		wantErr(t, fmt.Sprintf("Delete %.40q", key), h.Store.Delete(ctx, image(key)), objectstore.ErrInvalid)
 	}
@@ -378,7 +378,7 @@ func testCancel(t *testing.T, h Harness) {
 	wantErr(t, "list", err, context.Canceled)
 	_, err = h.Store.Adopt(ctx, at(b, "k"), info.Condition(), image("cancelled"), objectstore.AdoptOptions{})
 	wantErr(t, "adopt", err, context.Canceled)
-	_, err = h.Store.Put(ctx, image("cancelled"), strings.NewReader("x"), 1)
+	_, err = h.Store.Put(ctx, image("cancelled"), strings.NewReader("x"), 1, objectstore.PutOptions{})
 	wantErr(t, "put", err, context.Canceled)
 	wantErr(t, "delete", h.Store.Delete(ctx, image("cancelled")), context.Canceled)
 	h.wantAbsent(t, image("cancelled"))
