@@ -152,6 +152,7 @@ func TestForeignIsUnknown(t *testing.T) {
 		"PUT /v2/images/{image_id}/members/{member_id}":       `{"status":"accepted"}`,
 		"POST /image/v2/images/{image_id}/members":            `{"member":"p"}`,
 		"PATCH /image/v2/images/{image_id}":                   `[{"op":"replace","path":"/name","value":"mine"}]`,
+		"POST /image/v2/images/{image_id}/import":             `{"method":{"name":"glance-direct"}}`,
 		"PUT /image/v2/images/{image_id}/members/{member_id}": `{"status":"accepted"}`,
 		"POST /v2/{project_id}/images/{image_id}/tags/action": `{"action":"delete","tags":[{"key":"k"}]}`,
 	}

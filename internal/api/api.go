@@ -20,6 +20,10 @@ type Importer interface {
 	// Accept looks at the source and writes image and job; it gives the job's id.
 	// What is wrong with the source is an *ims.Error.
 	Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (jobID string, err error)
+	// Upload reads a queued image's bytes from body, size of them (-1: body tells), and
+	// makes the image active, or with stage lets them wait for an import. A fault leaves
+	// the image queued and no bytes.
+	Upload(ctx context.Context, projectID, imageID string, body io.Reader, size int64, stage bool) error
 	// Nudge wakes the clean-up after a deletion. It does not wait for it.
 	Nudge()
 }
@@ -105,6 +109,7 @@ type server struct {
 	metrics *metrics
 	shares  shares
 	streams *streams
+	uploads *streams
 
 	readiness readiness
 }
@@ -157,7 +162,7 @@ func New(c Config) (http.Handler, error) {
 	}
 	return &server{
 		Config: c, log: c.Logger, routes: newMatcher(Routes()), metrics: m,
-		shares: newShares(c.MaxRequests), streams: newStreams(c.MaxStreams),
+		shares: newShares(c.MaxRequests), streams: newStreams(c.MaxStreams), uploads: newStreams(maxUploads),
 		readiness: readiness{check: c.Ready, draining: c.Draining},
 	}, nil
 }

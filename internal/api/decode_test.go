@@ -67,6 +67,7 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"DELETE", "/image/v2/images/" + image, true},
 		{"POST", "/image/v2/images", false},
 		{"PATCH", "/image/v2/images/" + image, false},
+		{"POST", "/image/v2/images/" + image + "/import", false},
 		{"POST", "/image/v2/images/" + image + "/members", false},
 		{"PUT", "/image/v2/images/" + image + "/members/" + project, false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags", false},
@@ -87,7 +88,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 8 // the deletion of a tag, an attachment, a member on both faces; of the Image API tags and actions
+	const withoutBody = 10 // the deletion of a tag, an attachment, a member on both faces; of the Image API tags, actions and uploads
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

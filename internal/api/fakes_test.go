@@ -3,12 +3,18 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
+	"crypto/sha512"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/quickims/quickims/internal/api"
 	"github.com/quickims/quickims/internal/catalog"
@@ -24,6 +30,7 @@ type acceptor struct {
 	specs   []ims.ImportSpec
 	sweeps  int
 	fault   error
+	disks   *disks
 }
 
 func (a *acceptor) Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (string, error) {
@@ -41,6 +48,22 @@ func (a *acceptor) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 		ImageID: img.ID, ImageName: img.Name, Source: ims.Source{Bucket: spec.Bucket, Key: spec.Key, Size: img.FileSize},
 	}
 	return job.ID, a.catalog.CreateImport(ctx, p.Tenant, img, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
+}
+
+// Upload keeps the bytes for the disks, as an importer does in its store.
+func (a *acceptor) Upload(ctx context.Context, project, image string, body io.Reader, _ int64, stage bool) error {
+	job, err := a.catalog.BeginUpload(ctx, project, image, stage, time.Minute, a.limits)
+	if err != nil {
+		return err
+	}
+	content, err := io.ReadAll(body)
+	if err != nil {
+		return errors.Join(err, a.catalog.FailUpload(context.WithoutCancel(ctx), job, ims.CodeBadFormat, "it broke off"))
+	}
+	a.disks.put(image, content, -1, nil)
+	n, short, long := int64(len(content)), md5.Sum(content), sha512.Sum512(content)
+	data := ims.Data{Key: fmt.Sprintf("%s/%d/disk", image, job.Attempt), ETag: "e", Format: "raw", Size: n, VirtualSize: n}
+	return a.catalog.FinishUpload(ctx, job, catalog.Uploaded{Data: data, MD5: hex.EncodeToString(short[:]), SHA512: hex.EncodeToString(long[:])}, stage)
 }
 
 func (a *acceptor) Nudge() {

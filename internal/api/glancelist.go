@@ -56,9 +56,9 @@ func (s *server) pageOfImages(c *call) error {
 		Schema string `json:"schema"`
 		First  string `json:"first"`
 		Next   string `json:"next,omitempty"`
-	}{images, "/v2/schemas/images", pageLink(c.URL.Query(), ""), ""}
+	}{images, "/v2/schemas/images", pageLink("/v2/images", c.URL.Query(), ""), ""}
 	if next != "" {
-		body.Next = pageLink(c.URL.Query(), next)
+		body.Next = pageLink("/v2/images", c.URL.Query(), next)
 	}
 	writeJSON(c.w, http.StatusOK, body)
 	return nil
@@ -66,15 +66,15 @@ func (s *server) pageOfImages(c *call) error {
 
 // pageLink is the path of a page of the same list. Clients put the address from the
 // catalogue before it, so it has no prefix.
-func pageLink(query url.Values, marker string) string {
+func pageLink(path string, query url.Values, marker string) string {
 	query.Del("marker")
 	if marker != "" {
 		query.Set("marker", marker)
 	}
 	if len(query) == 0 {
-		return "/v2/images"
+		return path
 	}
-	return "/v2/images?" + query.Encode()
+	return path + "?" + query.Encode()
 }
 
 // readGlanceFilter reads the query of a list. What is no parameter of the list and no key

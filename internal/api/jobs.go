@@ -36,17 +36,22 @@ type jobWarning struct {
 	Text string `json:"text"`
 }
 
-// job is GET /v1/{project_id}/jobs/{job_id}.
-func (s *server) job(c *call) error {
+// jobOf is the project's job with an id.
+func (s *server) jobOf(c *call, id string) (ims.Job, error) {
 	unknown := ims.NotFoundf(ims.CodeJobUnknown, "the project has no job with this id")
-	id := c.PathValue("job_id")
 	if !ims.ValidJobID(id) {
-		return unknown
+		return ims.Job{}, unknown
 	}
 	job, err := s.Catalog.Job(c.Context(), c.project(), id)
 	if errors.Is(err, catalog.ErrNotFound) {
-		return unknown
+		return job, unknown
 	}
+	return job, err
+}
+
+// job is GET /v1/{project_id}/jobs/{job_id}.
+func (s *server) job(c *call) error {
+	job, err := s.jobOf(c, c.PathValue("job_id"))
 	if err != nil {
 		return err
 	}

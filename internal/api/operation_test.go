@@ -112,8 +112,8 @@ func TestDatabaseLocked(t *testing.T) {
 	c.accepted(t, systemDisk(nil))
 }
 
-// panicking is an importer with a bug.
-type panicking struct{}
+// panicking is an importer with a bug. No test uploads to it.
+type panicking struct{ api.Importer }
 
 func (panicking) Accept(context.Context, ims.Principal, ims.ImportSpec) (string, error) {
 	panic("index out of range at /secret/place")
@@ -136,7 +136,10 @@ func TestPanic(t *testing.T) {
 }
 
 // waiting is an importer whose source never answers.
-type waiting struct{ entered chan struct{} }
+type waiting struct {
+	api.Importer
+	entered chan struct{}
+}
 
 func (w waiting) Accept(ctx context.Context, _ ims.Principal, _ ims.ImportSpec) (string, error) {
 	w.entered <- struct{}{}
@@ -148,7 +151,7 @@ func (waiting) Nudge() {}
 // TestTimeout: work that takes too long is given up, and so is waiting for a turn.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	importer := waiting{make(chan struct{}, 2)}
+	importer := waiting{entered: make(chan struct{}, 2)}
 	w := newWorld(t, func(c *api.Config) {
 		c.Importer, c.Timeout, c.MaxRequests = importer, 300*time.Millisecond, 1
 	})
@@ -167,7 +170,7 @@ func TestTimeout(t *testing.T) {
 // TestCallerHangsUp: the work ends, and it is no fault of the service.
 func TestCallerHangsUp(t *testing.T) {
 	t.Parallel()
-	importer := waiting{make(chan struct{}, 1)}
+	importer := waiting{entered: make(chan struct{}, 1)}
 	w := newWorld(t, func(c *api.Config) { c.Importer = importer })
 	c := w.newProject(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -32,6 +32,8 @@ type Route struct {
 	face face
 	// Stream marks an answer that may take as long as it takes.
 	Stream bool
+	// Upload marks a request whose handler reads the body itself, however long it is.
+	Upload bool
 
 	// own handlers ask for the credentials themselves and write their own errors.
 	own    bool
@@ -107,6 +109,18 @@ var glanceRoutes = onFace(faceGlance, []Route{
 		Actions: rights(ims.ActionImagesDeactivate), handle: (*server).deactivateImage},
 	{Method: http.MethodPost, Path: "/image/v2/images/{image_id}/actions/reactivate", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesDeactivate), handle: (*server).reactivateImage},
+	{Method: http.MethodPut, Path: "/image/v2/images/{image_id}/file", Scope: ScopeProject, Stream: true, Upload: true,
+		Actions: rights(ims.ActionImagesUpload), handle: (*server).uploadFile},
+	{Method: http.MethodPut, Path: "/image/v2/images/{image_id}/stage", Scope: ScopeProject, Stream: true, Upload: true,
+		Actions: rights(ims.ActionImagesUpload), handle: (*server).stageFile},
+	{Method: http.MethodPost, Path: "/image/v2/images/{image_id}/import", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesUpload), handle: (*server).importGlance},
+	{Method: http.MethodGet, Path: "/image/v2/images/{image_id}/tasks", Scope: ScopeProject,
+		Actions: rights(ims.ActionJobsGet), handle: (*server).imageTasks},
+	{Method: http.MethodGet, Path: "/image/v2/tasks", Scope: ScopeProject,
+		Actions: rights(ims.ActionJobsGet), handle: (*server).listTasks},
+	{Method: http.MethodGet, Path: "/image/v2/tasks/{task_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionJobsGet), handle: (*server).showTask},
 	{Method: http.MethodGet, Path: "/image/v2/info/import", handle: (*server).importInfo},
 	{Method: http.MethodGet, Path: "/image/v2/info/stores", handle: (*server).storesInfo},
 	{Method: http.MethodGet, Path: "/image/v2/info/usage", Scope: ScopeProject,

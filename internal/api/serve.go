@@ -183,6 +183,9 @@ func (s *server) run(rec *recorder, r *http.Request, route *Route) error {
 	if err := route.admit(c); err != nil {
 		return err
 	}
+	if route.Upload {
+		return route.handle(s, c)
+	}
 	if err := body.read(r, s.shares.bodies, rec.party); err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func makeWorld(dir string, change func(*api.Config)) (*world, error) {
 	if err := w.users(ctx); err != nil {
 		return nil, err
 	}
-	w.importer = &acceptor{catalog: w.catalog}
+	w.importer = &acceptor{catalog: w.catalog, disks: w.disks}
 	c := api.Config{
 		Catalog: w.catalog, Importer: w.importer, Auth: w.identity, Disks: w.disks,
 		Keystone: keystone.New(w.identity, keystone.Options{Region: "region-1"}),
@@ -208,6 +208,9 @@ func (c caller) send(t testing.TB, method, path, body string, header ...string) 
 	}
 	if method == "PATCH" && strings.HasPrefix(path, glanceImages) {
 		req.Header.Set("Content-Type", "application/openstack-images-v2.1-json-patch")
+	}
+	if method == "PUT" && (strings.HasSuffix(path, "/file") || strings.HasSuffix(path, "/stage")) {
+		req.Header.Set("Content-Type", "application/octet-stream")
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])

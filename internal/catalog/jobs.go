@@ -69,7 +69,7 @@ func (j sourceJSON) source() ims.Source {
 const jobColumns = `id, project_id, type, status, step, percent, attempt, faults, image_id, image_name,
 	source, error_code, fail_reason, begin_time, end_time`
 
-func scanJob(row *database.Row) (ims.Job, error) {
+func scanJob(row interface{ Scan(...any) error }) (ims.Job, error) {
 	var j ims.Job
 	var source string
 	var begin int64
