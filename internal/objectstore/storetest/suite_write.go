@@ -170,7 +170,7 @@ func testPut(t *testing.T, h Harness) {
 			if err != nil || info.Size != int64(size) {
 				t.Fatalf("Put of %d bytes as %d: %+v, %v", size, known, info, err)
 			}
-			if left, err := h.Store.Uploads(ctx, objectstore.Upload{}, 10); err != nil || len(left) > 0 || uploads > 1 {
+			if left, err := h.Store.Uploads(ctx, ""); err != nil || len(left) > 0 || uploads > 1 {
 				t.Errorf("Put of %d bytes: uploads %v, %v, %d were begun", size, left, err, uploads)
 			}
 			h.wantBytes(t, loc, info, content)
@@ -231,7 +231,7 @@ func testPutWrongSize(t *testing.T, h Harness) {
 				_, err := h.Store.Put(ctx, loc, io.MultiReader(bytes.NewReader(make([]byte, n)), errReader{broken}), size, objectstore.PutOptions{})
 				wantErr(t, fmt.Sprintf("Put of a reader that breaks after %d bytes", n), err, broken)
 				h.wantAbsent(t, loc)
-				if left, err := h.Store.Uploads(ctx, objectstore.Upload{}, 10); err != nil || len(left) > 0 {
+				if left, err := h.Store.Uploads(ctx, ""); err != nil || len(left) > 0 {
 					t.Errorf("uploads %v, %v", left, err)
 				}
 			}
