@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,6 +141,43 @@ func (c *countedRequest) Read(p []byte) (int, error) {
 	return n, err
 }
 
+var anyETag = regexp.MustCompile(`<ETag>[^<]*</ETag>`)
+
+// TestAnotherWriterIsNoticed: an object that another client has put in the place of ours
+// is not passed for ours, and is not removed: it is the other's.
+func TestAnotherWriterIsNoticed(t *testing.T) {
+	t.Parallel()
+	g, s := gateway(t)
+	const n = 2*leastPart + 5
+	for name, size := range map[string]int{"in one request": 5000, "in parts": n} {
+		bucket := g.MakeBucket(t)
+		other := bytes.Repeat([]byte{7}, size)
+		g.Use(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/k") {
+					// Just before ours is looked at.
+					if err := os.WriteFile(filepath.Join(g.Folder, bucket, "k.new"), other, 0o600); err != nil {
+						t.Error(err)
+					}
+					if err := os.Rename(filepath.Join(g.Folder, bucket, "k.new"), filepath.Join(g.Folder, bucket, "k")); err != nil {
+						t.Error(err)
+					}
+					w = &forgedETag{w}
+				}
+				next.ServeHTTP(w, r)
+			})
+		})
+		_, err := s.Put(t.Context(), bucket, "k", bytes.NewReader(someBytes(size)), int64(size), nil)
+		g.Use(nil)
+		if err == nil || !strings.Contains(err.Error(), "somebody else wrote") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := os.ReadFile(filepath.Join(g.Folder, bucket, "k")); err != nil || !bytes.Equal(got, other) {
+			t.Errorf("%s: the other's object is gone or changed: %v", name, err)
+		}
+	}
+}
+
 // What the store says that it has is not what was sent.
 func TestDamageIsAnErrorAndLeavesNothing(t *testing.T) {
 	t.Parallel()
@@ -164,6 +203,23 @@ func TestDamageIsAnErrorAndLeavesNothing(t *testing.T) {
 					return
 				}
 				badDigest(w, r)
+			})
+		},
+		"the object has another MD5": func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodPost || !r.URL.Query().Has("uploadId") {
+					next.ServeHTTP(w, r)
+					return
+				}
+				answer := httptest.NewRecorder()
+				next.ServeHTTP(answer, r)
+				for name, values := range answer.Header() {
+					if name != "Content-Length" {
+						w.Header()[name] = values
+					}
+				}
+				w.WriteHeader(answer.Code)
+				w.Write(anyETag.ReplaceAll(answer.Body.Bytes(), []byte("<ETag>0123456789abcdef0123456789abcdef-2</ETag>")))
 			})
 		},
 		"the store lost a part": func(next http.Handler) http.Handler {

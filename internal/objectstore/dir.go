@@ -42,6 +42,8 @@ type Dir struct {
 	pins            sync.Mutex
 	noClone         bool // tests: as if the file system could not clone
 	noLink          bool // tests: as if it could not link either
+	// syncFolder makes the names in a folder durable; tests look on.
+	syncFolder func(*os.File) error
 }
 
 // OpenDir opens the directory store with its buckets in one folder and its
@@ -60,7 +62,7 @@ func OpenDir(bucketsDir, imagesDir string) (*Dir, error) {
 		buckets.Close()
 		return fail(err)
 	}
-	d := &Dir{buckets: buckets, images: images}
+	d := &Dir{buckets: buckets, images: images, syncFolder: (*os.File).Sync}
 	if inside(bucketsDir, imagesDir) || inside(imagesDir, bucketsDir) {
 		err = errors.New("one folder lies in the other")
 	}

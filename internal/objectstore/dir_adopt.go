@@ -78,12 +78,13 @@ func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Locat
 	if err != nil {
 		return fileState{}, err
 	}
-	made, err := d.stateAt(dst)
+	err = classify(d.syncParents(dst.Key))
+	var made fileState
+	if err == nil {
+		made, err = d.stateAt(dst)
+	}
 	if err == nil && (made.size != st.size || made.mtime != st.mtime) {
 		err = errMoved // a link, and written to since
-	}
-	if err == nil {
-		err = classify(syncParents(d.images, dst.Key))
 	}
 	if err != nil {
 		return fileState{}, errors.Join(err, d.remove(dst.Key))
@@ -116,7 +117,7 @@ func (d *Dir) alreadyAdopted(st fileState, dst Location) (fileState, error) {
 	if err := f.Sync(); err != nil {
 		return fileState{}, classify(err)
 	}
-	if err := syncParents(d.images, dst.Key); err != nil {
+	if err := d.syncParents(dst.Key); err != nil {
 		return fileState{}, classify(err)
 	}
 	return d.checkPin(f)
@@ -408,7 +409,7 @@ func (d *Dir) put(ctx context.Context, dst Location, r io.Reader, size int64) (f
 	if err := t.publish(dst); err != nil {
 		return fileState{}, err
 	}
-	return st, classify(syncParents(d.images, dst.Key))
+	return st, classify(d.syncParents(dst.Key))
 }
 
 // Uploads implements Store: the directory store has no multipart uploads.

@@ -226,16 +226,16 @@ func makeParent(top *os.File, key string) (*os.File, string, error) {
 }
 
 // syncParents makes the names on a key's path durable, from the file's folder
-// up to top. All of them every time: another one may have made a folder and not
+// up to the image area. All of them every time: another one may have made a folder and not
 // come to syncing it.
-func syncParents(top *os.File, key string) error {
+func (d *Dir) syncParents(key string) error {
 	folders, _ := splitKey(key)
 	for n := len(folders); n >= 0; n-- {
-		parent, _, err := openParent(top, strings.Join(append(folders[:n:n], "."), "/"))
+		parent, _, err := openParent(d.images, strings.Join(append(folders[:n:n], "."), "/"))
 		if err != nil {
 			return err
 		}
-		err = parent.Sync()
+		err = d.syncFolder(parent)
 		parent.Close()
 		if err != nil {
 			return err

@@ -1,10 +1,24 @@
 package objectstore
 
-import "time"
+import (
+	"fmt"
+	"os"
+	"time"
+)
 
 // ForceCopy makes the directory store behave as on a file system that can
 // neither clone nor link.
 func (d *Dir) ForceCopy() { d.noLink = true }
+
+// OnSync calls f before a folder of the image area is synced, with the folder's path.
+func (d *Dir) OnSync(f func(path string)) {
+	d.syncFolder = func(folder *os.File) error {
+		if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", folder.Fd())); err == nil {
+			f(path)
+		}
+		return folder.Sync()
+	}
+}
 
 // SetStall sets how long a response may bring nothing.
 func (s *S3) SetStall(d time.Duration) { s.stall = d }
