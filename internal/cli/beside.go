@@ -119,8 +119,18 @@ func (s *session) mfOf(ctx context.Context, src *source) (mfToSend, error) {
 // sendMf uploads the bitmap file of a RAW file.
 func (s *session) sendMf(ctx context.Context, store *client.Store, mf mfToSend, to objectName, restart bool) error {
 	if mf.found != nil {
+		if !restart {
+			if there, err := s.there(ctx, store, mf.found.source, to); err != nil || there {
+				return err
+			}
+		}
 		_, err := s.upload(ctx, store, mf.found.source, to, restart)
 		return err
+	}
+	if object, ok, err := s.stat(ctx, store, to); err == nil && ok && object.Size == mf.made.Size() {
+		if etag, err := client.ETagOf(ctx, mf.made, mf.made.Size(), nil); err == nil && etag == object.ETag {
+			return nil // an import of the same file left it, or goes on: it is not written anew under that
+		}
 	}
 	if _, err := store.Put(ctx, to.bucket, to.key, mf.made, mf.made.Size(), nil); err != nil {
 		return fmt.Errorf("upload the bitmap to %s: %w", to, interrupted(ctx, err))

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"unicode"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/ims"
@@ -267,7 +269,7 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	if r.MinDisk == nil {
 		r.MinDisk = &least
 	}
-	if to, err = c.destination(service.ProjectID(), d.source, converted); err != nil {
+	if to, err = c.destination(service.ProjectID(), d, converted); err != nil {
 		return to, nil, err
 	}
 	store, err := c.store(s)
@@ -283,15 +285,31 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	}
 	said.warn(s, notes...)
 	c.adviseFirmware(s, hints)
+	if err := s.lockUpload(ctx, d.source); err != nil {
+		return to, nil, err
+	}
 	if converted {
-		if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
-			return to, nil, err
-		}
-		_, err := s.uploadConverted(ctx, store, d, to, c.Restart)
-		return to, []string{to.String()}, err
+		return to, []string{to.String()}, c.bringConverted(ctx, s, store, d, to)
 	}
 	uploaded, err = c.bringAsIs(ctx, s, store, d.source, to)
 	return to, uploaded, err
+}
+
+// bringConverted uploads a disk as ZVHD2, unless that was done before.
+func (c *ImportCmd) bringConverted(ctx context.Context, s *session, store *client.Store, d *diskFile, to objectName) error {
+	if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
+		return err
+	}
+	if !c.Restart {
+		if _, ok, err := s.stat(ctx, store, to); err != nil || ok {
+			if ok {
+				s.note("%s is in the store already, converted, as %s; --restart converts it again", c.Source, to)
+			}
+			return err
+		}
+	}
+	_, err := s.uploadConverted(ctx, store, d, to, c.Restart)
+	return err
 }
 
 // bringAsIs uploads a RAW or ZVHD2 file, a RAW one with its bitmap.
@@ -309,8 +327,16 @@ func (c *ImportCmd) bringAsIs(ctx context.Context, s *session, store *client.Sto
 	if err := s.ensureBucket(ctx, store, to.bucket); err != nil {
 		return nil, err
 	}
-	if _, err := s.upload(ctx, store, src, to, c.Restart); err != nil {
-		return nil, err
+	there := false
+	if !c.Restart {
+		if there, err = s.there(ctx, store, src, to); err != nil {
+			return nil, err
+		}
+	}
+	if !there {
+		if _, err := s.upload(ctx, store, src, to, c.Restart); err != nil {
+			return nil, err
+		}
 	}
 	uploaded = []string{to.String()}
 	if src.format == diskformat.Raw {
@@ -324,7 +350,7 @@ func (c *ImportCmd) bringAsIs(ctx context.Context, s *session, store *client.Sto
 }
 
 // destination is where a local file is uploaded to.
-func (c *ImportCmd) destination(projectID string, src *source, converted bool) (objectName, error) {
+func (c *ImportCmd) destination(projectID string, d *diskFile, converted bool) (objectName, error) {
 	to := objectName{bucket: c.Bucket}
 	if to.bucket == "" {
 		to.bucket = "images-" + strings.ToLower(projectID)
@@ -343,7 +369,7 @@ func (c *ImportCmd) destination(projectID string, src *source, converted bool) (
 		}
 		return r
 	}, name)
-	to.key = generation(src) + "/" + to.key
+	to.key = generation(d, converted) + "/" + to.key
 	return parseObject(to.String())
 }
 
@@ -351,11 +377,34 @@ func (c *ImportCmd) destination(projectID string, src *source, converted bool) (
 // one name, or a file before and after it was changed, never share an object, so that
 // no import takes another one's bytes or bitmap. The same file keeps its folder, so
 // that an upload can be gone on with.
-func generation(src *source) string {
-	path := absolute(src.path)
+//
+// What is converted is not compared with the file when it is found there. So its folder
+// depends on all files that the disk lies in, on how they are read, and on when their
+// inodes changed, which nobody can set.
+func generation(d *diskFile, converted bool) string {
 	host, _ := os.Hostname() // two machines may have the same paths
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", host, path, src.size, src.info.ModTime().UnixNano()))
-	return hex.EncodeToString(sum[:generationLen/2])
+	sum := sha256.New()
+	add := func(src *source) {
+		fmt.Fprintf(sum, "%s\x00%s\x00%d\x00%d", host, absolute(src.path), src.size, src.info.ModTime().UnixNano())
+		if converted {
+			fmt.Fprintf(sum, "\x00%d\x00%s\x00", inodeChanged(src.info), d.Disk.Format)
+		}
+	}
+	add(d.source)
+	if converted {
+		for _, src := range d.files.opened {
+			add(src)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:generationLen/2])
+}
+
+// inodeChanged is when the inode changed, in nanoseconds; 0 where that is not told.
+func inodeChanged(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return unix.TimespecToNsec(unix.Timespec(st.Ctim))
+	}
+	return 0
 }
 
 // generationLen is the length of such a folder's name.

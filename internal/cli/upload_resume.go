@@ -125,7 +125,7 @@ func (u *fileUpload) search(ctx context.Context) error {
 		}
 	}
 	if len(ids) > 0 {
-		u.s.note("%d unfinished uploads of other files to %s are in the store; --restart removes them", len(ids), u.to)
+		u.s.note("%d unfinished uploads to %s, of other content, are in the store; --restart removes them", len(ids), u.to)
 	}
 	return nil
 }

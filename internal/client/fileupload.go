@@ -66,6 +66,24 @@ func newFileUpload(u *upload, r io.ReaderAt, size int64) *FileUpload {
 	return f
 }
 
+// ETagOf is the ETag that an object has whose content a FileUpload or a Put of size bytes
+// of r sent. It reads them all; progress, if not nil, hears of every byte.
+func ETagOf(ctx context.Context, r io.ReaderAt, size int64, progress func(int)) (string, error) {
+	if !Splits(size) {
+		s, err := sumOf(contextReader{ctx, io.NewSectionReader(r, 0, size)})
+		return s.etag(), err
+	}
+	f := newFileUpload(nil, r, size)
+	err := f.each(ctx, func(int) bool { return true }, func(ctx context.Context, number int) (err error) {
+		f.sums[number-1], err = sumOf(contextReader{ctx, f.section(number)})
+		if progress != nil {
+			progress(int(f.length(number)))
+		}
+		return err
+	})
+	return composite(f.sums), err
+}
+
 // ID is the store's name for the upload.
 func (f *FileUpload) ID() string { return f.id }
 

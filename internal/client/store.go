@@ -118,7 +118,7 @@ func (s *Store) Stat(ctx context.Context, bucket, key string) (Object, error) {
 	if err != nil {
 		return Object{}, s.missing(ctx, bucket, key, s.fault(ctx, "HEAD "+bucket+":"+key, err))
 	}
-	return Object{Bucket: bucket, Key: key, Size: info.Size, ETag: info.ETag}, nil
+	return Object{Bucket: bucket, Key: key, Size: info.Size, ETag: unquoted(info.ETag)}, nil
 }
 
 // missing says in place of err what it is that is not there, if that is what err means.
