@@ -40,7 +40,7 @@ type Case struct {
 	// Result is what it means that the test passed: "works" if it is empty. A case
 	// whose test asserts a refusal says so: "refused: 501 NotImplemented".
 	Result string
-	Report string // the address of the public report that the case came from; may be empty
+	Report string // addresses of public reports that the case came from, with spaces between; may be empty
 }
 
 // Record is one line of a file of records: a case that ended.

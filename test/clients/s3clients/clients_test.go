@@ -41,7 +41,13 @@ var programs = []program{
 }
 
 // reports are the public reports that cases came from, by the name of the case.
-var reports = map[string]string{}
+var reports = map[string]string{
+	"upload with checksums":                "https://github.com/boto/boto3/issues/4398 https://github.com/boto/boto3/issues/4435 https://github.com/versity/versitygw/issues/2398",
+	"upload 20 MB in parts with checksums": "https://github.com/boto/boto3/issues/4392",
+	"upload a stream of unknown length":    "https://github.com/aws/aws-sdk-js-v3/issues/2348",
+	"presigned put":                        "https://github.com/localstack/localstack/issues/12169",
+	"odd keys":                             "https://github.com/rclone/rclone/issues/7836 https://github.com/s3fs-fuse/s3fs-fuse/issues/1443",
+}
 
 // TestPrograms runs with "make test-clients" alone: each call of the AWS CLI costs
 // about a second of CPU.

@@ -53,7 +53,7 @@ func render(records []compat.Record) ([]byte, error) {
 		for _, c := range area {
 			fmt.Fprintf(&out, "\n### %s\n\n| what was run | over | result | report |\n|---|---|---|---|\n", c.Name)
 			for _, r := range c.rows {
-				fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", cell(r.did), cell(strings.Join(r.over, ", ")), cell(r.result), link(r.report))
+				fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", cell(r.did), cell(strings.Join(r.over, ", ")), cell(r.result), links(r.report))
 			}
 		}
 	}
@@ -113,11 +113,16 @@ func cell(s string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s)
 }
 
-// link shows a report's address by its last parts: owner/project#number for GitHub.
-func link(address string) string {
-	if address == "" {
-		return ""
+// links shows each report's address by its last parts: owner/project#number for GitHub.
+func links(addresses string) string {
+	var out []string
+	for _, address := range strings.Fields(addresses) {
+		out = append(out, link(address))
 	}
+	return strings.Join(out, ", ")
+}
+
+func link(address string) string {
 	text := strings.TrimPrefix(address, "https://")
 	if parts := strings.Split(text, "/"); len(parts) == 5 && parts[0] == "github.com" {
 		text = parts[1] + "/" + parts[2] + "#" + parts[4]

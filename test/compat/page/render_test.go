@@ -18,7 +18,7 @@ func record(name, version, did, over, result, report string) compat.Record {
 var records = []compat.Record{
 	record("rclone", "1.60", "odd | keys", "https", "works", "https://github.com/rclone/rclone/issues/1"),
 	record("rclone", "1.60", "odd | keys", "http", "works", "https://github.com/rclone/rclone/issues/1"),
-	record("s3cmd", "2.3", "list", "http", "works", ""),
+	record("s3cmd", "2.3", "list", "http", "works", "https://example.org/1 https://github.com/a/b/pull/2"),
 	record("s3cmd", "2.3", "website", "http", "refused: 501", ""),
 	record("s3cmd", "2.3", "list", "https", "fails", ""),
 }
@@ -31,7 +31,7 @@ func TestRender(t *testing.T) {
 	for _, want := range []string{
 		"\n## S3\n\n| client | version | cases | result |\n|---|---|---|---|\n| rclone | 1.60 | 1 | all work |\n| s3cmd | 2.3 | 3 | 1 fails, 1 refused, 1 works |\n",
 		"| odd \\| keys | http, https | works | [rclone/rclone#1](https://github.com/rclone/rclone/issues/1) |\n",
-		"| list | https | fails |  |\n| list | http | works |  |\n| website | http | refused: 501 |  |\n",
+		"| list | https | fails |  |\n| list | http | works | [example.org/1](https://example.org/1), [a/b#2](https://github.com/a/b/pull/2) |\n| website | http | refused: 501 |  |\n",
 	} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page lacks\n%s\nit is\n%s", want, page)
