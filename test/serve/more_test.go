@@ -2,7 +2,6 @@ package serve
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,17 +56,8 @@ func TestTwoServers(t *testing.T) {
 	put(t, first, "a.raw", harness.Disk(42, 8))
 	image := first.Import(t, harness.Request("a", "disks:a.raw"))
 
-	dir := t.TempDir()
-	for _, name := range []string{"seal.key", "credentials.env"} {
-		copyFile(t, filepath.Join(first.Dir, name), filepath.Join(dir, name))
-	}
-	for _, name := range []string{"buckets", "images"} {
-		if err := os.Symlink(filepath.Join(first.Dir, name), filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	second := secondServer(t, first, url)
 	public := strings.TrimPrefix(first.NBD, "nbd://")
-	second := harness.Start(t, harness.Options{NBD: true, Dir: dir, Database: url, Args: []string{"--nbd-public", public}})
 	// It names the address that it was told, and listens on its own.
 	a := second.Attach(t, image)
 	if !strings.HasPrefix(a.URI, first.NBD+"/") {
