@@ -67,7 +67,7 @@ func (s *server) patchGlanceImage(c *call) error {
 	if err := s.ownerAlone(c); err != nil {
 		return err
 	}
-	img, err := s.Catalog.UpdateImage(c.Context(), c.principal.DomainID, c.project(), c.PathValue("image_id"), func(img *ims.Image) error {
+	img, err := s.Catalog.UpdateImage(c.Context(), c.principal.Tenant, c.project(), c.PathValue("image_id"), func(img *ims.Image) error {
 		return img.PatchOpenStack(ops)
 	})
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *server) changeTags(c *call, change func([]any) ([]any, error)) error {
 	if err := s.ownerAlone(c); err != nil {
 		return err
 	}
-	_, err := s.Catalog.UpdateImage(c.Context(), c.principal.DomainID, c.project(), c.PathValue("image_id"), func(img *ims.Image) error {
+	_, err := s.Catalog.UpdateImage(c.Context(), c.principal.Tenant, c.project(), c.PathValue("image_id"), func(img *ims.Image) error {
 		texts := []any{}
 		for _, t := range img.Tags {
 			texts = append(texts, t.String())
