@@ -89,6 +89,9 @@ type Config struct {
 	// no longer those that were imported, or gone; nil means never. The client is told
 	// so, and nothing else of the error.
 	Damaged func(error) bool
+	// Missing reports whether such an error means that the bytes of an image are not
+	// there at all. Nil: none does.
+	Missing func(error) bool
 	// Registry takes the edge's metrics; nil makes one.
 	Registry *prometheus.Registry
 	// Logger gets a line a request; nil drops them.

@@ -148,6 +148,10 @@ func (s *server) diskFault(c *call, img ims.Image, err error) error {
 		return ims.Faultf(ims.CodeInternal, "the file that the image is being made of was changed or removed; the import will fail, import it again").
 			WithKind(ims.KindInternal).Cause(err)
 	}
+	if s.Missing != nil && s.Missing(err) {
+		return ims.Faultf(ims.CodeInternal, "the data of image %s is missing in the image area and can't be served; the operator may restore it from a backup; else delete the image and import it again", img.ID).
+			WithKind(ims.KindInternal).Cause(err)
+	}
 	if s.Damaged != nil && s.Damaged(err) {
 		return ims.Faultf(ims.CodeInternal, "the image's data was changed, damaged or removed behind the service's back and can't be served; delete the image and import it again").
 			WithKind(ims.KindInternal).Cause(err)

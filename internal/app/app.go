@@ -62,6 +62,7 @@ type Service struct {
 	dir      *objectstore.Dir // below store; nil with an S3 store
 	buckets  *buckets.Keeper
 	owner    *installation.Owner
+	damage   *damage
 	cache    *blockdev.Cache
 	importer *importer.Importer
 	queue    *queue.Queue
@@ -114,24 +115,6 @@ func (s *Service) open(ctx context.Context) error {
 		return err
 	}
 	return s.wire()
-}
-
-// openOwned opens the store and refuses to go on if database, image area and files do
-// not belong together. Nothing was written to any of them before.
-func (s *Service) openOwned(ctx context.Context) error {
-	if err := s.openInstallation(ctx); err != nil {
-		return err
-	}
-	if err := s.openStore(); err != nil {
-		return err
-	}
-	if err := s.openOwner(ctx); err != nil {
-		return err
-	}
-	if s.dir != nil && s.owner.Owned() {
-		return s.dir.SweepTemp(time.Now())
-	}
-	return nil
 }
 
 // openFolder makes and locks the data folder.
@@ -388,7 +371,8 @@ func (s *Service) wire() error {
 	}); err != nil {
 		return fmt.Errorf("set up the cache: %w", err)
 	}
-	served := disks{s.store, s.cache, s.catalog}
+	s.damage = newDamage(s.catalog, s.log)
+	served := disks{s.store, s.cache, s.catalog, s.damage}
 	s.exports = newExports(served, s.log)
 	uri := s.nbdURI
 	if s.nbdURI("") == "" {
@@ -400,14 +384,14 @@ func (s *Service) wire() error {
 	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
 	registerGateMetrics(registry, s.gates)
-	registerAreaMetrics(registry, s.importer, s.owner)
+	registerAreaMetrics(registry, s.damage, s.owner)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
 		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
-		Damaged:     blockdev.Damaged,
-		Ready:       s.ready, Draining: s.draining.Load, Registry: registry, Logger: s.log,
+		Damaged:     blockdev.Damaged, Missing: blockdev.Missing,
+		Ready: s.ready, Draining: s.draining.Load, Registry: registry, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
@@ -524,6 +508,10 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan stru
 	}
 	group.Go(func() error { return s.keepOwning(work) })
 	group.Go(func() error { return s.importer.RunCleanUp(work) })
+	group.Go(func() error {
+		s.every(work, surveyEvery, "compare the database with the image area", s.survey)
+		return nil
+	})
 	if s.metrics != nil {
 		group.Go(func() error { return s.serveMetrics(work) })
 	}

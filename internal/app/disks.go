@@ -15,6 +15,7 @@ type disks struct {
 	store   objectstore.Store
 	cache   *blockdev.Cache
 	catalog *catalog.Catalog
+	damage  *damage
 }
 
 // OpenDisk implements api.DiskOpener.
@@ -23,26 +24,32 @@ func (d disks) OpenDisk(ctx context.Context, img ims.Image) (api.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return disk{dev, ctx}, nil
+	return disk{dev, ctx, d, img}, nil
 }
 
 // device makes a device of an image, whose data is looked up anew when it has gone from
 // where it was.
 func (d disks) device(ctx context.Context, img ims.Image) (*blockdev.Device, error) {
-	return blockdev.Open(ctx, d.store, d.cache, img.ID, func(ctx context.Context) (ims.Data, error) {
+	dev, err := blockdev.Open(ctx, d.store, d.cache, img.ID, func(ctx context.Context) (ims.Data, error) {
 		now, err := d.catalog.Image(ctx, img.ProjectID, img.ID)
 		return now.Data, err
 	})
+	return dev, d.damage.read(ctx, img, err)
 }
 
 // disk is a device whose reads end with a request.
 type disk struct {
 	*blockdev.Device
 	ctx context.Context
+	of  disks
+	img ims.Image
 }
 
 // ReadAt implements io.ReaderAt.
-func (d disk) ReadAt(p []byte, off int64) (int, error) { return d.ReadAtContext(d.ctx, p, off) }
+func (d disk) ReadAt(p []byte, off int64) (int, error) {
+	n, err := d.ReadAtContext(d.ctx, p, off)
+	return n, d.of.damage.read(d.ctx, d.img, err)
+}
 
 // Hole implements api.Disk.
 func (d disk) Hole(off int64) int64 {

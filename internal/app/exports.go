@@ -47,9 +47,9 @@ func (e *exports) Open(ctx context.Context, name string) (nbd.Export, error) {
 	}
 	dev, err := e.disks.device(ctx, img)
 	if err != nil {
-		return nil, err
+		return nil, tell(img, err)
 	}
-	x := &export{Device: dev, of: e, id: a.ID, project: a.ProjectID, expires: a.ExpiresAt, ended: make(chan struct{})}
+	x := &export{Device: dev, img: img, of: e, id: a.ID, project: a.ProjectID, expires: a.ExpiresAt, ended: make(chan struct{})}
 	e.mu.Lock()
 	e.open[x] = struct{}{}
 	e.mu.Unlock()
@@ -98,6 +98,7 @@ func (e *exports) endExpired(ctx context.Context) error {
 // export is a disk that one connection reads.
 type export struct {
 	*blockdev.Device
+	img     ims.Image
 	of      *exports
 	id      string // the attachment's
 	project string // whose attachment it is
@@ -124,7 +125,15 @@ func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {
 	case err == nil || errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
 	}
-	return err
+	return tell(x.img, x.of.disks.damage.read(ctx, x.img, err))
+}
+
+// tell lets the client know if an active image's bytes are gone.
+func tell(img ims.Image, err error) error {
+	if img.Status != ims.ImageActive || !blockdev.Missing(err) {
+		return err
+	}
+	return &nbd.Told{Text: "the data of image " + img.ID + " is missing in the image area", Err: err}
 }
 
 var (

@@ -49,6 +49,24 @@ func (c Config) takeOverCommand() string {
 	return command
 }
 
+// openOwned opens the store and refuses to go on if database, image area and files do
+// not belong together. Nothing was written to any of them before.
+func (s *Service) openOwned(ctx context.Context) error {
+	if err := s.openInstallation(ctx); err != nil {
+		return err
+	}
+	if err := s.openStore(); err != nil {
+		return err
+	}
+	if err := s.openOwner(ctx); err != nil {
+		return err
+	}
+	if s.dir != nil && s.owner.Owned() {
+		return s.dir.SweepTemp(time.Now())
+	}
+	return nil
+}
+
 // openInstallation gives the database its id and refuses files of another installation.
 func (s *Service) openInstallation(ctx context.Context) error {
 	id, err := installation.Ensure(ctx, s.db)

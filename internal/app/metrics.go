@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/quickims/quickims/internal/blockdev"
-	"github.com/quickims/quickims/internal/importer"
 	"github.com/quickims/quickims/internal/installation"
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -148,20 +147,20 @@ func registerExportMetrics(r *prometheus.Registry, e *exports) {
 	)
 }
 
-// registerAreaMetrics adds what the last look through the image area found.
-func registerAreaMetrics(r *prometheus.Registry, i *importer.Importer, o *installation.Owner) {
-	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quickims_area_owned", Help: "1 if the image area was this installation's when that was last looked at, else 0: nothing is imported or removed then."},
-		func() float64 {
-			if o.Owned() {
-				return 1
-			}
-			return 0
-		}))
-	gauge := func(name, help string, value func(importer.Unknown) int64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(i.Unknown())) }))
+// registerAreaMetrics adds whose the image area is, and what the last comparison of it
+// with the database found.
+func registerAreaMetrics(r *prometheus.Registry, d *damage, o *installation.Owner) {
+	gauge := func(name, help string, value func() int64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
 	}
-	gauge("quickims_area_unknown_objects", "Objects in the image area that no row of the database explains, as of the last hourly look. The service never removes them.",
-		func(u importer.Unknown) int64 { return u.Objects })
-	gauge("quickims_area_unknown_bytes", "Bytes of the objects in the image area that no row of the database explains, as of the last hourly look.",
-		func(u importer.Unknown) int64 { return u.Bytes })
+	gauge("quickims_area_owned", "1 if the image area belonged to this installation when that was last checked, else 0. While it is 0, nothing is imported or removed.", func() int64 {
+		if o.Owned() {
+			return 1
+		}
+		return 0
+	})
+	gauge("quickims_area_unknown_objects", "Objects in the image area that no row of the database explains, at the last hourly check. The service never removes them.", d.objects.Load)
+	gauge("quickims_area_unknown_bytes", "Bytes of the objects in the image area that no row of the database explains, at the last hourly check.", d.bytes.Load)
+	gauge("quickims_area_unknown_uploads", "Unfinished multipart uploads to the image area that no row of the database explains, at the last hourly check.", d.uploads.Load)
+	gauge("quickims_images_damaged", "Active images whose data is missing or is not what was imported, as found by reads and the hourly check.", func() int64 { return int64(d.count()) })
 }

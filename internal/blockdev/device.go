@@ -33,6 +33,10 @@ func Damaged(err error) bool {
 		errors.Is(err, diskformat.ErrCorrupt) || errors.Is(err, diskformat.ErrIncomplete)
 }
 
+// Missing reports whether an error of a Device says that the image's bytes are not there.
+// It is Damaged, too.
+func Missing(err error) bool { return errors.Is(err, objectstore.ErrNotFound) }
+
 // Locate says where an image's bytes lie now. It is asked when a device is opened, and
 // again when the object of a read has gone or changed: if the answer is another one (the
 // image was published meanwhile), the device goes on there; else the error stands. It

@@ -57,7 +57,6 @@ type Importer struct {
 	store   objectstore.Store
 	opts    Options
 	nudged  chan struct{} // wakes the clean-up
-	unknown unknown
 }
 
 // New makes an Importer over a catalog and an object store.

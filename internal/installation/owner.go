@@ -68,6 +68,20 @@ func New(db *database.DB, c *catalog.Catalog, store objectstore.Store, opts Opti
 // Owned reports whether the area was the database's when that was last looked at.
 func (o *Owner) Owned() bool { return o.owned.Load() }
 
+// Check says whether the area is the database's, without moving the mark. Its errors are
+// those of Advance.
+func (o *Owner) Check(ctx context.Context) error {
+	mark, _, err := readMark(ctx, o.store)
+	if err != nil {
+		return err
+	}
+	id, err := Read(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	return o.judge(ctx, mark, id)
+}
+
 // maxMoves bounds how often Advance meets another process that moves the mark.
 const maxMoves = 100
 

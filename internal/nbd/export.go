@@ -67,6 +67,27 @@ var ErrTooMany = errors.New("too many connections")
 // ErrUnknownExport says that there is no export of that name.
 var ErrUnknownExport = errors.New("unknown export")
 
+// Told is an error of an Export, or of Options.Open, whose Text may be told to the client.
+// Of other errors a client learns nothing.
+type Told struct {
+	Text string
+	Err  error
+}
+
+// Error implements error.
+func (t *Told) Error() string { return t.Text + ": " + t.Err.Error() }
+
+// Unwrap returns the cause.
+func (t *Told) Unwrap() error { return t.Err }
+
+// told is what a client learns of an error: its own text if it may be told, else text.
+func told(err error, text string) string {
+	if t, ok := errors.AsType[*Told](err); ok {
+		return t.Text
+	}
+	return text
+}
+
 // opened is an export that a client named. It is open once for a connection.
 type opened struct {
 	Export

@@ -88,7 +88,7 @@ func (c *conn) refuseOpen(option wire.Option, err error) error {
 	case errors.Is(err, ErrUnknownExport):
 		return c.refuse(option, wire.RepErrUnknown, "there is no such export")
 	}
-	return c.refuse(option, wire.RepErrUnknown, "the export is not available now")
+	return c.refuse(option, wire.RepErrUnknown, told(err, "the export is not available now"))
 }
 
 // info answers NBD_OPT_INFO and NBD_OPT_GO; after the latter the transmission begins.

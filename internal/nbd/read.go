@@ -114,7 +114,7 @@ func (t *transmission) readFailed(a *answer, j job, off int64, err error) {
 		t.failures.log(t.log, "read", j.Offset, j.Length, err)
 	}
 	if t.structured {
-		t.addErrorOffset(a, j, wire.EIO, exportFailed, off)
+		t.addErrorOffset(a, j, wire.EIO, told(err, exportFailed), off)
 	} else {
 		wire.PutSimpleReply(a.small[:], j.Cookie, wire.EIO)
 		a.pieces = append(a.pieces[:0], a.small[:wire.SimpleReplySize])

@@ -324,7 +324,7 @@ func (t *transmission) handle(j job) {
 		err := t.export.Export.(Prefetcher).Prefetch(t.ctx, int64(j.Offset), int64(j.Length))
 		if err != nil {
 			t.failures.log(t.log, "prefetch", j.Offset, j.Length, err)
-			t.fail(j, wire.EIO, exportFailed)
+			t.fail(j, wire.EIO, told(err, exportFailed))
 			return
 		}
 		t.succeed(j)
@@ -333,5 +333,5 @@ func (t *transmission) handle(j job) {
 	}
 }
 
-// exportFailed is all that a client learns of an error inside an export.
+// exportFailed is what a client learns of an error inside an export that is not Told.
 const exportFailed = "the data can't be read"

@@ -55,6 +55,8 @@ var rules = []rule{
 		"rows and rules; no bytes, no HTTP"},
 	{"internal/installation", []string{"internal/imagearea", "internal/ims", "internal/catalog", "internal/database", "internal/objectstore", "internal/faultpoint"}, []string{"net/http"},
 		"ties a database to its image area: it alone writes the owner mark"},
+	{"internal/fsck", []string{"internal/imagearea", "internal/ims", "internal/catalog", "internal/objectstore", "internal/blockdev"}, []string{"database/sql", "net/http"},
+		"compares rows with bytes, through the packages that know them"},
 	{"internal/queue", []string{"internal/database"}, []string{"net/http"}, "hands ids to a handler; the job's truth is the catalog's"},
 	{"internal/identity/signature", nil, []string{"database/sql"}, "a leaf: the server proves what the client makes"},
 	{"internal/identity", []string{"internal/ims", "internal/database", "internal/identity/signature", "internal/admit"}, nil, "who you are and what you may do"},

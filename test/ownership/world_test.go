@@ -37,14 +37,21 @@ func newStore(t *testing.T) *store {
 	t.Helper()
 	g := storetest.StartGateway(t)
 	s := &store{Gateway: g, disks: g.MakeBucket(t), images: g.MakeBucket(t), disk: harness.Disk(11, 4)}
-	var file bytes.Buffer
-	if _, err := zvhd2.Convert(t.Context(), &file, bytes.NewReader(s.disk), int64(len(s.disk)), zvhd2.ConvertOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := g.Client.PutObject(t.Context(), s.disks, "disk.zvhd2", &file, int64(file.Len()), minio.PutObjectOptions{}); err != nil {
+	file := zvhd2Of(t, s.disk)
+	if _, err := g.Client.PutObject(t.Context(), s.disks, "disk.zvhd2", bytes.NewReader(file), int64(len(file)), minio.PutObjectOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// zvhd2Of is a disk as ZVHD2.
+func zvhd2Of(t *testing.T, disk []byte) []byte {
+	t.Helper()
+	var file bytes.Buffer
+	if _, err := zvhd2.Convert(t.Context(), &file, bytes.NewReader(disk), int64(len(disk)), zvhd2.ConvertOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
 }
 
 // config is a service's configuration for the store, its image area below prefix.
