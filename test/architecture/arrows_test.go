@@ -70,7 +70,7 @@ var rules = []rule{
 	{"internal/api", []string{"internal/ims", "internal/catalog", "internal/keystone", "internal/admit"},
 		[]string{"database/sql"}, "the HTTP edge reaches neither stores, formats nor SQL"},
 	{"internal/client", []string{"internal/ims", "internal/identity/signature"}, []string{"database/sql"}, "a client knows the wire alone"},
-	{"internal/cli", []string{"internal/ims", "internal/client", "internal/diskformat/...", "internal/diskcheck", "internal/inspect", "internal/app"}, []string{"database/sql"},
+	{"internal/cli", []string{"internal/ims", "internal/client", "internal/diskformat/...", "internal/diskcheck", "internal/inspect", "internal/app", "internal/fsck"}, []string{"database/sql"},
 		"commands work on files or through the client; serve starts the app"},
 	{"internal/app", []string{"internal/...", ""}, nil, "the one place that wires"},
 	{"cmd/quickims", []string{"internal/cli"}, nil, "reads arguments, runs"},
