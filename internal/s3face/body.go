@@ -131,6 +131,7 @@ type watchedWriter struct {
 	control *http.ResponseController
 	body    *watchedBody
 	last    bool // of its connection, however it ends
+	obs     bool // its headers are OBS's
 	status  int
 
 	deadline sync.Mutex // guards the write deadline and lost
@@ -156,6 +157,9 @@ func (w *watchedWriter) cut() {
 func (w *watchedWriter) WriteHeader(status int) {
 	if w.status == 0 || w.status < 200 {
 		w.status = status
+		if w.obs {
+			toOBS(w.Header())
+		}
 		if status >= 200 && (w.last || w.body.left.Load() != 0) {
 			w.Header().Set("Connection", "close")
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/quickims/quickims/internal/buckets"
@@ -88,6 +89,9 @@ func createBucket(q *request) error {
 	}
 	if err := q.checkConfiguration(body); err != nil {
 		return err
+	}
+	if _, ip := netip.ParseAddr(q.bucket); ip == nil || strings.Contains(q.bucket, ".-") || strings.Contains(q.bucket, "-.") {
+		return wire.Errorf("InvalidBucketName", "A bucket's name must be no IP address and have no hyphen beside a dot: it can be part of a host name.").With("BucketName", q.bucket)
 	}
 	ctx, cancel := context.WithTimeout(q.ctx, ownerTimeout)
 	defer cancel()

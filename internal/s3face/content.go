@@ -37,7 +37,8 @@ type content struct {
 	wantSum   string             // "" if it comes in a trailer, or not at all
 	trailing  bool
 	read      int64
-	limit     int64
+	least     int64 // fewer bytes are refused
+	limit     int64 // and so are more
 }
 
 // content reads what the headers say of the body. more is an algorithm whose
@@ -45,23 +46,23 @@ type content struct {
 func (q *request) content(limit int64, more checksum.Algorithm) (*content, error) {
 	h := q.r.Header
 	c := &content{size: q.r.ContentLength, md5: md5.New(), limit: limit}
-	if q.sig.Framed() {
-		decoded := h.Get("X-Amz-Decoded-Content-Length")
-		c.size = -1
-		switch {
-		case decoded != "":
-			n, err := strconv.ParseInt(decoded, 10, 64)
-			if err != nil && !errors.Is(err, strconv.ErrRange) || n < 0 || strings.HasPrefix(decoded, "+") {
-				return nil, wire.Errorf("InvalidArgument", "x-amz-decoded-content-length is %.40q; it must be a number of bytes.", decoded)
-			}
-			c.size = n
-		case q.r.ContentLength >= 0: // AWS insists on it; the body says itself where it ends
+	decoded := h.Get("X-Amz-Decoded-Content-Length")
+	stores := q.op.name == "PutObject" || q.op.name == "UploadPart"
+	switch {
+	case q.sig.Framed() && decoded != "":
+		n, err := strconv.ParseInt(decoded, 10, 64)
+		if err != nil && !errors.Is(err, strconv.ErrRange) || n < 0 || strings.HasPrefix(decoded, "+") {
+			return nil, wire.Errorf("InvalidArgument", "x-amz-decoded-content-length is %.40q; it must be a number of bytes.", decoded)
 		}
-	} else if q.r.ContentLength == 0 && len(q.r.Header["Content-Length"]) == 0 && len(q.r.TransferEncoding) == 0 {
+		c.size = n
+	case q.sig.Framed():
+		return nil, wire.Errorf("MissingContentLength", "A body in chunks of S3 needs the header x-amz-decoded-content-length.")
+	case len(h["Content-Length"]) == 0 && len(q.r.TransferEncoding) == 0 && stores:
+		return nil, wire.Err("MissingContentLength")
+	case q.r.ContentLength < 0 && stores && !q.emptyBody():
+		return nil, wire.Errorf("MissingContentLength", "An object in chunks of HTTP needs the header x-amz-decoded-content-length, and chunks of S3 within.")
+	case q.r.ContentLength < 0:
 		c.size = -1
-		if q.op.name == "PutObject" || q.op.name == "UploadPart" {
-			return nil, wire.Err("MissingContentLength")
-		}
 	}
 	if c.size > limit {
 		return nil, wire.Err("EntityTooLarge").With("ProposedSize", strconv.FormatInt(c.size, 10)).With("MaxSizeAllowed", strconv.FormatInt(limit, 10))
@@ -79,6 +80,13 @@ func (q *request) content(limit int64, more checksum.Algorithm) (*content, error
 	}
 	c.body = q.sig.Body(q.r.Body, trailer)
 	return c, nil
+}
+
+// emptyBody reports whether a body of unknown length has none: some clients send
+// empty files in chunks. Of any other, it takes the first byte.
+func (q *request) emptyBody() bool {
+	n, err := io.ReadFull(q.r.Body, make([]byte, 1))
+	return n == 0 && err == io.EOF
 }
 
 // checksums reads which checksum is sent, and where. ofObject says that the
@@ -186,6 +194,9 @@ func bodyError(err error) error {
 }
 
 func (c *content) check() error {
+	if c.read < c.least {
+		return wire.Errorf("EntityTooSmall", "The body has %d bytes; it must have at least %d.", c.read, c.least)
+	}
 	if c.size >= 0 && c.read != c.size {
 		return wire.Errorf("IncompleteBody", "The body has %d bytes; %d were announced.", c.read, c.size)
 	}

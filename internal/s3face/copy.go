@@ -103,15 +103,13 @@ func copyObject(q *request) error {
 	if err != nil {
 		return err
 	}
-	if src.bucket == q.bucket && src.key == q.key && !replace && algorithm == "" && r.Headers.Redirect == "" {
+	if src.bucket == q.bucket && src.key == q.key && !replace && algorithm == "" {
 		src.file.Close()
 		return wire.Errorf("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, "+
 			"storage class, website redirect location or encryption attributes.")
 	}
 	if !replace {
-		redirect := r.Headers.Redirect
 		r.Headers, r.Meta = src.object.Headers, src.object.Meta
-		r.Headers.Redirect = redirect // S3 does not copy this one
 	}
 	condition := q.onWrite()
 	return q.patiently(func(ctx context.Context) (any, error) {

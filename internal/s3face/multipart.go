@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -257,15 +256,7 @@ func completeUpload(q *request) error {
 }
 
 func (q *request) completion(o *files.Object) wire.CompleteMultipartUploadResult {
-	scheme := "http"
-	if q.r.TLS != nil {
-		scheme = "https"
-	}
-	location := url.URL{Scheme: scheme, Host: q.r.Host, Path: "/" + q.bucket + "/" + q.key}
-	if b, _ := q.s.hosts.bucket(q.r.Host); b != "" {
-		location.Path = "/" + q.key
-	}
-	out := wire.CompleteMultipartUploadResult{Location: location.String(), Bucket: q.bucket, Key: q.key, ETag: wire.ETag(o.ETag)}
+	out := wire.CompleteMultipartUploadResult{Location: q.location(), Bucket: q.bucket, Key: q.key, ETag: wire.ETag(o.ETag)}
 	if c := o.Checksum; c != nil {
 		*out.Field(string(c.Algorithm)), out.ChecksumType = c.Value, string(c.Type)
 	}

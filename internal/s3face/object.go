@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -410,6 +411,9 @@ func deleteObjects(q *request) error {
 	}
 	if n := len(in.Objects); n == 0 || n > wire.MaxDelete {
 		return wire.Errorf("MalformedXML", "The document lists %d objects; it must be 1 to %d.", n, wire.MaxDelete)
+	}
+	if slices.ContainsFunc(in.Objects, func(o wire.DeleteObject) bool { return o.Key == "" }) {
+		return wire.Errorf("MalformedXML", "The document lists an object without a key.")
 	}
 	var out wire.DeleteResult
 	for _, o := range in.Objects {

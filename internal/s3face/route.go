@@ -40,7 +40,7 @@ type operation struct {
 var (
 	checksumHeaders = []string{"x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme", "x-amz-checksum-sha1", "x-amz-checksum-sha256",
 		"x-amz-sdk-checksum-algorithm", "x-amz-trailer", "x-amz-decoded-content-length"}
-	storeHeaders = []string{"x-amz-meta-*", "x-amz-storage-class", "x-amz-acl", "x-amz-website-redirect-location"}
+	storeHeaders = []string{"x-amz-meta-*", "x-amz-storage-class", "x-amz-acl"}
 	copyHeaders  = []string{"x-amz-copy-source", "x-amz-copy-source-if-match", "x-amz-copy-source-if-none-match",
 		"x-amz-copy-source-if-modified-since", "x-amz-copy-source-if-unmodified-since", "x-amz-source-expected-bucket-owner"}
 	responseParams = []string{"response-content-type", "response-content-language", "response-expires", "response-cache-control",
@@ -100,8 +100,6 @@ var notOffered = slices.Concat(
 		{name: "GetBucketVersioning", method: "GET", level: onBucket, params: []string{"versioning"}, do: constant(wire.VersioningConfiguration{})},
 		{name: "GetBucketAcl", method: "GET", level: onBucket, params: []string{"acl"}, do: ownersACL},
 		{name: "GetObjectAcl", method: "GET", level: onObject, params: []string{"acl"}, may: []string{"versionId"}, do: ownersACL},
-		{name: "PutBucketAcl", method: "PUT", level: onBucket, params: []string{"acl"}, headers: []string{"x-amz-*"}, writes: true, do: answer("AccessControlListNotSupported")},
-		{name: "PutObjectAcl", method: "PUT", level: onObject, params: []string{"acl"}, may: []string{"versionId"}, headers: []string{"x-amz-*"}, writes: true, do: answer("AccessControlListNotSupported")},
 		{name: "GetBucketLogging", method: "GET", level: onBucket, params: []string{"logging"}, do: constant(wire.Empty("BucketLoggingStatus"))},
 		{name: "GetBucketNotification", method: "GET", level: onBucket, params: []string{"notification"}, do: constant(wire.Empty("NotificationConfiguration"))},
 		{name: "GetBucketAccelerate", method: "GET", level: onBucket, params: []string{"accelerate"}, do: constant(wire.Empty("AccelerateConfiguration"))},
@@ -154,6 +152,9 @@ func (q *request) route() error {
 			q.op = op
 		}
 	}
+	if put := q.r.Method == http.MethodPut && at == onObject; put && q.query.Has("uploadId") != q.query.Has("partNumber") {
+		return wire.Errorf("InvalidArgument", "An upload of a part must have both query parameters, partNumber and uploadId.")
+	}
 	if q.op == nil {
 		return wire.Errorf("NotImplemented", "The method %.20s is not offered for this resource with this query.", q.r.Method)
 	}
@@ -180,7 +181,7 @@ func (q *request) selects(op *operation) bool {
 			return false
 		}
 	}
-	return op.header == "" || q.r.Header.Get(op.header) != ""
+	return op.header == "" || len(q.r.Header.Values(op.header)) > 0
 }
 
 func (o *operation) selectors() int {
@@ -219,11 +220,4 @@ func noTags(q *request) error {
 		return err
 	}
 	return q.respond(wire.Tagging{})
-}
-
-// isPostForm reports whether a request is the upload of a browser's form, whose
-// signature is in the form.
-func isPostForm(q *request) bool {
-	return q.r.Method == http.MethodPost && q.bucket != "" && q.key == "" && len(q.query) == 0 && q.r.Header.Get("Authorization") == "" &&
-		strings.HasPrefix(strings.ToLower(q.r.Header.Get("Content-Type")), "multipart/form-data")
 }

@@ -172,10 +172,7 @@ func (s *Signature) verifyV4(r *Request, secret, region string, now time.Time) *
 			return wire.Errorf("AccessDenied", "There were headers present in the request which were not signed: %.100s.", lower).With("HeadersNotSigned", lower)
 		}
 	}
-	key := hmacSHA256([]byte("AWS4"+secret), s.day)
-	for _, part := range []string{s.region, s.service, v4End} {
-		key = hmacSHA256(key, part)
-	}
+	key := signingKey(secret, s.day, s.region, s.service)
 	// A client signs its path and its query as S3 encodes them. Some sign them as
 	// they send them.
 	for _, target := range []string{
@@ -261,6 +258,14 @@ func oneSpace(v string) string {
 		v = strings.ReplaceAll(v, "  ", " ")
 	}
 	return v
+}
+
+func signingKey(secret, day, region, service string) []byte {
+	key := hmacSHA256([]byte("AWS4"+secret), day)
+	for _, part := range []string{region, service, v4End} {
+		key = hmacSHA256(key, part)
+	}
+	return key
 }
 
 func hmacSHA256(key []byte, message string) []byte {

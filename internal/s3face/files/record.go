@@ -40,7 +40,6 @@ type Headers struct {
 	ContentDisposition text `json:"disposition,omitzero"`
 	CacheControl       text `json:"cache,omitzero"`
 	Expires            text `json:"expires,omitzero"`
-	Redirect           text `json:"redirect,omitzero"`
 }
 
 // Meta is one name, in lower case, and value of user metadata.
@@ -150,7 +149,7 @@ func (h *Headers) Each(do func(name, value string)) {
 }
 
 // HeaderNames are the headers that Headers keeps.
-var HeaderNames = []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires", "x-amz-website-redirect-location"}
+var HeaderNames = []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires"}
 
 func (h *Headers) field(name string) *text {
 	switch name {
@@ -166,8 +165,6 @@ func (h *Headers) field(name string) *text {
 		return &h.CacheControl
 	case "Expires":
 		return &h.Expires
-	case "x-amz-website-redirect-location":
-		return &h.Redirect
 	}
 	return nil
 }
@@ -266,7 +263,6 @@ func (b *Bucket) legacyRecord(dir *os.File, name, key string) (Record, error) {
 	for attr, header := range map[string]string{
 		"content-type": "Content-Type", "content-encoding": "Content-Encoding", "content-language": "Content-Language",
 		"content-disposition": "Content-Disposition", "cache-control": "Cache-Control", "expires": "Expires",
-		"website-redirect-location": "x-amz-website-redirect-location",
 	} {
 		v, err := get(attr)
 		if err != nil {
