@@ -75,7 +75,7 @@ func (q *request) content(limit int64, more checksum.Algorithm) (*content, error
 		c.wantMD5 = sum
 	}
 	trailer := h.Get("X-Amz-Trailer")
-	if err := c.checksums(h, trailer, more, q.op.name == "CompleteMultipartUpload"); err != nil {
+	if err := c.checksums(h, trailer, more, q.op.name == "CompleteMultipartUpload", stores); err != nil {
 		return nil, err
 	}
 	c.body = q.sig.Body(q.r.Body, trailer)
@@ -90,8 +90,9 @@ func (q *request) emptyBody() bool {
 }
 
 // checksums reads which checksum is sent, and where. ofObject says that the
-// headers tell the checksum of an object and not of this body.
-func (c *content) checksums(h http.Header, trailer string, more checksum.Algorithm, ofObject bool) error {
+// headers tell the checksum of an object and not of this body, stores that the
+// body is one.
+func (c *content) checksums(h http.Header, trailer string, more checksum.Algorithm, ofObject, stores bool) error {
 	for name := range h {
 		lower := strings.ToLower(name)
 		suffix, ok := strings.CutPrefix(lower, "x-amz-checksum-")
@@ -128,13 +129,19 @@ func (c *content) checksums(h http.Header, trailer string, more checksum.Algorit
 		}
 		c.algorithm, c.trailing = a, true
 	}
-	if named := h.Get("X-Amz-Sdk-Checksum-Algorithm"); named != "" {
+	for _, header := range []string{"X-Amz-Sdk-Checksum-Algorithm", "X-Amz-Checksum-Algorithm"} {
+		named := h.Get(header)
+		if named == "" || ofObject || header == "X-Amz-Checksum-Algorithm" && !stores {
+			continue
+		}
 		a, known := checksum.Parse(named)
 		switch {
 		case !known:
 			return wire.Errorf("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: %v.", checksum.All)
-		case c.algorithm != "" && c.algorithm != a:
-			return wire.Errorf("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid: the checksum sent is %s.", c.algorithm)
+		case c.algorithm == "":
+			c.algorithm = a // it is computed and kept, though nothing is sent to compare
+		case c.algorithm != a:
+			return wire.Errorf("InvalidRequest", "Value for %s header is invalid: the checksum sent is %s.", strings.ToLower(header), c.algorithm)
 		}
 	}
 	if c.algorithm == "" {

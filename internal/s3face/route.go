@@ -39,7 +39,7 @@ type operation struct {
 // Groups of headers that several operations take.
 var (
 	checksumHeaders = []string{"x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme", "x-amz-checksum-sha1", "x-amz-checksum-sha256",
-		"x-amz-sdk-checksum-algorithm", "x-amz-trailer", "x-amz-decoded-content-length"}
+		"x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm", "x-amz-checksum-type", "x-amz-trailer", "x-amz-decoded-content-length"}
 	storeHeaders = []string{"x-amz-meta-*", "x-amz-storage-class", "x-amz-acl"}
 	copyHeaders  = []string{"x-amz-copy-source", "x-amz-copy-source-if-match", "x-amz-copy-source-if-none-match",
 		"x-amz-copy-source-if-modified-since", "x-amz-copy-source-if-unmodified-since", "x-amz-source-expected-bucket-owner"}

@@ -19,6 +19,7 @@ import (
 	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/objectstore"
 	"github.com/quickims/quickims/internal/s3face/auth"
+	"github.com/quickims/quickims/internal/s3face/checksum"
 	"github.com/quickims/quickims/internal/s3face/files"
 	"github.com/quickims/quickims/internal/s3face/wire"
 )
@@ -149,7 +150,8 @@ func (q *request) read() error {
 
 // signed is what the request's signature is computed over.
 func (q *request) signed() *auth.Request {
-	s := &auth.Request{Method: q.r.Method, RawPath: q.r.URL.EscapedPath(), Path: q.r.URL.Path, RawQuery: q.r.URL.RawQuery, Query: q.query, Host: q.r.Host, Header: q.r.Header}
+	s := &auth.Request{Method: q.r.Method, RawPath: q.r.URL.EscapedPath(), Path: q.r.URL.Path, RawQuery: q.r.URL.RawQuery, Query: q.query, Host: q.r.Host,
+		Header: q.r.Header, TransferEncoding: q.r.TransferEncoding}
 	if b, err := q.s.hosts.bucket(q.r.Host); err == nil {
 		s.Bucket = b
 	}
@@ -175,10 +177,48 @@ func (q *request) authenticate() error {
 	}
 	admit.Known(q.r, project)
 	q.sig, q.project, q.readOnly = sig, project, readOnly
-	if sig.OBS() {
+	switch sig.Kind {
+	case auth.V4Query:
+		return q.fromQuery()
+	case auth.OBSHeader, auth.OBSQuery:
 		q.fromOBS()
 	}
 	return nil
+}
+
+// fromQuery makes headers of the parameters of a presigned URL that stand for
+// headers: a client that signs a URL puts them there.
+func (q *request) fromQuery() error {
+	var rest auth.Query
+	h := q.r.Header.Clone()
+	for _, p := range q.query {
+		lower := strings.ToLower(p.Name)
+		if !strings.HasPrefix(lower, "x-amz-") || q.sig.IsParam(p.Name) {
+			rest = append(rest, p)
+			continue
+		}
+		if given, ok := h[http.CanonicalHeaderKey(lower)]; ok && (len(given) != 1 || given[0] != p.Value) {
+			return wire.Errorf("InvalidArgument", "The URL and the header %.100s say different things.", xmlText(lower))
+		}
+		if q.r.ContentLength != 0 && ofNothing(lower, p.Value) {
+			continue
+		}
+		if strings.ContainsAny(p.Value, "\r\n\x00") {
+			return wire.Errorf("InvalidArgument", "The query parameter %.100q holds an end of line.", p.Name)
+		}
+		h.Set(lower, p.Value)
+	}
+	q.query, q.r.Header = rest, h
+	return nil
+}
+
+// ofNothing reports whether a parameter is the checksum of an empty body. The AWS
+// SDK for JavaScript puts it into the URLs that it signs for uploads, because
+// it has no body then; there is one when the URL is used.
+func ofNothing(header, value string) bool {
+	name, _ := strings.CutPrefix(header, "x-amz-checksum-")
+	a, ok := checksum.Parse(name)
+	return ok && value == checksum.Encode(a.New().Sum(nil))
 }
 
 // lookUp returns what an access key stands for. A key without a secret or a

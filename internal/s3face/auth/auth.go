@@ -1,7 +1,8 @@
 // Package auth reads and proves the signatures of S3 requests: Signature
 // Version 4 in the Authorization header or in the query (presigned URLs), with
 // bodies that are signed whole, in chunks, with a trailer, or not at all; and
-// the OBS signature of Huawei Cloud. It keeps no keys: the caller looks up the
+// Signature Version 2 with its twin, the OBS signature of Huawei Cloud, which the
+// SDK of OBS makes. It keeps no keys: the caller looks up the
 // secret between Read and Verify.
 package auth
 
@@ -35,6 +36,10 @@ const (
 	OBSHeader
 	// OBSQuery is the OBS signature in the query.
 	OBSQuery
+	// V2Header is Signature Version 2 in the Authorization header.
+	V2Header
+	// V2Query is Signature Version 2 in the query.
+	V2Query
 )
 
 // Values of x-amz-content-sha256 that are no hash.
@@ -71,6 +76,8 @@ type Request struct {
 	Query         Query
 	Host          string
 	Header        http.Header
+	// TransferEncoding is that of the body.
+	TransferEncoding []string
 	// Bucket is the bucket that the host names, empty for path style.
 	Bucket string
 }
@@ -140,7 +147,7 @@ func Read(r *Request) (*Signature, *wire.Error) {
 	case inQuery:
 		return readV4Query(r)
 	case obsQuery:
-		return readOBSQuery(r)
+		return readV2Query(r)
 	case len(header) == 0 || header[0] == "":
 		return &Signature{}, nil
 	}
@@ -149,13 +156,13 @@ func Read(r *Request) (*Signature, *wire.Error) {
 	case v4Algorithm:
 		return readV4Header(r, rest)
 	case "OBS":
-		return readOBSHeader(r, rest)
+		return readV2Header(r, OBSHeader, rest)
 	case "AWS4-ECDSA-P256-SHA256":
 		return nil, wire.Errorf("NotImplemented", "Signatures of algorithm AWS4-ECDSA-P256-SHA256 are not offered; use %s.", v4Algorithm)
 	case "AWS":
-		return nil, wire.Errorf("InvalidRequest", "Signature Version 2 is not offered; use %s.", v4Algorithm)
+		return readV2Header(r, V2Header, rest)
 	}
-	return nil, wire.Errorf("InvalidArgument", "The Authorization header begins with %.40q; it must be %s or OBS.", scheme, v4Algorithm)
+	return nil, wire.Errorf("InvalidArgument", "The Authorization header begins with %.40q; it must be %s, OBS or AWS.", scheme, v4Algorithm)
 }
 
 // Verify proves the signature with the access key's secret. The request's time
@@ -164,17 +171,19 @@ func (s *Signature) Verify(r *Request, secret, region string, now time.Time) *wi
 	switch s.Kind {
 	case V4Header, V4Query:
 		return s.verifyV4(r, secret, region, now)
-	case OBSHeader, OBSQuery:
-		return s.verifyOBS(r, secret, now)
+	case OBSHeader, OBSQuery, V2Header, V2Query:
+		return s.verifyV2(r, secret, now)
 	}
 	return wire.Errorf("AccessDenied", "The request is not signed.")
 }
 
 // Presigned reports whether the signature stands in the query.
-func (s *Signature) Presigned() bool { return s.Kind == V4Query || s.Kind == OBSQuery }
+func (s *Signature) Presigned() bool {
+	return s.Kind == V4Query || s.Kind == OBSQuery || s.Kind == V2Query
+}
 
 // OBS reports whether the request speaks OBS's dialect: headers named x-obs-.
-func (s *Signature) OBS() bool { return s.Kind == OBSHeader || s.Kind == OBSQuery }
+func (s *Signature) OBS() bool { return s.Kind.obs() }
 
 // signatureParams are the query's parameters that belong to signatures.
 var signatureParams = []string{
@@ -187,8 +196,8 @@ func (s *Signature) IsParam(name string) bool {
 	switch s.Kind {
 	case V4Query:
 		return slices.Contains(signatureParams, name)
-	case OBSQuery:
-		return name == "AccessKeyId" || name == "Expires" || name == "Signature"
+	case OBSQuery, V2Query:
+		return name == "AccessKeyId" || name == "AWSAccessKeyId" || name == "Expires" || name == "Signature"
 	}
 	return false
 }

@@ -220,7 +220,7 @@ func (b *Body) checkChunk() error {
 // end reads the trailers, if there are to be any, and that nothing follows.
 func (b *Body) end() error {
 	var signed bytes.Buffer
-	signature := ""
+	signature, blank := "", false
 	for {
 		line, err := b.line(maxTrailerLine)
 		if err == io.EOF && line == "" {
@@ -230,6 +230,11 @@ func (b *Body) end() error {
 			return cutOff(err)
 		}
 		if line == "" {
+			// AWS's own description has an empty line before the signature.
+			if b.signed && b.trailer && signature == "" && len(b.trailers) > 0 && !blank {
+				blank = true
+				continue
+			}
 			break
 		}
 		name, value, ok := strings.Cut(line, ":")

@@ -235,9 +235,12 @@ func (s *Signature) canonicalRequest(r *Request, target string) string {
 	b.WriteString(r.Method + "\n" + target + "\n")
 	for _, name := range s.headers {
 		b.WriteString(name + ":")
-		if name == "host" {
+		switch name {
+		case "host":
 			b.WriteString(r.Host)
-		} else {
+		case "transfer-encoding": // net/http takes it out of the headers
+			b.WriteString(strings.Join(r.TransferEncoding, ","))
+		default:
 			for i, v := range r.Header[http.CanonicalHeaderKey(name)] {
 				if i > 0 {
 					b.WriteByte(',')

@@ -1,5 +1,9 @@
 package auth
 
+// Signature Version 2 of AWS and the OBS signature of Huawei Cloud are one: they
+// differ in the names of their headers and parameters. The SDK of OBS makes the one
+// or the other, by how it addresses the bucket.
+
 import (
 	"crypto/hmac"
 	"crypto/sha1"
@@ -13,9 +17,10 @@ import (
 	"github.com/quickims/quickims/internal/s3face/wire"
 )
 
-// obsResources are the query's parameters that the OBS signature covers
-// (Object Storage Service API Reference, "Authentication of signature in a header").
-var obsResources = []string{
+// v2Resources are the query's parameters that Signature Version 2 covers, of AWS and
+// of OBS (Object Storage Service API Reference, "Authentication of signature in a
+// header").
+var v2Resources = []string{
 	"CDNNotifyConfiguration", "acl", "append", "attname", "backtosource", "cors", "customdomain", "delete", "deletebucket", "directcoldaccess",
 	"encryption", "inventory", "length", "lifecycle", "location", "logging", "metadata", "modify", "name", "notification", "object-lock",
 	"obsworm", "orchestration", "partNumber", "policy", "position", "quota", "rename", "replication", "requestPayment",
@@ -24,40 +29,67 @@ var obsResources = []string{
 	"versioning", "versions", "website", "x-image-process", "x-image-save-bucket", "x-image-save-object", "x-obs-security-token",
 }
 
-func readOBSHeader(r *Request, rest string) (*Signature, *wire.Error) {
-	key, signature, ok := strings.Cut(strings.TrimSpace(rest), ":")
+func readV2Header(r *Request, kind Kind, rest string) (*Signature, *wire.Error) {
+	key, signature, ok := cutLast(strings.TrimSpace(rest), ":")
 	if !ok || key == "" || signature == "" {
-		return nil, wire.Errorf("InvalidArgument", "The Authorization header must have the form OBS ACCESS-KEY:SIGNATURE.")
+		return nil, wire.Errorf("InvalidArgument", "The Authorization header must have the form %s ACCESS-KEY:SIGNATURE.", kind.scheme())
 	}
-	s := &Signature{Kind: OBSHeader, AccessKey: key, signature: signature, stamp: r.Header.Get("Date")}
+	s := &Signature{Kind: kind, AccessKey: key, signature: signature, stamp: r.Header.Get("Date")}
 	when := s.stamp
-	if d := r.Header.Get("X-Obs-Date"); d != "" {
+	if d := r.Header.Get(kind.prefix() + "Date"); d != "" {
 		s.stamp, when = "", d // the header itself is signed
 	}
 	var err error
 	if s.date, err = http.ParseTime(when); err != nil {
 		if s.date, err = time.Parse(v4Time, when); err != nil {
-			return nil, wire.Errorf("AccessDenied", "The request has no valid time: the OBS signature needs an x-obs-date or Date header.")
+			return nil, wire.Errorf("AccessDenied", "The request has no valid time: its signature needs an %sdate or Date header.", strings.ToLower(kind.prefix()))
 		}
 	}
 	return s, nil
 }
 
-func readOBSQuery(r *Request) (*Signature, *wire.Error) {
-	if r.Query.Has("AWSAccessKeyId") {
-		return nil, wire.Errorf("InvalidRequest", "Signature Version 2 is not offered; use %s.", v4Algorithm)
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
 	}
-	s := &Signature{Kind: OBSQuery, AccessKey: r.Query.Value("AccessKeyId"), signature: r.Query.Value("Signature"), stamp: r.Query.Value("Expires")}
+	return s, "", false
+}
+
+// obs reports whether the kind is OBS's.
+func (k Kind) obs() bool { return k == OBSHeader || k == OBSQuery }
+
+// scheme is how the Authorization header begins.
+func (k Kind) scheme() string {
+	if k.obs() {
+		return "OBS"
+	}
+	return "AWS"
+}
+
+// prefix is how the names of the headers begin that are signed.
+func (k Kind) prefix() string {
+	if k.obs() {
+		return "X-Obs-"
+	}
+	return "X-Amz-"
+}
+
+func readV2Query(r *Request) (*Signature, *wire.Error) {
+	kind, key := V2Query, "AWSAccessKeyId"
+	if r.Query.Has("AccessKeyId") {
+		kind, key = OBSQuery, "AccessKeyId"
+	}
+	s := &Signature{Kind: kind, AccessKey: r.Query.Value(key), signature: r.Query.Value("Signature"), stamp: r.Query.Value("Expires")}
 	until, err := strconv.ParseInt(s.stamp, 10, 64)
 	if s.AccessKey == "" || s.signature == "" || err != nil {
-		return nil, wire.Errorf("AccessDenied", "A URL with an OBS signature needs AccessKeyId, Expires (seconds since 1970) and Signature.")
+		return nil, wire.Errorf("AccessDenied", "A URL with this signature needs %s, Expires (seconds since 1970) and Signature.", key)
 	}
 	s.date = time.Unix(until, 0)
 	return s, nil
 }
 
-func (s *Signature) verifyOBS(r *Request, secret string, now time.Time) *wire.Error {
-	if s.Kind == OBSHeader {
+func (s *Signature) verifyV2(r *Request, secret string, now time.Time) *wire.Error {
+	if s.Kind == OBSHeader || s.Kind == V2Header {
 		if skew := now.Sub(s.date); skew > MaxSkew || skew < -MaxSkew {
 			return wire.Err("RequestTimeTooSkewed").With("ServerTime", wire.Time(now))
 		}
@@ -69,22 +101,25 @@ func (s *Signature) verifyOBS(r *Request, secret string, now time.Time) *wire.Er
 			return wire.Errorf("AccessDenied", "Expires is more than 7 days from now.")
 		}
 	}
-	h := hmac.New(sha1.New, []byte(secret))
-	h.Write([]byte(s.obsString(r)))
-	if !hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(s.signature)) {
-		return wire.Err("SignatureDoesNotMatch").With("AWSAccessKeyId", s.AccessKey)
-	}
 	s.payload = unsignedPayload
-	return nil
+	for _, path := range []string{wire.Escape(r.Path, true), r.RawPath} {
+		h := hmac.New(sha1.New, []byte(secret))
+		h.Write([]byte(s.v2String(r, path)))
+		if hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(s.signature)) {
+			return nil
+		}
+	}
+	return wire.Err("SignatureDoesNotMatch").With("AWSAccessKeyId", s.AccessKey)
 }
 
-// obsString is what the OBS signature is computed over.
-func (s *Signature) obsString(r *Request) string {
+// v2String is what the signature is computed over.
+func (s *Signature) v2String(r *Request, path string) string {
+	prefix := strings.ToLower(s.Kind.prefix())
 	var b strings.Builder
 	b.WriteString(r.Method + "\n" + r.Header.Get("Content-Md5") + "\n" + r.Header.Get("Content-Type") + "\n" + s.stamp + "\n")
 	var names []string
 	for name := range r.Header {
-		if strings.HasPrefix(strings.ToLower(name), "x-obs-") {
+		if strings.HasPrefix(strings.ToLower(name), prefix) {
 			names = append(names, name)
 		}
 	}
@@ -99,10 +134,10 @@ func (s *Signature) obsString(r *Request) string {
 	if r.Bucket != "" {
 		b.WriteString("/" + r.Bucket)
 	}
-	b.WriteString(wire.Escape(r.Path, true))
+	b.WriteString(path)
 	var resources []Param
 	for _, p := range r.Query {
-		if slices.Contains(obsResources, p.Name) || strings.HasPrefix(strings.ToLower(p.Name), "x-obs-") {
+		if slices.Contains(v2Resources, p.Name) || s.Kind.obs() && strings.HasPrefix(strings.ToLower(p.Name), prefix) {
 			resources = append(resources, p)
 		}
 	}
