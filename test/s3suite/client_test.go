@@ -293,16 +293,10 @@ func TestSuite(t *testing.T) {
 	groups := map[string][]test{
 		"buckets": bucketCases(), "lists": listCases(), "objects": objectCases(), "metadata": metadataCases(), "conditions": conditionCases(),
 		"ranges": rangeCases(), "copies": copyCases(), "deletes": deleteCases(), "multipart": multipartCases(), "listings of uploads": uploadListCases(),
-		"checksums": checksumCases(), "chunked": chunkedCases(), "presigned": presignedCases(),
+		"checksums": checksumCases(), "chunked": chunkedCases(), "presigned": presignedCases(), "forms": formCases(),
 		"headers": headerCases(), "authorization": authorizationCases(), "not offered": notOfferedCases(), "keys": keyCases(),
 	}
-	// What the service does not do yet: run with QUICKIMS_TEST_SUITE=1.
-	pending := []string{"name 192.168.5.123", "name dot-.dash", "bodies that are not what they should be", "header x-amz-website-redirect-location: /other"}
-	if os.Getenv("QUICKIMS_TEST_SUITE") != "" {
-		pending, groups["forms"] = nil, formCases()
-	}
 	for name, tests := range groups {
-		tests = slices.DeleteFunc(tests, func(k test) bool { return slices.Contains(pending, k.name) })
 		group(t, c, name, tests)
 	}
 }
