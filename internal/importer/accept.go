@@ -139,7 +139,7 @@ func objectFault(spec ims.ImportSpec, err error) error {
 	case errors.Is(err, objectstore.ErrNotFound):
 		return ims.Faultf(ims.CodeFile, "the object %q is not in bucket %q", spec.Key, spec.Bucket).Cause(err)
 	case errors.Is(err, objectstore.ErrDenied):
-		return ims.Faultf(ims.CodeFile, "the object %q can't be read", spec.Key).Cause(err)
+		return ims.Faultf(ims.CodeFile, "the object %q can't be read: the store denies the service access to it; in the directory store, let the service's user read the file (chown, or chmod g+r)", spec.Key).Cause(err)
 	case errors.Is(err, objectstore.ErrNoBucket):
 		return ims.Faultf(ims.CodeBucketAccess, "bucket %q does not exist or is not this project's", spec.Bucket).Cause(err)
 	}

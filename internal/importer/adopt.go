@@ -30,7 +30,7 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f fin
 	attempt := imagearea.Attempt{ImageID: img.ID, Number: job.Attempt}
 	data := ims.Data{Key: attempt.Disk(), Format: src.Format, VirtualSize: src.VirtualSize}
 
-	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, *job), Began: i.recordUpload(*job, data.Key)}
+	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, job), Began: i.recordUpload(*job, data.Key), Copies: i.reportCopy(job)}
 	info, err := i.store.Adopt(ctx, sourceOf(src), objectstore.Condition{ETag: src.ETag, Version: src.Version},
 		objectstore.Location{Bucket: objectstore.ImageArea, Key: data.Key}, opts)
 	if err != nil {
@@ -83,9 +83,19 @@ func sourceData(src ims.Source, f finding) ims.Data {
 // progressEvery is the shortest time between two writes of a job's progress.
 const progressEvery = time.Second
 
+// reportCopy returns a function that warns of a copy where a link was to be expected, in
+// the log and in the job.
+func (i *Importer) reportCopy(job *ims.Job) func(reason string) {
+	return func(reason string) {
+		i.opts.Logger.Warn("source copied", "job_id", job.ID, "image_id", job.ImageID, "bucket", job.Source.Bucket, "key", job.Source.Key,
+			"bytes", job.Source.Size, "reason", reason)
+		job.Source.Warnings = append(job.Source.Warnings, ims.Warning{ID: "copied", Text: reason})
+	}
+}
+
 // reportProgress writes how far the adoption is into the job, from 5 to 99 percent,
 // about once a second. A write that fails is no reason to stop.
-func (i *Importer) reportProgress(ctx context.Context, job ims.Job) func(done, total int64) {
+func (i *Importer) reportProgress(ctx context.Context, job *ims.Job) func(done, total int64) {
 	var last atomic.Int64
 	last.Store(time.Now().UnixNano())
 	return func(done, total int64) {
@@ -93,8 +103,9 @@ func (i *Importer) reportProgress(ctx context.Context, job ims.Job) func(done, t
 		if total <= 0 || now-before < int64(progressEvery) || !last.CompareAndSwap(before, now) {
 			return
 		}
-		job.Percent = 5 + int(float64(done)/float64(total)*94)
-		if err := i.catalog.SaveStep(ctx, job); err != nil {
+		at := *job
+		at.Percent = 5 + int(float64(done)/float64(total)*94)
+		if err := i.catalog.SaveStep(ctx, at); err != nil {
 			i.opts.Logger.Warn("progress not saved", "job_id", job.ID, "error", err)
 		}
 	}

@@ -191,7 +191,9 @@ func explain(err error) *ims.Error {
 		return ims.Faultf(ims.CodeFile, "the source changed while it was imported; import it again").Cause(err)
 	case errors.Is(err, objectstore.ErrNotFound):
 		return ims.Faultf(ims.CodeFile, "the source went away while it was imported").Cause(err)
-	case errors.Is(err, objectstore.ErrDenied), errors.Is(err, objectstore.ErrNoBucket):
+	case errors.Is(err, objectstore.ErrDenied):
+		return ims.Faultf(ims.CodeFile, "the source can't be read any more: the store denies the service access to it").Cause(err)
+	case errors.Is(err, objectstore.ErrNoBucket):
 		return ims.Faultf(ims.CodeBucketAccess, "the bucket can't be read any more").Cause(err)
 	case errors.Is(err, objectstore.ErrNoSpace):
 		return ims.Faultf(ims.CodeInternal, "no space left for the image's data").Cause(err)

@@ -20,7 +20,7 @@ var errNotHere = errors.New("not offered here")
 // XFS), else links it, and copies only where neither is possible: across file
 // systems, or where the kernel forbids linking another user's file.
 func (d *Dir) Adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (ObjectInfo, error) {
-	st, err := d.adopt(ctx, src, cond, dst, opts.Progress)
+	st, err := d.adopt(ctx, src, cond, dst, opts)
 	if err != nil {
 		return ObjectInfo{}, fail("adopt", src, err)
 	}
@@ -30,7 +30,7 @@ func (d *Dir) Adopt(ctx context.Context, src Location, cond Condition, dst Locat
 	return st.info(ImageArea), nil
 }
 
-func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Location, progress func(done, total int64)) (fileState, error) {
+func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (fileState, error) {
 	if err := checkTarget(dst); err != nil {
 		return fileState{}, err
 	}
@@ -69,7 +69,12 @@ func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Locat
 	for _, way := range []func() error{
 		func() error { return d.clone(f, st, dst) },
 		func() error { return d.link(f, st, src, dst) },
-		func() error { return d.copy(ctx, f, st, dst, progress) },
+		func() error {
+			if opts.Copies != nil {
+				opts.Copies(d.whyCopied(f, err))
+			}
+			return d.copy(ctx, f, st, dst, opts.Progress)
+		},
 	} {
 		if err = way(); !errors.Is(err, errNotHere) {
 			break
@@ -90,6 +95,25 @@ func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Locat
 		return fileState{}, errors.Join(err, d.remove(dst.Key))
 	}
 	return made, nil
+}
+
+// whyCopied says why a file was not linked, by the error that link gave, and what to do.
+func (d *Dir) whyCopied(f *os.File, link error) string {
+	const reflink = "or keep buckets and images on a file system with reflinks (XFS, btrfs)"
+	switch {
+	case errors.Is(link, unix.EPERM), errors.Is(link, unix.EACCES):
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) != nil {
+			break
+		}
+		return fmt.Sprintf("the file belongs to the user %d, and the kernel does not let the service's user %d link it (fs.protected_hardlinks), "+
+			"so its bytes were copied: chown the files of the bucket to %[2]d, or let the service's group read and write them (chgrp, chmod g+rw), "+reflink, st.Uid, os.Geteuid())
+	case errors.Is(link, unix.EXDEV):
+		return "the bucket and the image area lie on different file systems, so the bytes were copied: put both on one, " + reflink
+	case errors.Is(link, unix.EMLINK):
+		return "the file has as many links as the file system allows, so its bytes were copied: upload it anew, " + reflink
+	}
+	return "the file system neither links nor clones the file, so its bytes were copied: keep buckets and images on one that does, such as ext4, XFS or btrfs"
 }
 
 func (d *Dir) stateAt(loc Location) (fileState, error) {
@@ -186,7 +210,7 @@ func (d *Dir) link(f *os.File, st fileState, src, dst Location) error {
 			switch {
 			case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES),
 				errors.Is(err, unix.EMLINK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-				return errNotHere
+				return fmt.Errorf("%w: %w", errNotHere, err)
 			}
 			return err
 		}

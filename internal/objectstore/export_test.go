@@ -57,3 +57,7 @@ func (s *S3) SignatureUntil(loc Location) (time.Time, bool) {
 func Unsettled(mtime, ctime, before, after time.Time) time.Duration {
 	return fileState{mtime: mtime.UnixNano(), ctime: ctime.UnixNano()}.unsettled(before, after)
 }
+
+// WithoutClone makes the directory store behave as on a file system that can link and
+// cannot clone.
+func (d *Dir) WithoutClone() { d.noClone = true }

@@ -83,6 +83,9 @@ type AdoptOptions struct {
 	// called from one goroutine at a time and its done never goes down. A link
 	// or clone calls it once, at the end.
 	Progress func(done, total int64)
+	// Copies, if not nil, is told why the directory store copies the bytes instead of
+	// sharing them, before it begins: the reason and what to do, in a sentence.
+	Copies func(reason string)
 	// Began, if not nil, is told the id of each multipart upload that Adopt begins,
 	// before the upload has any bytes. An error of Began aborts the upload and fails
 	// Adopt. A store without multipart uploads never calls it.

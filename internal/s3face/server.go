@@ -282,6 +282,9 @@ func (q *request) wireError(err error) *wire.Error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		q.s.cfg.Logger.Error("the disk of the buckets is full", "request_id", q.id, "error", err)
 		return wire.Err("InsufficientStorage")
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		q.s.cfg.Logger.Warn("a bucket's file denies the service access", "path", shortPath(q.r), "request_id", q.id, "error", err)
+		return wire.Errorf("AccessDenied", "The permissions of the file in the bucket's directory do not let the service do this.")
 	case errors.Is(err, unix.EFBIG):
 		return wire.Errorf("EntityTooLarge", "The file system of the store takes no file of this size.")
 	case errors.Is(err, unix.ENAMETOOLONG):
