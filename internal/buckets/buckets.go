@@ -114,7 +114,23 @@ func (k *Keeper) makeOwned(ctx context.Context, bucket, projectID string) error 
 	if err != nil {
 		return errors.Join(err, k.catalog.ReleaseBucket(context.WithoutCancel(ctx), bucket, projectID))
 	}
+	if err := k.hand(filepath.Join(k.folder, bucket)); err != nil {
+		return err
+	}
 	return syncFolder(k.folder)
+}
+
+// hand gives what root has made to the user whose the folder of the buckets is: the
+// service need not run as root, as the operator's command often does.
+func (k *Keeper) hand(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(k.folder, &st); err != nil {
+		return fmt.Errorf("find the owner of %s: %w", k.folder, err)
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
 // Remove removes the project's bucket, with its unfinished uploads. ErrNotFound,
@@ -330,6 +346,10 @@ const lockPause = 5 * time.Millisecond
 func (k *Keeper) lock(ctx context.Context, bucket string, kind int16) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(k.folder, LockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
+		return nil, err
+	}
+	if err := k.hand(file.Name()); err != nil {
+		file.Close()
 		return nil, err
 	}
 	// Each bucket is one byte of the file, so that nobody waits for the removal of

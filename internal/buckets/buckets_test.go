@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,6 +126,26 @@ func TestFolderMadeByHand(t *testing.T) {
 		must(t, err)
 		if want := []buckets.Bucket{{"another", ""}, {"by-hand", bob}, {"new", ada}}; !slices.Equal(list, want) {
 			t.Errorf("list %v, want %v", list, want)
+		}
+	})
+}
+
+// TestMadeByRoot: what the operator's command makes is the service's to write to.
+func TestMadeByRoot(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		want := os.Geteuid()
+		if want == 0 {
+			want = 65534
+			must(t, os.Chown(w.folder, want, want))
+		}
+		_, err := w.keeper().Give(t.Context(), "new", ada, false)
+		must(t, err)
+		for _, name := range []string{"new", buckets.LockFile} {
+			info, err := os.Lstat(filepath.Join(w.folder, name))
+			must(t, err)
+			if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != want {
+				t.Errorf("%s is user %d's, want %d", name, st.Uid, want)
+			}
 		}
 	})
 }
