@@ -93,6 +93,11 @@ func (i *Importer) own(ctx context.Context) error {
 	return nil
 }
 
+// notOwned is what a client is told of errNotOwned.
+func notOwned(err error) *ims.Error {
+	return ims.Faultf(ims.CodeInternal, "the service cannot write to its image area; ask the operator").WithKind(ims.KindUnavailable).Cause(err)
+}
+
 // maxBackoff is the longest pause between two attempts.
 const maxBackoff = time.Minute
 
@@ -126,7 +131,7 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 	case errors.Is(err, catalog.ErrFenced) || errors.Is(lost, catalog.ErrFenced):
 		log.Warn("another worker has the job")
 		if err := i.catalog.EndLost(ctx, job); err != nil {
-			log.Warn("the clean-up of the fenced attempt waits for its next look", "error", err)
+			log.Warn("clean-up of the fenced attempt delayed", "error", err)
 		}
 		i.Nudge()
 		return 0, nil
@@ -187,6 +192,8 @@ func explain(err error) *ims.Error {
 		return e
 	}
 	switch {
+	case errors.Is(err, errNotOwned):
+		return notOwned(err)
 	case errors.Is(err, objectstore.ErrChanged):
 		return ims.Faultf(ims.CodeFile, "the source changed while it was imported; import it again").Cause(err)
 	case errors.Is(err, objectstore.ErrNotFound):

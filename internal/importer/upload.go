@@ -45,6 +45,9 @@ func (i *Importer) Upload(ctx context.Context, projectID, imageID string, body i
 	}
 	if errors.Is(lost, catalog.ErrFenced) || errors.Is(err, catalog.ErrFenced) {
 		err = fmt.Errorf("the upload lost its job: %w", err)
+		if lerr := i.catalog.EndLost(ending, job); lerr != nil {
+			log.Warn("clean-up of the fenced attempt delayed", "error", lerr)
+		}
 	} else {
 		fault := explainUpload(err)
 		log.Info("upload failed", "code", fault.Code, "detail", fault.Detail, "error", err)
@@ -63,6 +66,9 @@ func (i *Importer) Upload(ctx context.Context, projectID, imageID string, body i
 func (i *Importer) receive(ctx context.Context, job ims.Job, body io.Reader, size int64) (catalog.Uploaded, error) {
 	if size > ims.MaxFileSize {
 		return catalog.Uploaded{}, tooLarge()
+	}
+	if err := i.own(ctx); err != nil {
+		return catalog.Uploaded{}, err
 	}
 	attempt := imagearea.Attempt{ImageID: job.ImageID, Number: job.Attempt}
 	data := ims.Data{Key: attempt.Disk(), Format: string(diskformat.Raw)}
@@ -123,6 +129,9 @@ func (l *limited) Read(p []byte) (int, error) {
 func explainUpload(err error) *ims.Error {
 	if e, ok := errors.AsType[*ims.Error](err); ok {
 		return e
+	}
+	if errors.Is(err, errNotOwned) {
+		return notOwned(err)
 	}
 	if _, ok := errors.AsType[*objectstore.Error](err); ok {
 		switch {
