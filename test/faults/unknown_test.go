@@ -57,8 +57,7 @@ func TestUnknownBytesStay(t *testing.T) {
 		}
 	}
 	s.CheckBytes(t, kept, disk)
-	// One of them lies under the prefix of an image: nobody but a row says what it is.
-	want := len(unknown) - 1
+	want := len(unknown)
 	harness.Eventually(t, "the survey has counted them", func() bool {
 		return metric(t, s, "quickims_area_unknown_objects") == fmt.Sprint(want)
 	})
