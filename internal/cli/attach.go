@@ -20,6 +20,7 @@ type AttachCmd struct {
 	Image   string         `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
 	TTL     *time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, up to 720h. Default: 24h."`
 	Exec    bool           `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
+	Qemu    string         `name:"qemu-config" placeholder:"FILE" help:"Describe the disk in FILE for qemu's -readconfig, in place of printing the URI: the secret is then in no process list. - is standard output."`
 	Command []string       `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`
 }
 
@@ -31,6 +32,7 @@ Examples:
 
     quickims attach web
     quickims attach web --ttl 1h --json
+    quickims attach web --qemu-config web.cfg && qemu-system-x86_64 -m 1G -readconfig web.cfg
     quickims attach web --exec 'nbdinfo "$NBD_URI"'
     quickims attach web --exec 'qemu-img convert -f raw "$NBD_URI" -O qcow2 web.qcow2'
 `
@@ -44,6 +46,8 @@ func (c *AttachCmd) Validate() error {
 	switch {
 	case c.TTL != nil && (*c.TTL < ims.MinAttachTime || *c.TTL > ims.MaxAttachTime):
 		return fmt.Errorf("--ttl %s: it is %s to %s", short(*c.TTL), short(ims.MinAttachTime), short(ims.MaxAttachTime))
+	case c.Exec && c.Qemu != "":
+		return fmt.Errorf("--qemu-config and --exec: the attachment ends with the command")
 	case c.Exec && len(c.Command) == 0:
 		return fmt.Errorf("--exec: name the command to run behind the image")
 	case !c.Exec && len(c.Command) > 0:
@@ -67,6 +71,9 @@ func short(d time.Duration) string {
 func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 	if c.Exec && s.json {
 		return usagef("--json and --exec: standard output is the command's")
+	}
+	if c.Qemu == stdoutPath && s.json {
+		return usagef("--json and --qemu-config -: standard output is the configuration's")
 	}
 	service, err := c.connect(s)
 	if err != nil {
@@ -93,10 +100,23 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 	if c.Exec {
 		return c.exec(ctx, s, service, a)
 	}
+	if c.Qemu != "" {
+		if err := s.writeQemuConfig(c.Qemu, a.URI, a.ImageName); err != nil {
+			c.detach(ctx, s, service, a)
+			return err
+		}
+		if c.Qemu == stdoutPath {
+			return nil
+		}
+	}
 	return s.result(a.Raw, func(w io.Writer) {
 		fmt.Fprintf(w, "Attachment\t%s\n", a.ID)
 		fmt.Fprintf(w, "Image\t%s  %s\n", a.ImageID, a.ImageName)
 		fmt.Fprintf(w, "Until\t%s\n", when(a.ExpiresAt))
+		if c.Qemu != "" {
+			fmt.Fprintf(w, "\nqemu-system-x86_64 -m 1G -readconfig %s\n", quoted(c.Qemu))
+			return
+		}
 		fmt.Fprintf(w, "URI\t%s\n", a.URI)
 		object, system, backing := qemuBacking(a.URI)
 		fmt.Fprintf(w, "\nqemu-img create -q %s-f qcow2 -F raw -b %s overlay.qcow2\n", object, quoted(backing))

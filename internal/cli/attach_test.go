@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +39,56 @@ func (a *attachments) handle(w http.ResponseWriter, r *http.Request, _ func()) {
 	default:
 		fmt.Fprintf(w, `{"attachments":[{"attachment_id":%q,"image_id":%q,"image_name":"web","created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z"}]}`,
 			testAttachment, testImage)
+	}
+}
+
+// TestAttachWritesQemusConfiguration: the secret is in a file that only its owner can
+// read, and not in what is printed to be run.
+func TestAttachWritesQemusConfiguration(t *testing.T) {
+	t.Parallel()
+	a := &attachments{detach: http.StatusNoContent}
+	path := filepath.Join(t.TempDir(), "web.cfg")
+	must(t, os.WriteFile(path, []byte("before"), 0o644))
+	_, token, _ := strings.Cut(strings.TrimPrefix(testURI, "nbd://"), "/")
+	status, stdout, stderr := callService(t, a.handle, "attach", testImage, "--qemu-config", path)
+	if status != statusOK || strings.Contains(stdout, token) || !strings.Contains(stdout, "-readconfig '"+path+"'") || !strings.Contains(stdout, testAttachment) {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
+	}
+	text, err := os.ReadFile(path)
+	must(t, err)
+	for _, want := range []string{"[drive]", `file.export = "` + token + `"`, `file.server.host = "127.0.0.1"`, `file.server.port = "10809"`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info.Mode(), err)
+	}
+	if _, stdout, _ := callService(t, a.handle, "attach", testImage, "--qemu-config", "-"); stdout != string(text) {
+		t.Errorf("to standard output: %q", stdout)
+	}
+	// An attachment that nobody can know of does not stay.
+	a.asked = nil
+	status, _, stderr = callService(t, a.handle, "attach", testImage, "--qemu-config", filepath.Join(path, "no-folder"))
+	if status != statusFailed || !strings.Contains(stderr, "no-folder") || len(a.asked) != 2 || !strings.HasPrefix(a.asked[1], "DELETE") {
+		t.Errorf("status %d, %q, asked %q", status, stderr, a.asked)
+	}
+	for _, args := range [][]string{{"--json", "attach", testImage, "--qemu-config", "-"}, {"attach", testImage, "--qemu-config", "x", "--exec", "true"}} {
+		if status, _, _ := callService(t, a.handle, args...); status != statusUsage {
+			t.Errorf("%q: status %d", args, status)
+		}
+	}
+	for uri, want := range map[string]string{
+		"nbd+unix:///" + token + "?socket=/run/quickims/nbd.sock": `file.server.path = "/run/quickims/nbd.sock"`,
+		"nbds://h:1/" + token:  `file.tls-creds = "tls0"`,
+		"nbd://[::1]/" + token: `file.server.host = "::1"`,
+	} {
+		if text, err := qemuDrive(uri, "n"); err != nil || !strings.Contains(text, want) {
+			t.Errorf("%s: %v, no %s in\n%s", uri, err, want, text)
+		}
+	}
+	if text, err := qemuDrive("nbd+unix:///t?socket=/a%22b", "n"); err == nil {
+		t.Errorf("a path that qemu can't read: %s", text)
 	}
 }
 
