@@ -24,7 +24,7 @@ const (
 	verifyEvery = 2 * time.Second
 	// markEvery is how old the owner mark may get while nothing is written, so that a
 	// copy of the database that is older than this is known as such.
-	markEvery = 10 * time.Minute
+	markEvery = time.Minute
 )
 
 // area is what error texts call the image area.

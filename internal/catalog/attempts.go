@@ -133,6 +133,13 @@ func (c *Catalog) Leftovers(ctx context.Context, limit int) ([]Leftover, error) 
 	return out, nil
 }
 
+// Postpone makes the next look at an attempt due after a pause: its bytes could not be
+// removed now, and others wait.
+func (c *Catalog) Postpone(ctx context.Context, a imagearea.Attempt, pause time.Duration) error {
+	_, err := c.db.ExecContext(ctx, "UPDATE attempts SET due_at = $2 WHERE prefix = $1 AND ended_at IS NOT NULL", a.Prefix(), c.now().Add(pause).UnixMilli())
+	return wrap(err, "postpone the clean-up of "+a.Prefix())
+}
+
 // Removed says that nothing lay under an attempt's prefix any more a moment ago. An
 // attempt that was given up is looked at again later, twice; after that it is
 // forgotten, as is at once the data of an image that was deleted.

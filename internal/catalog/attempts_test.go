@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -112,6 +113,15 @@ func TestLeftoversOldestFirst(t *testing.T) {
 		if got := c.leftovers(); !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
+		must(t, c.Postpone(t.Context(), attemptNamed(t, want[0]), time.Minute))
+		if got := c.leftovers(); !slices.Equal(got, want[1:]) {
+			t.Errorf("with one postponed: %q, want %q", got, want[1:])
+		}
+		c.clock.advance(time.Minute)
+		if got := c.leftovers(); !slices.Equal(got, []string{want[1], want[2], want[0]}) {
+			t.Errorf("a minute later: %q, want all", got)
+		}
+		want = []string{want[1], want[2], want[0]}
 		if got, err := c.Leftovers(t.Context(), 2); err != nil || len(got) != 2 || got[1].Prefix() != want[1] {
 			t.Errorf("limit 2 gives %v (%v)", got, err)
 		}
@@ -142,4 +152,13 @@ func TestUploads(t *testing.T) {
 			t.Errorf("leftovers %+v, want one with the uploads %v", list, want)
 		}
 	})
+}
+
+func attemptNamed(t *testing.T, prefix string) imagearea.Attempt {
+	t.Helper()
+	a, ok := imagearea.ParsePrefix(prefix)
+	if !ok {
+		t.Fatalf("%q is no attempt's prefix", prefix)
+	}
+	return a
 }

@@ -60,8 +60,12 @@ func (i *Importer) CleanUp(ctx context.Context) error {
 				return err
 			}
 			if err := i.remove(ctx, l); err != nil {
-				failed = errors.Join(failed, err)
-				continue // one object that cannot be removed holds up no other
+				if ctx.Err() != nil {
+					return err
+				}
+				// One that cannot be removed holds up no other.
+				failed = errors.Join(failed, err, i.catalog.Postpone(ctx, l.Attempt, cleanEvery))
+				continue
 			}
 			if err := faultpoint.Hit(faultpoint.CleanRemoved); err != nil {
 				return err

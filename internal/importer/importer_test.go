@@ -305,7 +305,7 @@ func TestContentFailsTheJob(t *testing.T) {
 		"the bitmap went away":     {func(b *bench) { b.raw("d.raw", disk(1)) }, func(b *bench) { must(b.t, os.Remove(filepath.Join(b.buckets, bucket, "d.mf"))) }, ims.CodeFile, "d.mf"},
 		"the object went away":     {func(b *bench) { b.raw("d.raw", disk(1)) }, func(b *bench) { must(b.t, os.Remove(filepath.Join(b.buckets, bucket, "d.raw"))) }, ims.CodeFile, "source"},
 		"a store without space":    {func(b *bench) { b.raw("d.raw", disk(1)) }, func(b *bench) { b.adopt = failing(objectstore.ErrNoSpace) }, ims.CodeInternal, "space"},
-		"a bucket that was closed": {func(b *bench) { b.raw("d.raw", disk(1)) }, func(b *bench) { b.adopt = failing(objectstore.ErrDenied) }, ims.CodeBucketAccess, "bucket"},
+		"a bucket that was closed": {func(b *bench) { b.raw("d.raw", disk(1)) }, func(b *bench) { b.adopt = failing(objectstore.ErrDenied) }, ims.CodeFile, "access"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
