@@ -76,7 +76,7 @@ func TestSharesWait(t *testing.T) {
 		ask("c", ctx)
 		cancel()
 		all.Wait()
-		if got := fmt.Sprint(order); got != "[x y a c a a]" {
+		if got := fmt.Sprint(order[2:]); len(order) != 6 || got != "[a c a a]" && got != "[c a a a]" {
 			t.Errorf("the order is %s", got)
 		}
 		if s.free != 2 || len(s.parties) != 0 || s.turns.Len() != 0 {

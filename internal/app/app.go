@@ -317,8 +317,7 @@ func (s *Service) wire() error {
 		return err
 	}
 	s.versions.Store(versions)
-	limits := ims.Limits{Images: s.cfg.Limits.Images, Imports: s.cfg.Limits.Imports, Attachments: s.cfg.Limits.Attachments,
-		AttachmentsReader: s.cfg.Limits.AttachmentsReader}
+	limits := s.cfg.Limits.limits()
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
 		Own:     s.owner.Advance,
@@ -485,6 +484,10 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan stru
 	group.Go(func() error { s.every(work, purgeEvery, "remove expired tokens", s.identity.PurgeTokens); return nil })
 	group.Go(func() error {
 		s.every(work, purgeEvery, "remove attachments that have ended", s.catalog.PurgeAttachments)
+		return nil
+	})
+	group.Go(func() error {
+		s.every(work, purgeEvery, "remove old jobs and images", func(ctx context.Context) error { return s.catalog.Purge(ctx, s.cfg.Limits.limits()) })
 		return nil
 	})
 	group.Go(func() error {

@@ -96,6 +96,10 @@ type LimitsConfig struct {
 	AttachmentsReader int `yaml:"attachments_reader"`
 }
 
+func (l LimitsConfig) limits() ims.Limits {
+	return ims.Limits{Images: l.Images, Imports: l.Imports, Attachments: l.Attachments, AttachmentsReader: l.AttachmentsReader}
+}
+
 // CacheConfig bounds what is kept of images that are read.
 type CacheConfig struct {
 	// Memory is for blocks, fetches under way and what is known of the images.

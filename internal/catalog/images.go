@@ -37,6 +37,9 @@ func (c *Catalog) CreateImport(ctx context.Context, domainID string, img ims.Ima
 		if err := checkLimits(ctx, tx, img.ProjectID, limits); err != nil {
 			return err
 		}
+		if err := purgeProject(ctx, tx, img.ProjectID, limits); err != nil {
+			return err
+		}
 		if err := insertImage(ctx, tx, img); err != nil {
 			return err
 		}
