@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quickims/quickims"
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/api"
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/buckets"
@@ -71,6 +72,8 @@ type Service struct {
 	// installation is the id of the database. freshDatabase: this start made its file.
 	installation  string
 	freshDatabase bool
+	// allowance bounds what projects store.
+	allowance *allowance.Allowance
 	// api, s3, nbd and metrics are the bound listeners; s3, nbd and metrics are nil
 	// without an address.
 	api, s3, nbd, metrics net.Listener
@@ -318,7 +321,11 @@ func (s *Service) wire() error {
 	}
 	s.versions.Store(versions)
 	limits := s.cfg.Limits.limits()
+	if s.allowance, err = s.newAllowance(); err != nil {
+		return err
+	}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
+		InBuckets: s.allowance.InBuckets, Room: func() error { return s.allowance.Room(0) },
 		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
 		Own:     s.owner.Advance,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },

@@ -16,6 +16,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/quickims/quickims/internal/admit"
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
@@ -74,6 +75,8 @@ type Config struct {
 	// earlier starts. Empty: QUICKIMS_REGION, or else the region of earlier starts; at the
 	// first start S3.Region, or else "local".
 	Region string `yaml:"region"`
+	// DiskReserve is kept free on the disk that SQLite lies on; 0: nothing is.
+	DiskReserve Size `yaml:"disk_reserve"`
 	// OSVersions is a CSV file of further operating systems.
 	OSVersions string `yaml:"os_versions"`
 	// RequireBitmap wants a bitmap beside every RAW file.
@@ -91,13 +94,15 @@ type LimitsConfig struct {
 	Imports int `yaml:"imports"` // imports at once
 	// Attachments at once.
 	Attachments int `yaml:"attachments"`
+	// Bytes in buckets and images together; 0: no limit.
+	Bytes Size `yaml:"bytes"`
 	// AttachmentsReader is how many of these the project's readers may have together;
 	// 0 means half.
 	AttachmentsReader int `yaml:"attachments_reader"`
 }
 
 func (l LimitsConfig) limits() ims.Limits {
-	return ims.Limits{Images: l.Images, Imports: l.Imports, Attachments: l.Attachments, AttachmentsReader: l.AttachmentsReader}
+	return ims.Limits{Images: l.Images, Imports: l.Imports, Attachments: l.Attachments, AttachmentsReader: l.AttachmentsReader, Bytes: int64(l.Bytes)}
 }
 
 // CacheConfig bounds what is kept of images that are read.
@@ -148,7 +153,7 @@ type S3Bucket struct {
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.
 func DefaultConfig() Config {
-	return Config{Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true,
+	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
 		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: blockdev.DefaultDir}}
 }

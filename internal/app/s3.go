@@ -21,7 +21,7 @@ func (s *Service) serveS3(ctx context.Context, ready func()) error {
 	return s3face.Serve(ctx, s3face.Config{
 		Listener: s.s3, Gate: s.gates.s3, BucketsDir: s.cfg.bucketsDir(), MetaDir: meta,
 		TLS: s.certificate.config("http/1.1"), Region: s.seed.Region, Domains: s.cfg.S3Domains,
-		Accounts: accounts{s.identity}, Buckets: s.buckets, Logger: s.log, Ready: ready,
+		Accounts: accounts{s.identity}, Buckets: s.buckets, Allowance: s.allowance, Logger: s.log, Ready: ready,
 	})
 }
 

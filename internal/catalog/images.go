@@ -34,7 +34,7 @@ func (c *Catalog) CreateImport(ctx context.Context, domainID string, img ims.Ima
 		if err := enterpriseProjectExists(ctx, tx, domainID, img.EnterpriseProjectID); err != nil {
 			return err
 		}
-		if err := checkLimits(ctx, tx, img.ProjectID, limits); err != nil {
+		if err := checkLimits(ctx, tx, img.ProjectID, limits, img.FileSize); err != nil {
 			return err
 		}
 		if err := purgeProject(ctx, tx, img.ProjectID, limits); err != nil {
@@ -54,7 +54,8 @@ func (c *Catalog) CreateImport(ctx context.Context, domainID string, img ims.Ima
 	return nil
 }
 
-func checkQuota(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
+// checkQuota checks that the project may have one more image, of so many bytes.
+func checkQuota(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits, bytes int64) error {
 	used, err := quota(ctx, tx, projectID)
 	if err != nil {
 		return err
@@ -62,11 +63,34 @@ func checkQuota(ctx context.Context, tx *database.Tx, projectID string, limits i
 	if used >= limits.Images {
 		return ims.Faultf(ims.CodeQuota, "the project has %d private images, its quota is %d; delete one first", used, limits.Images)
 	}
+	if limits.Bytes == 0 {
+		return nil
+	}
+	stored, err := imageBytes(ctx, tx, projectID)
+	if err != nil {
+		return err
+	}
+	if all := stored + limits.InBuckets; bytes > limits.Bytes-all {
+		return ims.Faultf(ims.CodeQuota, "the project stores %d bytes, %d of them in buckets, and the image has %d; its limit is %d bytes; delete images or objects first",
+			all, limits.InBuckets, bytes, limits.Bytes)
+	}
 	return nil
 }
 
-func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits) error {
-	if err := checkQuota(ctx, tx, projectID, limits); err != nil {
+// ImageBytes is what a project's images have in bytes: an image that is being made counts
+// with its source.
+func (c *Catalog) ImageBytes(ctx context.Context, projectID string) (int64, error) {
+	return imageBytes(ctx, c.db, projectID)
+}
+
+func imageBytes(ctx context.Context, q database.Querier, projectID string) (n int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT COALESCE(CAST(SUM(CASE WHEN status = 'active' THEN data_size + data_bitmap_size ELSE file_size END) AS BIGINT), 0)
+		FROM images WHERE project_id = $1 AND deleted_at IS NULL AND status <> 'killed'`, projectID).Scan(&n)
+	return n, wrap(err, "add up the bytes of the images of project "+projectID)
+}
+
+func checkLimits(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits, bytes int64) error {
+	if err := checkQuota(ctx, tx, projectID, limits, bytes); err != nil {
 		return err
 	}
 	return checkRunning(ctx, tx, projectID, limits)
@@ -92,7 +116,7 @@ func (c *Catalog) CreateImage(ctx context.Context, img ims.Image, limits ims.Lim
 		if err := takeTurn(ctx, tx, img.ProjectID); err != nil {
 			return err
 		}
-		if err := checkQuota(ctx, tx, img.ProjectID, limits); err != nil {
+		if err := checkQuota(ctx, tx, img.ProjectID, limits, img.FileSize); err != nil {
 			return err
 		}
 		// An id is never used again, not even one of a deleted image.

@@ -186,3 +186,38 @@ func BenchmarkListBesideDeleted(b *testing.B) {
 		})
 	}
 }
+
+// Imports end at the limit of bytes, which counts what is in buckets too; an image that
+// is deleted, or whose import failed, makes room.
+func TestLimitOfBytes(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		limits := plenty
+		limits.Bytes, limits.InBuckets = 3<<40, 1<<39
+		img, job := newImport(mine)
+		create := func() error {
+			img, job = newImport(mine)
+			return c.CreateImport(t.Context(), domain, img, job, limits, noQueue)
+		}
+		must(t, create())
+		must(t, create())
+		if err := create(); ims.CodeOf(err) != ims.CodeQuota {
+			t.Errorf("beyond the limit: %v", err)
+		}
+		limits.InBuckets = 0
+		must(t, create())
+		if err := create(); ims.CodeOf(err) != ims.CodeQuota {
+			t.Errorf("beyond the limit: %v", err)
+		}
+		if n, err := c.ImageBytes(t.Context(), mine); err != nil || n != 3<<40 {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		going, err := count(t.Context(), c.db, "SELECT COUNT(*) FROM jobs WHERE end_time IS NULL")
+		if err != nil || going != 3 {
+			t.Fatal(going, err)
+		}
+		ids, err := texts(t.Context(), c.db, "SELECT id FROM jobs")
+		must(t, err)
+		must(t, c.Fail(t.Context(), c.claim(ids[0]), ims.CodeInternal, "no"))
+		must(t, create())
+	})
+}

@@ -31,17 +31,38 @@ func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: spec.JobType(), Status: ims.JobInit,
 		Step: ims.StepAccepted, ImageID: img.ID, ImageName: img.Name, Source: source,
 	}
+	limits := i.opts.Limits
+	if i.opts.InBuckets != nil {
+		if limits.InBuckets, err = i.opts.InBuckets(ctx, p.ProjectID); err != nil {
+			return "", err
+		}
+	}
+	if err := i.room(); err != nil {
+		return "", err
+	}
 	enqueue := func(ctx context.Context, tx *database.Tx, jobID string) error {
 		if err := i.opts.Enqueue(ctx, tx, jobID); err != nil {
 			return err
 		}
 		return faultpoint.Hit(faultpoint.AcceptBeforeCommit)
 	}
-	if err := i.catalog.CreateImport(ctx, p.Tenant, img, job, i.opts.Limits, enqueue); err != nil {
+	if err := i.catalog.CreateImport(ctx, p.Tenant, img, job, limits, enqueue); err != nil {
 		return "", err
 	}
 	i.opts.Logger.Info("import accepted", "job_id", job.ID, "image_id", img.ID, "project_id", p.ProjectID, "bytes", source.Size)
 	return job.ID, faultpoint.Hit(faultpoint.AcceptCommitted)
+}
+
+// room is the fault of an import for which the disk of the database has no room.
+func (i *Importer) room() error {
+	if i.opts.Room == nil {
+		return nil
+	}
+	if err := i.opts.Room(); err != nil {
+		return ims.Faultf(ims.CodeInternal, "the disk of the service's database is full up to its reserve; nothing can be imported until the operator makes room").
+			WithKind(ims.KindNoSpace).Cause(err)
+	}
+	return nil
 }
 
 // bucketReadable checks the caller's right to the bucket and the bucket's class. A

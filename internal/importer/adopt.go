@@ -16,6 +16,9 @@ import (
 // durable. Until publication nothing refers to them, and the image is read from its
 // pinned source.
 func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f finding) (ims.Data, error) {
+	if err := i.room(); err != nil {
+		return ims.Data{}, err
+	}
 	job.Step = ims.StepAdopt
 	src := job.Source
 	if err := i.catalog.BeginAdopt(ctx, *job, sourceData(src, f)); err != nil {

@@ -29,6 +29,12 @@ type Options struct {
 	WithoutBitmap bool
 	// Region that buckets must be in, where the store says a bucket's region.
 	Region string
+	// InBuckets gives the bytes that a project has in buckets, which count towards
+	// Limits.Bytes; nil means that none count.
+	InBuckets func(ctx context.Context, projectID string) (int64, error)
+	// Room reports whether the disk of the database has room for more; nil means that
+	// nothing is checked. Imports are refused, and jobs fail, with its error.
+	Room func() error
 	// MayRead reports whether a project may import from a bucket.
 	MayRead func(ctx context.Context, projectID, bucket string) (bool, error)
 	// Own makes sure that the image area is still this installation's. It is called

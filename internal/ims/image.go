@@ -185,6 +185,9 @@ type Limits struct {
 	Attachments int // attachments that have not ended
 	// AttachmentsReader is how many of these its readers may have together; 0 means half.
 	AttachmentsReader int
+	// Bytes is what it may store in buckets and images together; 0 means no limit. InBuckets
+	// is what it has in buckets.
+	Bytes, InBuckets int64
 }
 
 // ReaderAttachments is how many attachments a project's readers may have together.

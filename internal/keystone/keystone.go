@@ -248,6 +248,8 @@ func Status(kind ims.Kind) int {
 		return http.StatusTooManyRequests
 	case ims.KindUnavailable:
 		return http.StatusServiceUnavailable
+	case ims.KindNoSpace:
+		return http.StatusInsufficientStorage
 	}
 	return http.StatusInternalServerError
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/s3face/auth"
 	"github.com/quickims/quickims/internal/s3face/checksum"
 	"github.com/quickims/quickims/internal/s3face/wire"
@@ -37,8 +38,9 @@ type content struct {
 	wantSum   string             // "" if it comes in a trailer, or not at all
 	trailing  bool
 	read      int64
-	least     int64 // fewer bytes are refused
-	limit     int64 // and so are more
+	least     int64             // fewer bytes are refused
+	limit     int64             // and so are more
+	upload    *allowance.Upload // nil: the bytes are not stored
 }
 
 // content reads what the headers say of the body. more is an algorithm whose
@@ -174,6 +176,11 @@ func (c *content) copyTo(w io.Writer) error {
 			c.md5.Write(buf[:n])
 			if c.sum != nil {
 				c.sum.Write(buf[:n])
+			}
+			if c.upload != nil {
+				if err := c.upload.Grow(int64(n)); err != nil {
+					return err
+				}
 			}
 			if _, werr := w.Write(buf[:n]); werr != nil {
 				return werr

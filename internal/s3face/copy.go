@@ -134,6 +134,15 @@ func (q *request) copyTo(ctx context.Context, src *source, r files.Record, algor
 		return nil, err
 	}
 	defer t.Discard()
+	up, err := q.s.cfg.Allowance.Begin(ctx, q.project, src.object.Size)
+	if err == nil {
+		err = up.Grow(src.object.Size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	stored := false
+	defer func() { up.End(stored) }()
 	if err := t.CopyRange(ctx, src.file, 0, src.object.Size); err != nil {
 		return nil, err
 	}
@@ -151,7 +160,9 @@ func (q *request) copyTo(ctx context.Context, src *source, r files.Record, algor
 	if r.Checksum != nil && r.Checksum.Type == checksum.Composite {
 		r.Checksum = nil // it is of parts that the copy does not have
 	}
-	return t.Publish(q.key, &r, condition)
+	o, err := t.Publish(q.key, &r, condition)
+	stored = err == nil
+	return o, err
 }
 
 // noBody refuses a body where there should be none.

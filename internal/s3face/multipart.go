@@ -110,6 +110,13 @@ func uploadPart(q *request) error {
 		return err
 	}
 	defer w.Discard()
+	up, err := q.s.cfg.Allowance.Begin(q.ctx, q.project, max(0, c.size))
+	if err != nil {
+		return err
+	}
+	stored := false
+	defer func() { up.End(stored) }()
+	c.upload = up
 	if err := c.copyTo(w); err != nil {
 		return err
 	}
@@ -121,6 +128,7 @@ func uploadPart(q *request) error {
 	if err := w.Commit(p); err != nil {
 		return err
 	}
+	stored = true
 	q.w.Header().Set("ETag", wire.ETag(c.etag()))
 	return q.empty(http.StatusOK)
 }
@@ -158,6 +166,15 @@ func uploadPartCopy(q *request) error {
 			return nil, err
 		}
 		defer w.Discard()
+		up, err := q.s.cfg.Allowance.Begin(ctx, q.project, length)
+		if err == nil {
+			err = up.Grow(length)
+		}
+		if err != nil {
+			return nil, err
+		}
+		stored := false
+		defer func() { up.End(stored) }()
 		// The part needs an MD5, and perhaps a checksum: its bytes are read anyway.
 		whole := md5.New()
 		sums := []io.Writer{whole}
@@ -181,6 +198,7 @@ func uploadPartCopy(q *request) error {
 		if err := w.Commit(p); err != nil {
 			return nil, err
 		}
+		stored = true
 		out.ETag = wire.ETag(p.ETag())
 		return out, nil
 	})

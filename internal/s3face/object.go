@@ -130,6 +130,13 @@ func (q *request) store(c *content, key string, r files.Record, condition files.
 		return nil, err
 	}
 	defer t.Discard()
+	up, err := q.s.cfg.Allowance.Begin(q.ctx, q.project, max(0, c.size))
+	if err != nil {
+		return nil, err
+	}
+	stored := false
+	defer func() { up.End(stored) }()
+	c.upload = up
 	if err := c.copyTo(t); err != nil {
 		return nil, err
 	}
@@ -137,7 +144,9 @@ func (q *request) store(c *content, key string, r files.Record, condition files.
 	if c.algorithm != "" {
 		r.Checksum = &files.Checksum{Algorithm: c.algorithm, Type: checksum.FullObject, Value: checksum.Encode(c.sum.Sum(nil))}
 	}
-	return t.Publish(key, &r, condition)
+	o, err := t.Publish(key, &r, condition)
+	stored = err == nil
+	return o, err
 }
 
 // checksumHeader tells an object's checksum, if it has one.

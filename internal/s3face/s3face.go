@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/quickims/quickims/internal/admit"
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/s3face/files"
 )
@@ -74,6 +75,8 @@ type Config struct {
 	Accounts Accounts
 	// Buckets makes and removes the buckets in BucketsDir and knows their owners.
 	Buckets *buckets.Keeper
+	// Allowance bounds the bytes that projects store; nil: nothing does.
+	Allowance *allowance.Allowance
 	// Logger gets what goes wrong, and every request at level Debug.
 	Logger *slog.Logger
 	// Grace is how long requests in progress may take to end when Serve is told
@@ -85,9 +88,14 @@ type Config struct {
 	noXattr bool // tests: as if files had no extended attributes
 }
 
-// maxRequests is how many requests are in progress at a time. Each holds buffers
-// of about 400 KiB.
-const maxRequests = 256
+// maxRequests is how many authenticated requests are in progress at a time. Each holds
+// buffers of about 400 KiB. A project may have no more of them than it leaves free.
+// maxStrangers is how many others there may be, which have no buffers yet; of these an
+// address may have no more than it leaves free.
+const (
+	maxRequests  = 256
+	maxStrangers = 1024
+)
 
 func (c *Config) validate() error {
 	switch {
@@ -140,7 +148,7 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), slots: make(chan struct{}, maxRequests)}
+	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), places: admit.NewShares(maxRequests, 0), strangers: admit.NewShares(maxStrangers, 0)}
 	front := s.httpServer()
 	listener := cfg.Listener
 	if cfg.Gate != nil {

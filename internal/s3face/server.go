@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quickims/quickims/internal/admit"
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/objectstore"
 	"github.com/quickims/quickims/internal/s3face/auth"
@@ -26,11 +27,13 @@ import (
 
 // server answers requests.
 type server struct {
-	cfg      Config
-	store    *files.Store
-	hosts    *hosts
-	slots    chan struct{} // one for each request in progress
-	requests sync.WaitGroup
+	cfg    Config
+	store  *files.Store
+	hosts  *hosts
+	places *admit.Shares // of projects, for requests in progress
+	// strangers are the requests that have shown no valid credentials, by address.
+	strangers *admit.Shares
+	requests  sync.WaitGroup
 }
 
 // request is one request on its way through the stages. What a stage has not
@@ -49,6 +52,7 @@ type request struct {
 	readOnly    bool
 	op          *operation
 	b           *files.Bucket // of operations on a bucket or an object
+	leave       func()        // gives back the place that the request has
 }
 
 // ServeHTTP implements http.Handler.
@@ -87,12 +91,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // run takes a request through its stages. Its error has not been answered.
 func (q *request) run() error {
-	select {
-	case q.s.slots <- struct{}{}:
-		defer func() { <-q.s.slots }()
-	default:
-		return wire.Err("SlowDown")
+	if err := q.enter(q.s.strangers, admit.Network(admit.Caller(q.r))); err != nil {
+		return err
 	}
+	defer func() { q.leave() }()
 	if err := q.read(); err != nil {
 		return err
 	}
@@ -100,6 +102,10 @@ func (q *request) run() error {
 		return q.postForm()
 	}
 	if err := q.authenticate(); err != nil {
+		return err
+	}
+	q.leave()
+	if err := q.enter(q.s.places, q.project); err != nil {
 		return err
 	}
 	if err := q.route(); err != nil {
@@ -118,6 +124,16 @@ func (q *request) run() error {
 	}
 	defer release()
 	return q.op.do(q)
+}
+
+// enter takes a place; leave gives it back.
+func (q *request) enter(s *admit.Shares, party string) error {
+	q.leave = func() {}
+	if !s.Try(party, 1) {
+		return wire.Err("SlowDown")
+	}
+	q.leave = sync.OnceFunc(func() { s.Give(party, 1) })
+	return nil
 }
 
 // read reads what the request line and the host say.
@@ -279,7 +295,9 @@ func (q *request) wireError(err error) *wire.Error {
 		return wire.Errorf("InvalidPart", "Part %d must be sent again.", lost.Number)
 	case errors.As(err, &path):
 		return pathError(path)
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case errors.Is(err, allowance.ErrQuota):
+		return wire.Err("QuotaExceeded")
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, allowance.ErrReserve):
 		q.s.cfg.Logger.Error("the disk of the buckets is full", "request_id", q.id, "error", err)
 		return wire.Err("InsufficientStorage")
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):

@@ -107,7 +107,7 @@ var codes = map[string]codeInfo{
 	"OperationAborted":                               {409, "Another request is changing the same resource. Try again."},
 	"OwnershipControlsNotFoundError":                 {404, "The bucket has no ownership controls: there are no ACLs."},
 	"PreconditionFailed":                             {412, "A condition of the request does not hold."},
-	"QuotaExceeded":                                  {403, "The project's quota is used up."},
+	"QuotaExceeded":                                  {413, "The project's quota is used up."},
 	"ReplicationConfigurationNotFoundError":          {404, "The bucket has no replication configuration: replication is not offered."},
 	"RequestTimeTooSkewed":                           {403, "The request's time differs from the service's by more than 15 minutes."},
 	"RequestTimeout":                                 {400, "The body did not arrive in time."},
