@@ -86,7 +86,7 @@ func New(o Options) *Allowance {
 // Room is ErrReserve if n more bytes would leave less than the reserve free on the disk of
 // the database. It costs a system call.
 func (a *Allowance) Room(n int64) error {
-	if a.opts.Disk == "" || a.opts.Reserve == 0 {
+	if a == nil || a.opts.Disk == "" || a.opts.Reserve == 0 {
 		return nil
 	}
 	var s unix.Statfs_t
@@ -169,7 +169,7 @@ func (u *Upload) End(stored bool) {
 
 // InBuckets is what a project has in buckets, in bytes; 0 without a limit.
 func (a *Allowance) InBuckets(ctx context.Context, projectID string) (int64, error) {
-	if a.opts.Bytes == 0 {
+	if a == nil || a.opts.Bytes == 0 {
 		return 0, nil
 	}
 	p, err := a.look(ctx, projectID, 0)

@@ -325,8 +325,8 @@ func (s *Service) wire() error {
 		return err
 	}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
-		InBuckets: s.allowance.InBuckets, Room: func() error { return s.allowance.Room(0) },
-		Limits: limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
+		Allowance: s.allowance,
+		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
 		Own:     s.owner.Advance,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
 		Logger:  s.log,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/faultpoint"
@@ -32,10 +33,8 @@ func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 		Step: ims.StepAccepted, ImageID: img.ID, ImageName: img.Name, Source: source,
 	}
 	limits := i.opts.Limits
-	if i.opts.InBuckets != nil {
-		if limits.InBuckets, err = i.opts.InBuckets(ctx, p.ProjectID); err != nil {
-			return "", err
-		}
+	if limits.InBuckets, err = i.opts.Allowance.InBuckets(ctx, p.ProjectID); err != nil {
+		return "", err
 	}
 	if err := i.room(); err != nil {
 		return "", err
@@ -55,14 +54,22 @@ func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 
 // room is the fault of an import for which the disk of the database has no room.
 func (i *Importer) room() error {
-	if i.opts.Room == nil {
-		return nil
-	}
-	if err := i.opts.Room(); err != nil {
-		return ims.Faultf(ims.CodeInternal, "the disk of the service's database is full up to its reserve; nothing can be imported until the operator makes room").
-			WithKind(ims.KindNoSpace).Cause(err)
+	if err := i.opts.Allowance.Room(0); err != nil {
+		return noRoom(err)
 	}
 	return nil
+}
+
+// noRoom says to the client what an error of the allowance means.
+func noRoom(err error) error {
+	switch {
+	case errors.Is(err, allowance.ErrQuota):
+		return ims.Faultf(ims.CodeQuota, "the project's limit of stored bytes is reached; delete images or objects first").WithKind(ims.KindTooLarge).Cause(err)
+	case errors.Is(err, allowance.ErrReserve):
+		return ims.Faultf(ims.CodeInternal, "the disk of the service's database is full up to its reserve; nothing more is stored until the operator makes room").
+			WithKind(ims.KindNoSpace).Cause(err)
+	}
+	return err
 }
 
 // bucketReadable checks the caller's right to the bucket and the bucket's class. A

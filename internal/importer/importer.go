@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/faultpoint"
@@ -29,12 +30,8 @@ type Options struct {
 	WithoutBitmap bool
 	// Region that buckets must be in, where the store says a bucket's region.
 	Region string
-	// InBuckets gives the bytes that a project has in buckets, which count towards
-	// Limits.Bytes; nil means that none count.
-	InBuckets func(ctx context.Context, projectID string) (int64, error)
-	// Room reports whether the disk of the database has room for more; nil means that
-	// nothing is checked. Imports are refused, and jobs fail, with its error.
-	Room func() error
+	// Allowance bounds the bytes that projects store; nil means that nothing does.
+	Allowance *allowance.Allowance
 	// MayRead reports whether a project may import from a bucket.
 	MayRead func(ctx context.Context, projectID, bucket string) (bool, error)
 	// Own makes sure that the image area is still this installation's. It is called

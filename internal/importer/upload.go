@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/quickims/quickims/internal/allowance"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/faultpoint"
@@ -75,6 +76,13 @@ func (i *Importer) receive(ctx context.Context, job ims.Job, body io.Reader, siz
 	short, long := md5.New(), sha512.New()
 	in := io.TeeReader(&limited{r: body, left: ims.MaxFileSize}, io.MultiWriter(short, long))
 	loc := objectstore.Location{Bucket: objectstore.ImageArea, Key: data.Key}
+	// The bytes count while they come; what is stored then counts as the image's.
+	up, err := i.opts.Allowance.Begin(ctx, job.ProjectID, max(0, size))
+	if err != nil {
+		return catalog.Uploaded{}, noRoom(err)
+	}
+	defer up.End(false)
+	in = &counted{in, up}
 	info, err := i.store.Put(ctx, loc, in, size, objectstore.PutOptions{Began: i.recordUpload(job, data.Key)})
 	if err != nil {
 		return catalog.Uploaded{}, err
@@ -121,6 +129,20 @@ func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p[:min(int64(len(p)), l.left+1)])
 	if l.left -= int64(n); l.left < 0 {
 		return 0, tooLarge()
+	}
+	return n, err
+}
+
+// counted counts the bytes of an upload as they come.
+type counted struct {
+	r  io.Reader
+	up *allowance.Upload
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if gerr := c.up.Grow(int64(n)); gerr != nil {
+		return 0, noRoom(gerr)
 	}
 	return n, err
 }

@@ -79,6 +79,7 @@ const (
 	KindUnavailable          // the service cannot work now; the same request may succeed later
 	KindInternal             // the service is at fault
 	KindWrongFormat          // the bytes are in a format that the operation does not take
+	KindTooLarge             // what is to be stored is more than the caller may store
 	KindNoSpace              // the service has no space for what is to be stored
 )
 

@@ -248,6 +248,8 @@ func Status(kind ims.Kind) int {
 		return http.StatusTooManyRequests
 	case ims.KindUnavailable:
 		return http.StatusServiceUnavailable
+	case ims.KindTooLarge:
+		return http.StatusRequestEntityTooLarge
 	case ims.KindNoSpace:
 		return http.StatusInsufficientStorage
 	}

@@ -13,7 +13,7 @@ func TestStatusOfEachKind(t *testing.T) {
 	t.Parallel()
 	want := map[ims.Kind]int{
 		ims.KindInvalid: 400, ims.KindUnauthenticated: 401, ims.KindForbidden: 403, ims.KindNotFound: 404,
-		ims.KindConflict: 409, ims.KindThrottled: 429, ims.KindWrongFormat: 415, ims.KindUnavailable: 503, ims.KindInternal: 500, ims.KindNoSpace: 507,
+		ims.KindConflict: 409, ims.KindThrottled: 429, ims.KindWrongFormat: 415, ims.KindUnavailable: 503, ims.KindInternal: 500, ims.KindTooLarge: 413, ims.KindNoSpace: 507,
 	}
 	for kind, status := range want {
 		if got := Status(kind); got != status {

@@ -66,7 +66,7 @@ var rules = []rule{
 		"a device is bytes, whoever asks for them"},
 	{"internal/nbd/...", []string{"internal/nbd/wire"}, []string{"database/sql", "net/http"},
 		"the protocol alone: exports and their bytes are asked for through interfaces"},
-	{"internal/importer", []string{"internal/ims", "internal/imagearea", "internal/catalog", "internal/database", "internal/objectstore", "internal/diskformat/...", "internal/filesystem/probe", "internal/inspect", "internal/faultpoint"},
+	{"internal/importer", []string{"internal/ims", "internal/allowance", "internal/imagearea", "internal/catalog", "internal/database", "internal/objectstore", "internal/diskformat/...", "internal/filesystem/probe", "internal/inspect", "internal/faultpoint"},
 		[]string{"net", "net/http"}, "the import's steps; knows no wire"},
 	{"internal/api", []string{"internal/ims", "internal/catalog", "internal/keystone", "internal/admit"},
 		[]string{"database/sql"}, "the HTTP edge reaches neither stores, formats nor SQL"},
