@@ -52,6 +52,10 @@ func (q *request) postForm() error {
 		return err
 	}
 	admit.Known(q.r, project)
+	q.leave()
+	if err := q.enter(q.s.places, project); err != nil {
+		return err
+	}
 	q.sig, q.project, q.readOnly, q.op = &auth.Signature{}, project, readOnly, &postObject
 	policy, perr := sig.Policy(now)
 	if perr != nil {
