@@ -181,6 +181,8 @@ const (
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
 	maxStreams        = 32 // of one HTTP/2 connection
+	// receiveBuffer is what an HTTP/2 connection may send of bodies that nobody reads yet.
+	receiveBuffer = 128 << 10
 )
 
 // NewServer gives the HTTP server for a handler made by New. The caller listens,
@@ -195,7 +197,8 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		// A client that stops reading frames, and one that vanished, hold a connection no
 		// longer than one of HTTP/1.
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: sendTimeout, SendPingTimeout: idleTimeout, PingTimeout: sendTimeout},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer,
+			WriteByteTimeout: sendTimeout, SendPingTimeout: idleTimeout, PingTimeout: sendTimeout},
 		// OPTIONS * is answered like everything else: with our form and a request id.
 		DisableGeneralOptionsHandler: true,
 	}

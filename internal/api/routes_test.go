@@ -280,6 +280,9 @@ func TestStrangeRequests(t *testing.T) {
 func TestServerLimits(t *testing.T) {
 	t.Parallel()
 	s := api.NewServer(http.NotFoundHandler(), nil)
+	if h := s.HTTP2; h == nil || h.MaxConcurrentStreams > 32 || h.MaxReceiveBufferPerConnection > 128<<10 || h.MaxReceiveBufferPerConnection == 0 || h.WriteByteTimeout == 0 {
+		t.Errorf("HTTP/2: %+v", h)
+	}
 	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Errorf("a limit is missing: %v", fmt.Sprintf("%+v", s))
 	}

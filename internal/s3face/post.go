@@ -43,7 +43,7 @@ func (q *request) postForm() error {
 	if serr != nil {
 		return serr
 	}
-	secret, project, readOnly, err := q.s.lookUp(sig.AccessKey)
+	secret, project, readOnly, err := q.lookUp(sig.AccessKey)
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,7 @@ type Config struct {
 const (
 	maxRequests  = 256
 	maxStrangers = 1024
+	maxLookups   = 16 // of access keys
 )
 
 func (c *Config) validate() error {
@@ -148,7 +149,7 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), places: admit.NewShares(maxRequests, 0), strangers: admit.NewShares(maxStrangers, 0)}
+	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), places: admit.NewShares(maxRequests, 0), strangers: admit.NewShares(maxStrangers, 0), lookups: admit.NewShares(maxLookups, maxStrangers)}
 	front := s.httpServer()
 	listener := cfg.Listener
 	if cfg.Gate != nil {

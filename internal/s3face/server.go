@@ -33,6 +33,7 @@ type server struct {
 	places *admit.Shares // of projects, for requests in progress
 	// strangers are the requests that have shown no valid credentials, by address.
 	strangers *admit.Shares
+	lookups   *admit.Shares // of access keys at once, by address
 	requests  sync.WaitGroup
 }
 
@@ -184,7 +185,7 @@ func (q *request) authenticate() error {
 	if sig.Kind == auth.Anonymous {
 		return wire.Errorf("AccessDenied", "The request is not signed. Nothing here is public.")
 	}
-	secret, project, readOnly, lerr := q.s.lookUp(sig.AccessKey)
+	secret, project, readOnly, lerr := q.lookUp(sig.AccessKey)
 	if lerr != nil {
 		return lerr
 	}
@@ -235,6 +236,16 @@ func ofNothing(header, value string) bool {
 	name, _ := strings.CutPrefix(header, "x-amz-checksum-")
 	a, ok := checksum.Parse(name)
 	return ok && value == checksum.Encode(a.New().Sum(nil))
+}
+
+// lookUp asks what an access key stands for, in the turn of the client's address.
+func (q *request) lookUp(accessKey string) (secret, project string, readOnly bool, err error) {
+	address := admit.Network(admit.Caller(q.r))
+	if err := q.s.lookups.Take(q.ctx, address, 1); err != nil {
+		return "", "", false, wire.Err("SlowDown")
+	}
+	defer q.s.lookups.Give(address, 1)
+	return q.s.lookUp(accessKey)
 }
 
 // lookUp returns what an access key stands for. A key without a secret or a
