@@ -31,6 +31,7 @@ const patience = 60 * time.Second
 type client struct {
 	addr, region      string
 	accessKey, secret string
+	host              string          // the Host header; addr if it is empty
 	server            *harness.Server // nil if the server is not ours
 	buckets           *atomic.Int64   // how many were made, for their names
 }
@@ -46,7 +47,7 @@ func start(t *testing.T) *client {
 		secret, _ := u.User.Password()
 		return &client{addr: u.Host, region: strings.Trim(u.Path, "/"), accessKey: u.User.Username(), secret: secret, buckets: &atomic.Int64{}}
 	}
-	s := harness.Start(t, harness.Options{S3: true})
+	s := harness.Start(t, harness.Options{S3: true, Config: "s3_domain: [" + strings.Join(domains, ", ") + "]\n"})
 	return &client{addr: strings.TrimPrefix(s.S3URL, "http://"), region: harness.Region, accessKey: harness.AccessKey,
 		secret: harness.SecretKey, server: s, buckets: &atomic.Int64{}}
 }
@@ -56,6 +57,7 @@ type request struct {
 	method string // GET if empty
 	bucket string
 	key    string // as it is meant: escaped on the way
+	root   string // the key when the host names the bucket; the path is /root then
 	query  string // as it goes over the wire, already escaped: "list-type=2&prefix=a%2F"
 	// header holds lines "Name: value" that are signed, in this order.
 	header []string
@@ -77,7 +79,7 @@ type answer struct {
 
 // path is the request's path on the wire.
 func (r request) path() string {
-	path := "/"
+	path := "/" + escape(r.root, true)
 	if r.bucket != "" {
 		path += escape(r.bucket, false)
 		if r.key != "" {
@@ -110,7 +112,7 @@ func (c *client) wire(r request) string {
 	}
 	target, headers := c.signed(r, time.Now())
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.method, target, c.addr)
+	fmt.Fprintf(&out, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.method, target, or(c.host, c.addr))
 	for _, line := range r.raw {
 		out.WriteString(line + "\r\n")
 	}
@@ -295,6 +297,7 @@ func TestSuite(t *testing.T) {
 		"ranges": rangeCases(), "copies": copyCases(), "deletes": deleteCases(), "multipart": multipartCases(), "listings of uploads": uploadListCases(),
 		"checksums": checksumCases(), "chunked": chunkedCases(), "presigned": presignedCases(), "forms": formCases(),
 		"headers": headerCases(), "authorization": authorizationCases(), "not offered": notOfferedCases(), "keys": keyCases(),
+		"hosts": hostCases(), "old signatures": oldCases(),
 	}
 	for name, tests := range groups {
 		group(t, c, name, tests)

@@ -76,7 +76,7 @@ func (c *client) signed(r request, now time.Time) (target string, headers []stri
 	}
 	query := r.query
 	if s.presign {
-		names := signedNames(append([]string{"Host: " + c.addr}, headers...))
+		names := signedNames(append([]string{"Host: " + or(c.host, c.addr)}, headers...))
 		query = strings.TrimPrefix(query+"&X-Amz-Algorithm="+algorithm+"&X-Amz-Credential="+escape(accessKey+"/"+scope, false)+"&X-Amz-Date="+date+
 			"&X-Amz-Expires="+s.expires+"&X-Amz-SignedHeaders="+escape(names, false), "&")
 	} else {
@@ -87,7 +87,7 @@ func (c *client) signed(r request, now time.Time) (target string, headers []stri
 			headers = append(headers, "X-Amz-Date: "+date)
 		}
 	}
-	all := append([]string{"Host: " + c.addr}, headers...)
+	all := append([]string{"Host: " + or(c.host, c.addr)}, headers...)
 	names := signedNames(all)
 	canonical := strings.Join([]string{or(r.method, "GET"), path, canonicalQuery(query), canonicalHeaders(all), names, payload}, "\n")
 	signature := hex.EncodeToString(mac(key, strings.Join([]string{algorithm, date, scope, hash(canonical)}, "\n")))

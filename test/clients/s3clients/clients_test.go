@@ -16,8 +16,7 @@ import (
 const area = "S3"
 
 // program is a client that a script of testdata drives. The script prints a line for
-// each case: "ok NAME", "refused NAME" if the service is right to refuse what the client
-// did, or "fail NAME: what happened".
+// each case: "ok NAME", or "fail NAME: what happened".
 type program struct {
 	name    string // as the page calls it, and after it the bucket
 	pkg     string // the Debian package with the version; for npm that of the lock file
@@ -103,12 +102,8 @@ func (p program) run(t *testing.T, s *site) {
 		result, rest, _ := strings.Cut(lines.Text(), " ")
 		name, reason, _ := strings.Cut(rest, ": ")
 		ended++
-		k := compat.Case{Did: name, Over: s.over, Report: reports[name]}
-		if result == "refused" {
-			k.Result = "refused"
-		}
-		client.Run(t, k, func(t *testing.T) {
-			if result != "ok" && result != "refused" {
+		client.Run(t, compat.Case{Did: name, Over: s.over, Report: reports[name]}, func(t *testing.T) {
+			if result != "ok" {
 				t.Error(strings.ReplaceAll(reason, "~", "\n"))
 			}
 		})

@@ -34,6 +34,7 @@ var sdks = []sdk{
 	{"huaweicloud-sdk-go-obs (V4)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsV4Cases, false},
 	{"huaweicloud-sdk-go-obs (V4, buckets as hosts)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsV4Cases, true},
 	// In path style this SDK falls back from its own signature to version 2 of AWS.
+	{"huaweicloud-sdk-go-obs (OBS)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsCases, false},
 	{"huaweicloud-sdk-go-obs (OBS, buckets as hosts)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsCases, true},
 }
 

@@ -9,12 +9,9 @@ export LC_ALL=C.UTF-8 HOME=$PWD TMPDIR=$PWD
 
 # case_ NAME FUNCTION: runs the function, which must succeed command by command, and
 # tells the test how it ended: "ok NAME", or "fail NAME" and what was printed.
-case_() { run_case ok "$@"; }
-# refused NAME FUNCTION: the function shows that the service refuses what it does not have.
-refused() { run_case refused "$@"; }
-run_case() {
-  ( set -ex; "$3" ) >case.log 2>&1 </dev/null
-  if [ $? -eq 0 ]; then echo "$1 $2"; else echo "fail $2: $(tail -n 12 case.log | tr '\n' '~')"; fi
+case_() {
+  ( set -ex; "$2" ) >case.log 2>&1 </dev/null
+  if [ $? -eq 0 ]; then echo "ok $1"; else echo "fail $1: $(tail -n 12 case.log | tr '\n' '~')"; fi
 }
 
 # same FILE FILE: both have the same bytes.
