@@ -14,13 +14,21 @@ import (
 	"github.com/quickims/quickims/test/harness"
 )
 
-func obsV4Cases(s *site, bucket string) []sdkCase { return casesOfOBS(s, bucket, obs.SignatureV4) }
+func obsV4Cases(s *site, bucket string) []sdkCase {
+	return casesOfOBS(s, bucket, obs.SignatureV4, s.proxy == "")
+}
 
-func obsCases(s *site, bucket string) []sdkCase { return casesOfOBS(s, bucket, obs.SignatureObs) }
+// obsCases leave the style to the client, which takes path style for an IP address.
+func obsCases(s *site, bucket string) []sdkCase {
+	return casesOfOBS(s, bucket, obs.SignatureObs, false)
+}
 
-// casesOfOBS goes through Huawei's SDK for its object storage, signed as the signature
-// says.
-func casesOfOBS(s *site, bucket string, signature obs.SignatureType) []sdkCase {
+func obsV2Cases(s *site, bucket string) []sdkCase {
+	return casesOfOBS(s, bucket, obs.SignatureV2, true)
+}
+
+// casesOfOBS goes through Huawei's SDK for its object storage.
+func casesOfOBS(s *site, bucket string, signature obs.SignatureType, pathStyle bool) []sdkCase {
 	connect := func(t *testing.T) *obs.ObsClient {
 		t.Helper()
 		// The client talks to a transport of its own kind only, so it gets the authority's file.
@@ -30,7 +38,7 @@ func casesOfOBS(s *site, bucket string, signature obs.SignatureType) []sdkCase {
 			pem, err = os.ReadFile(s.ca)
 			must(t, err)
 		}
-		c, err := obs.New(harness.AccessKey, harness.SecretKey, s.endpoint, obs.WithSignature(signature), obs.WithPathStyle(s.proxy == ""),
+		c, err := obs.New(harness.AccessKey, harness.SecretKey, s.endpoint, obs.WithSignature(signature), obs.WithPathStyle(pathStyle),
 			obs.WithRegion(harness.Region), obs.WithMaxRetryCount(0), obs.WithSslVerifyAndPemCerts(true, pem), obs.WithProxyUrl(s.proxy))
 		must(t, err)
 		t.Cleanup(c.Close)

@@ -33,8 +33,9 @@ var sdks = []sdk{
 	{"aws-sdk-go-v2 (buckets as hosts)", "github.com/aws/aws-sdk-go-v2/service/s3", awsCases, true},
 	{"huaweicloud-sdk-go-obs (V4)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsV4Cases, false},
 	{"huaweicloud-sdk-go-obs (V4, buckets as hosts)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsV4Cases, true},
-	// In path style this SDK falls back from its own signature to version 2 of AWS.
 	{"huaweicloud-sdk-go-obs (OBS)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsCases, false},
+	// Told to use path style, this SDK falls back to version 2 of AWS.
+	{"huaweicloud-sdk-go-obs (V2)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsV2Cases, false},
 	{"huaweicloud-sdk-go-obs (OBS, buckets as hosts)", "github.com/huaweicloud/huaweicloud-sdk-go-obs", obsCases, true},
 }
 
