@@ -40,12 +40,21 @@ func readV2Header(r *Request, kind Kind, rest string) (*Signature, *wire.Error) 
 		s.stamp, when = "", d // the header itself is signed
 	}
 	var err error
-	if s.date, err = http.ParseTime(when); err != nil {
+	if s.date, err = parseTime(when); err != nil {
 		if s.date, err = time.Parse(v4Time, when); err != nil {
 			return nil, wire.Errorf("AccessDenied", "The request has no valid time: its signature needs an %sdate or Date header.", strings.ToLower(kind.prefix()))
 		}
 	}
 	return s, nil
+}
+
+// parseTime reads a time of HTTP, or the form of e-mail's that some clients send.
+func parseTime(s string) (time.Time, error) {
+	t, err := http.ParseTime(s)
+	if err != nil {
+		t, err = time.Parse(time.RFC1123Z, s)
+	}
+	return t, err
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

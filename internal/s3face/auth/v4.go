@@ -53,10 +53,10 @@ func readV4Header(r *Request, fields string) (*Signature, *wire.Error) {
 	case stamp != "":
 		s.date, err = time.Parse(v4Time, stamp)
 		if err != nil { // some clients send HTTP's form here
-			s.date, err = http.ParseTime(stamp)
+			s.date, err = parseTime(stamp)
 		}
 	case r.Header.Get("Date") != "":
-		s.date, err = http.ParseTime(r.Header.Get("Date"))
+		s.date, err = parseTime(r.Header.Get("Date"))
 	default:
 		return nil, wire.Errorf("AccessDenied", "The request has no time: Signature Version 4 needs an X-Amz-Date or Date header.")
 	}

@@ -38,8 +38,10 @@ func (u *Upload) Complete(ctx context.Context, parts []Part, r *Record, conditio
 		return nil, err
 	}
 	if err := u.remove(); err != nil {
-		u.b.store.log.Warn("What a completed upload left cannot be removed", "bucket", u.b.name, "upload", u.ID, "error", err)
+		u.b.store.log.Warn("what a completed upload left cannot be removed", "bucket", u.b.name, "upload", u.ID, "error", err)
 	}
+	u.frozen.Close() // whoever waits to write a part finds out now
+	u.frozen = nil
 	return o, nil
 }
 
