@@ -119,6 +119,12 @@ func (q *request) checkConfiguration(body []byte) error {
 	if err := wire.Unmarshal(body, &in); err != nil {
 		return err
 	}
+	if in.Location != "" {
+		if !q.sig.OBS() || in.LocationConstraint != "" {
+			return wire.Errorf("MalformedXML", "A bucket's configuration names its region as LocationConstraint.")
+		}
+		in.LocationConstraint = in.Location
+	}
 	if len(in.Other) > 0 {
 		return wire.Errorf("NotImplemented", "Of a bucket's configuration only LocationConstraint is offered.")
 	}
@@ -136,6 +142,9 @@ func headBucket(q *request) error {
 
 func bucketLocation(q *request) error {
 	region := q.s.cfg.Region
+	if q.sig.OBS() {
+		return q.respond(wire.Location{Region: region})
+	}
 	if region == "us-east-1" {
 		region = "" // so S3 spells it
 	}

@@ -71,6 +71,12 @@ type LocationConstraint struct {
 	Region  string   `xml:",chardata"`
 }
 
+// Location is the response of GetBucketLocation in OBS's dialect.
+type Location struct {
+	XMLName xml.Name `xml:"Location"`
+	Region  string   `xml:",chardata"`
+}
+
 // Object is an object in a listing.
 type Object struct {
 	Key               string
@@ -308,7 +314,8 @@ type DeleteError struct {
 type CreateBucketConfiguration struct {
 	XMLName            xml.Name `xml:"CreateBucketConfiguration"`
 	LocationConstraint string
-	Other              []any `xml:",any"`
+	Location           string // so OBS spells it
+	Other              []any  `xml:",any"`
 }
 
 // GetObjectAttributesResponse is the response of GetObjectAttributes.
