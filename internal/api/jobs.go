@@ -4,37 +4,10 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
 )
-
-// jobWire is a job as clients read it.
-type jobWire struct {
-	JobID      string      `json:"job_id"`
-	JobType    string      `json:"job_type"`
-	Status     string      `json:"status"`
-	BeginTime  string      `json:"begin_time"`
-	EndTime    *string     `json:"end_time"`
-	ErrorCode  *string     `json:"error_code"`
-	FailReason *string     `json:"fail_reason"`
-	Entities   jobEntities `json:"entities"`
-}
-
-// jobEntities say what the job makes and how far it is.
-type jobEntities struct {
-	ImageID        string `json:"image_id,omitempty"`
-	ImageName      string `json:"image_name,omitempty"`
-	CurrentTask    string `json:"current_task"`
-	ProcessPercent int    `json:"process_percent"`
-
-	Warnings []jobWarning `json:"warnings,omitempty"`
-}
-
-// jobWarning is something about the disk that its owner should know.
-type jobWarning struct {
-	ID   string `json:"id"`
-	Text string `json:"text"`
-}
 
 // jobOf is the project's job with an id.
 func (s *server) jobOf(c *call, id string) (ims.Job, error) {
@@ -55,13 +28,13 @@ func (s *server) job(c *call) error {
 	if err != nil {
 		return err
 	}
-	w := jobWire{
-		JobID: job.ID, JobType: string(job.Type), Status: string(job.Status), BeginTime: milliseconds(job.BeginTime),
+	w := wire.Job{
+		ID: job.ID, Type: string(job.Type), Status: string(job.Status), BeginTime: known(milliseconds(job.BeginTime)),
 		ErrorCode: known(string(job.ErrorCode)), FailReason: known(job.FailReason),
-		Entities: jobEntities{ImageID: job.ImageID, ImageName: job.ImageName, CurrentTask: string(job.Step), ProcessPercent: job.Percent},
+		Entities: wire.JobEntities{ImageID: job.ImageID, ImageName: job.ImageName, Task: string(job.Step), Percent: wire.Percent(job.Percent)},
 	}
 	for _, warning := range job.Source.Warnings {
-		w.Entities.Warnings = append(w.Entities.Warnings, jobWarning(warning))
+		w.Entities.Warnings = append(w.Entities.Warnings, wire.JobWarning(warning))
 	}
 	if !job.EndTime.IsZero() {
 		w.EndTime = known(milliseconds(job.EndTime))

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -63,39 +63,21 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	var wire struct {
-		ID         string  `json:"job_id"`
-		Type       string  `json:"job_type"`
-		Status     string  `json:"status"`
-		BeginTime  *string `json:"begin_time"`
-		EndTime    *string `json:"end_time"`
-		ErrorCode  *string `json:"error_code"`
-		FailReason *string `json:"fail_reason"`
-		Entities   struct {
-			ImageID   string  `json:"image_id"`
-			ImageName string  `json:"image_name"`
-			Task      string  `json:"current_task"`
-			Percent   percent `json:"process_percent"`
-			Warnings  []struct {
-				ID   string `json:"id"`
-				Text string `json:"text"`
-			} `json:"warnings"`
-		} `json:"entities"`
-	}
-	if err := json.Unmarshal(body, &wire); err != nil {
+	var doc wire.Job
+	if err := json.Unmarshal(body, &doc); err != nil {
 		return Job{}, fmt.Errorf("read job %s: %w", id, err)
 	}
 	var warnings []ims.Warning
-	for _, w := range wire.Entities.Warnings {
+	for _, w := range doc.Entities.Warnings {
 		warnings = append(warnings, ims.Warning(w))
 	}
 	return Job{
 		Warnings: warnings,
-		ID:       wire.ID, Type: ims.JobType(wire.Type), Status: ims.JobStatus(wire.Status),
-		BeginTime: text(wire.BeginTime), EndTime: text(wire.EndTime),
-		ErrorCode: text(wire.ErrorCode), FailReason: text(wire.FailReason),
-		ImageID: wire.Entities.ImageID, ImageName: wire.Entities.ImageName,
-		Task: wire.Entities.Task, Percent: int(wire.Entities.Percent), Raw: body,
+		ID:       doc.ID, Type: ims.JobType(doc.Type), Status: ims.JobStatus(doc.Status),
+		BeginTime: text(doc.BeginTime), EndTime: text(doc.EndTime),
+		ErrorCode: text(doc.ErrorCode), FailReason: text(doc.FailReason),
+		ImageID: doc.Entities.ImageID, ImageName: doc.Entities.ImageName,
+		Task: doc.Entities.Task, Percent: int(doc.Entities.Percent), Raw: body,
 	}, nil
 }
 
@@ -104,21 +86,6 @@ func text(s *string) string {
 		return ""
 	}
 	return *s
-}
-
-// percent is a number that services give as a number or as a string.
-type percent int
-
-func (p *percent) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" {
-		return nil
-	}
-	f, err := strconv.ParseFloat(strings.Trim(string(data), `"`), 64)
-	if err != nil || f != f {
-		return fmt.Errorf("process_percent is %.20s, it must be a number", data)
-	}
-	*p = percent(max(0, min(100, f)))
-	return nil
 }
 
 // How a job is looked at while it runs: often at first, since a quick import takes

@@ -2,8 +2,11 @@ package objectstore_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +15,7 @@ import (
 	"time"
 
 	"github.com/quickims/quickims/internal/objectstore"
+	"github.com/quickims/quickims/internal/objectstore/storetest"
 )
 
 // TestAdoptNoticesAWriteAfterTheLink: what is written between the linking and the end of
@@ -148,5 +152,29 @@ func TestNoResumeWithoutACondition(t *testing.T) {
 	got, opens, err := read(objectstore.Condition{})
 	if !errors.Is(err, objectstore.ErrUnavailable) || opens != 1 || !strings.HasPrefix(content, got) {
 		t.Errorf("without one: %q, opened %d times, %v", got, opens, err)
+	}
+}
+
+// TestAnEmptyObjectIsSentPlainly: its body has no bytes at all, not even a last piece of
+// a signature, which servers may leave on the connection for the next request.
+func TestAnEmptyObjectIsSentPlainly(t *testing.T) {
+	t.Parallel()
+	g := storetest.StartGateway(t)
+	s := newS3Store(t, g, nil)
+	sums := make(chan string, 1)
+	g.Use(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut {
+				sums <- fmt.Sprintf("%d %s", r.ContentLength, r.Header.Get("X-Amz-Content-Sha256"))
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	info, err := s.Put(t.Context(), image("empty"), strings.NewReader(""), 0, objectstore.PutOptions{})
+	if err != nil || info.Size != 0 {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	if got, want := <-sums, fmt.Sprintf("0 %x", sha256.Sum256(nil)); got != want {
+		t.Errorf("length and checksum of the body: %s, want %s", got, want)
 	}
 }

@@ -3,6 +3,8 @@ package objectstore
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -53,8 +55,7 @@ func (s *S3) put(ctx context.Context, dst Location, r io.Reader, size int64, opt
 		return ObjectInfo{}, err
 	}
 	if last {
-		_, err = s.client.Client.PutObject(ctx, bucket, key, bytes.NewReader(first), int64(len(first)), minio.PutObjectOptions{ContentType: objectType, DisableMultipart: true})
-		err = classifyS3(ctx, err)
+		err = s.putWhole(ctx, bucket, key, first, minio.PutObjectOptions{ContentType: objectType, DisableMultipart: true})
 	} else {
 		err = s.putParts(ctx, bucket, key, body, first, opts.Began)
 	}
@@ -62,6 +63,21 @@ func (s *S3) put(ctx context.Context, dst Location, r io.Reader, size int64, opt
 		return ObjectInfo{}, err
 	}
 	return s.stat(ctx, dst, Condition{})
+}
+
+// putWhole sends an object in one request.
+func (s *S3) putWhole(ctx context.Context, bucket, key string, content []byte, opts minio.PutObjectOptions) error {
+	var err error
+	if len(content) > 0 {
+		_, err = s.client.Client.PutObject(ctx, bucket, key, bytes.NewReader(content), int64(len(content)), opts)
+	} else {
+		// Signed piece by piece, as others are, it would be one last piece, which some
+		// servers leave unread: they answer the next request on the connection with 400.
+		opts.DisableContentSha256 = true
+		sum := sha256.Sum256(nil)
+		_, err = s.client.PutObject(ctx, bucket, key, bytes.NewReader(nil), 0, "", hex.EncodeToString(sum[:]), opts)
+	}
+	return classifyS3(ctx, err)
 }
 
 // readPart reads up to most bytes and tells whether they are the last. most is no more

@@ -122,8 +122,7 @@ func (s *S3) swap(ctx context.Context, loc Location, was, now []byte) error {
 		return err
 	}
 	put := func(opts minio.PutObjectOptions) error {
-		_, err := s.client.Client.PutObject(ctx, bucket, key, bytes.NewReader(now), int64(len(now)), opts)
-		return classifyS3(ctx, err)
+		return s.putWhole(ctx, bucket, key, now, opts)
 	}
 	err = put(opts)
 	if errors.Is(err, errNotImplemented) {
