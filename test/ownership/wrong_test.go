@@ -103,8 +103,7 @@ func TestReplicaWithoutDatabase(t *testing.T) {
 func TestLostDatabase(t *testing.T) {
 	t.Parallel()
 	for name, gone := range map[string][]string{
-		"all else is there": nil, "without credentials": {"credentials.env"}, "without the key": {"seal.key"},
-		"with images alone": {"seal.key", "credentials.env"}, "without the mark": {"images/.quickims-owner", "seal.key", "credentials.env"},
+		"all else is there": nil, "with images alone": {"seal.key", "credentials.env"}, "without the mark": {"images/.quickims-owner", "seal.key", "credentials.env"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
