@@ -539,6 +539,9 @@ func (s *Service) announce(stdout io.Writer) error {
 	if err := s.seed.write(s.cfg.Data, s.installation, s.APIURL(), s.s3URL()); err != nil {
 		return err
 	}
+	if err := s.seed.writeClouds(s.cfg.Data, cmp.Or(s.cfg.PublicURL, s.APIURL())); err != nil {
+		return err
+	}
 	served := ""
 	if s.nbd != nil {
 		served = s.nbdURI("")

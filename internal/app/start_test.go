@@ -317,3 +317,37 @@ func TestConfigRefuses(t *testing.T) {
 		t.Error("took a configuration without a data folder")
 	}
 }
+
+// TestFilesForOpenStack: clouds.yaml and openrc lie beside credentials.env, for the owner
+// alone, and say the same.
+func TestFilesForOpenStack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := start(t, dir, Seed{}); err != nil {
+		t.Fatal(err)
+	}
+	c := credentials(t, dir)
+	for _, name := range []string{cloudsFile, openrcFile} {
+		path := filepath.Join(dir, name)
+		fi, err := os.Stat(path)
+		if err != nil || fi.Mode().Perm() != 0o600 {
+			t.Fatalf("%s: %v, %v", name, fi, err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{c[endpointVariable] + "/v3", c["QUICKIMS_PASSWORD"], c["QUICKIMS_PROJECT_ID"], c["QUICKIMS_DOMAIN_ID"], c["QUICKIMS_REGION"], c["QUICKIMS_USER"]} {
+			if !strings.Contains(string(text), "'"+want+"'") {
+				t.Errorf("%s lacks %q", name, want)
+			}
+		}
+	}
+	for in, want := range map[string]string{
+		"http://0.0.0.0:9292": "http://127.0.0.1:9292", "https://[::]:1": "https://127.0.0.1:1", "http://10.0.0.1:9292": "http://10.0.0.1:9292", "https://ims.example": "https://ims.example",
+	} {
+		if got := reachable(in); got != want {
+			t.Errorf("%s is reached as %s, want %s", in, got, want)
+		}
+	}
+}

@@ -81,6 +81,9 @@ func (s *Service) holds(ctx context.Context, q database.Querier, p ims.Principal
 		return p, nil
 	}
 	at, err := s.projectScope(ctx, q, p.UserID, p.ProjectID)
+	if err == nil {
+		at, err = s.within(ctx, q, p.Credential.Application, at)
+	}
 	p.Roles = at.roles
 	return p, err
 }
@@ -156,6 +159,7 @@ func (s *Service) RemoveUser(ctx context.Context, userID string) error {
 			`UPDATE identity_users SET enabled = 0, password_hash = '' WHERE id = $1`,
 			`DELETE FROM identity_tokens WHERE user_id = $1`,
 			`DELETE FROM identity_access_keys WHERE user_id = $1`,
+			`DELETE FROM identity_application_credentials WHERE user_id = $1`,
 			`DELETE FROM identity_grants WHERE user_id = $1`,
 		} {
 			if _, err := tx.ExecContext(ctx, query, userID); err != nil {
@@ -292,6 +296,7 @@ func (s *Service) RemoveProject(ctx context.Context, projectID string) error {
 		}
 		for _, query := range []string{
 			`DELETE FROM identity_access_keys WHERE project_id = $1`,
+			`DELETE FROM identity_application_credentials WHERE project_id = $1`,
 			`DELETE FROM identity_grants WHERE project_id = $1`,
 		} {
 			if _, err := tx.ExecContext(ctx, query, projectID); err != nil {
@@ -327,8 +332,10 @@ func (s *Service) endWeaker(ctx context.Context, tx *database.Tx, userID, projec
 		return nil
 	}
 	if len(has) == 0 {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM identity_access_keys WHERE user_id = $1 AND project_id = $2`, userID, projectID); err != nil {
-			return err
+		for _, table := range []string{"identity_access_keys", "identity_application_credentials"} {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE user_id = $1 AND project_id = $2`, userID, projectID); err != nil {
+				return err
+			}
 		}
 		if err := s.endTokens(ctx, tx, `user_id = $1 AND project_id = $2`, userID, projectID); err != nil {
 			return err

@@ -252,3 +252,15 @@ func boolInt(b bool) int {
 	}
 	return 0
 }
+
+// Project reads a project. ErrNotFound: there is none with this id.
+func (s *Service) Project(ctx context.Context, id string) (Project, error) {
+	all, err := collect(ctx, s.db, scanProject, `SELECT id, domain_id, name, created_at FROM identity_projects WHERE id = $1`, lookupText(id))
+	if err == nil && len(all) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Project{}, fmt.Errorf("read project %s: %w", id, err)
+	}
+	return all[0], nil
+}

@@ -96,17 +96,17 @@ func (s *Service) domainScope(ctx context.Context, q database.Querier, u userRow
 	return scopeRow{domain: true, roles: roles}, err
 }
 
-// defaultDomain is the name of the domain that the first start makes. Most set-ups of
+// DefaultDomain is the name of the domain that the first start makes. Most set-ups of
 // OpenStack's clients name it by the id "default" or the name "Default", so both are
 // taken for it unless another domain is called exactly so.
-const defaultDomain = "default"
+const DefaultDomain = "default"
 
 // isDomain reports whether what a request says of a domain, by id, by name, or nothing,
 // is the user's.
 func (u userRow) isDomain(id, name string) bool {
-	isDefault := strings.EqualFold(u.domainName, defaultDomain)
-	return (id == "" || id == u.domainID || id == defaultDomain && isDefault) &&
-		(name == "" || name == u.domainName || strings.EqualFold(name, defaultDomain) && isDefault)
+	isDefault := strings.EqualFold(u.domainName, DefaultDomain)
+	return (id == "" || id == u.domainID || id == DefaultDomain && isDefault) &&
+		(name == "" || name == u.domainName || strings.EqualFold(name, DefaultDomain) && isDefault)
 }
 
 func noScope() error {

@@ -92,7 +92,7 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 		// The domain that is called exactly so comes before the one that is so by default.
 		row = s.db.QueryRowContext(ctx, columns+`u.name = $1 AND (d.id = $2 OR d.name = $3 OR $4 AND lower(d.name) = $5)
 			ORDER BY CASE WHEN d.id = $2 OR d.name = $3 THEN 0 ELSE 1 END, d.id LIMIT 1`, in.UserName, in.DomainID, name,
-			in.DomainID == defaultDomain || strings.EqualFold(name, defaultDomain), defaultDomain)
+			in.DomainID == DefaultDomain || strings.EqualFold(name, DefaultDomain), DefaultDomain)
 	}
 	err := row.Scan(&user.id, &user.name, &user.enabled, &user.domainID, &user.domainName, &hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -166,13 +166,14 @@ func (s *Service) LoginToken(ctx context.Context, token string, scope Scope) (st
 	if !slices.Contains(methods, MethodToken) {
 		methods = append([]string{MethodToken}, methods...)
 	}
-	return s.issue(ctx, row.user, scope, methods, opened{parent: hashToken(token), notAfter: row.expiresAt})
+	return s.issue(ctx, row.user, scope, methods, opened{parent: hashToken(token), application: row.application, notAfter: row.expiresAt})
 }
 
 // opened is what a token is made from: a password, or another token.
 type opened struct {
 	passwordHash string // the hash that the password matched
 	parent       string // the hash of the other token
+	application  string // the id of an application credential
 	notAfter     time.Time
 }
 
@@ -182,7 +183,7 @@ func (o opened) check(ctx context.Context, tx *database.Tx, userID string) error
 	if err != nil {
 		return err
 	}
-	if !user.enabled || o.parent == "" && user.passwordHash != o.passwordHash {
+	if !user.enabled || o.parent == "" && o.application == "" && user.passwordHash != o.passwordHash {
 		return unauthorized("the user or the password is wrong")
 	}
 	if o.parent == "" {
@@ -227,6 +228,9 @@ func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods 
 			return err
 		}
 		at, err := s.resolve(ctx, tx, user, scope)
+		if err == nil {
+			at, err = s.within(ctx, tx, from.application, at)
+		}
 		if err != nil {
 			return err
 		}
@@ -239,10 +243,10 @@ func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods 
 			return err
 		}
 		t = Token{Principal: p, Methods: methods, DomainScoped: at.domain, IssuedAt: now, ExpiresAt: expires}
-		t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: expires}
-		_, err = tx.ExecContext(ctx, `INSERT INTO identity_tokens (hash, user_id, project_id, domain_id, methods, issued_at, expires_at, parent)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, hashToken(secret), user.id, at.projectID, domain,
-			strings.Join(methods, ","), t.IssuedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), from.parent)
+		t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: expires, Application: from.application}
+		_, err = tx.ExecContext(ctx, `INSERT INTO identity_tokens (hash, user_id, project_id, domain_id, methods, issued_at, expires_at, parent, application_credential)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, hashToken(secret), user.id, at.projectID, domain,
+			strings.Join(methods, ","), t.IssuedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), from.parent, from.application)
 		return err
 	})
 	if err != nil {
@@ -260,6 +264,7 @@ func hashToken(token string) string {
 type tokenRow struct {
 	user                userRow
 	project, domain     string
+	application         string // the application credential that it was made with
 	methods             []string
 	issuedAt, expiresAt time.Time
 }
@@ -274,13 +279,13 @@ func (s *Service) tokenRow(ctx context.Context, token string) (tokenRow, error) 
 	var t tokenRow
 	var methods string
 	var issued, expires int64
-	err := s.db.QueryRowContext(ctx, `SELECT t.project_id, t.domain_id, t.methods, t.issued_at, t.expires_at,
+	err := s.db.QueryRowContext(ctx, `SELECT t.project_id, t.domain_id, t.application_credential, t.methods, t.issued_at, t.expires_at,
 			u.id, u.name, u.enabled, d.id, d.name
 		FROM identity_tokens t
 		JOIN identity_users u ON u.id = t.user_id
 		JOIN identity_domains d ON d.id = u.domain_id
 		WHERE t.hash = $1`, hashToken(token)).
-		Scan(&t.project, &t.domain, &methods, &issued, &expires,
+		Scan(&t.project, &t.domain, &t.application, &methods, &issued, &expires,
 			&t.user.id, &t.user.name, &t.user.enabled, &t.user.domainID, &t.user.domainName)
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, refused
@@ -303,6 +308,9 @@ func (s *Service) token(ctx context.Context, secret string) (Token, error) {
 		return Token{}, err
 	}
 	at, err := s.resolve(ctx, s.db, row.user, Scope{ProjectID: row.project, DomainID: row.domain})
+	if err == nil {
+		at, err = s.within(ctx, s.db, row.application, at)
+	}
 	if err != nil {
 		return Token{}, err
 	}
@@ -314,7 +322,7 @@ func (s *Service) token(ctx context.Context, secret string) (Token, error) {
 		Principal: p, Methods: row.methods, DomainScoped: at.domain,
 		IssuedAt: row.issuedAt, ExpiresAt: row.expiresAt,
 	}
-	t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: row.expiresAt}
+	t.Principal.Credential = ims.Credential{TokenHash: hashToken(secret), TokenExpires: row.expiresAt, Application: row.application}
 	return t, nil
 }
 

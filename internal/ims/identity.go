@@ -96,6 +96,7 @@ type Credential struct {
 	TokenHash    string // "" for a signed request
 	TokenExpires time.Time
 	AccessKey    string // "" for a request with a token
+	Application  string // the application credential that a token was made with, "" for none
 }
 
 // Ended names accesses whose grant has ended: those for which all of the fields that are

@@ -56,6 +56,18 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 		var secret string
 		var t identity.Token
 		switch {
+		case in.system:
+			return answer{}, ims.Faultf(ims.CodeToken, "nobody has a role on the system as a whole; ask for a project").WithKind(ims.KindUnauthenticated)
+		case slices.Equal(in.methods, []string{identity.MethodApplicationCredential}):
+			if in.app.ID == "" && (in.app.Name == "" || in.app.UserID == "" && (in.app.UserName == "" || in.app.DomainID == "" && in.app.DomainName == "")) {
+				return answer{}, badRequestf("auth.identity.application_credential must have an id, or a name and a user.")
+			}
+			if in.scope != (identity.Scope{}) {
+				return answer{}, ims.Faultf(ims.CodeToken, "an application credential has a project of its own; leave the scope out").WithKind(ims.KindUnauthenticated)
+			}
+			noteLogin(w, cmp.Or(in.app.ID, in.app.Name))
+			in.app.Source = admit.Network(admit.Caller(r))
+			secret, t, err = h.identity.LoginApplicationCredential(ctx, in.app)
 		case slices.Equal(in.methods, []string{identity.MethodPassword}):
 			if in.user.UserID == "" && (in.user.UserName == "" || in.user.DomainID == "" && in.user.DomainName == "") {
 				return answer{}, badRequestf("auth.identity.password.user must have an id, or a name with a domain.")
@@ -69,8 +81,8 @@ func (h *Handlers) IssueToken(w http.ResponseWriter, r *http.Request) {
 			}
 			secret, t, err = h.identity.LoginToken(ctx, in.token, in.scope)
 		default:
-			return answer{}, ims.Faultf(ims.CodeToken, "the only methods are %s and %s, one at a time", identity.MethodPassword, identity.MethodToken).
-				WithKind(ims.KindUnauthenticated)
+			return answer{}, ims.Faultf(ims.CodeToken, "the only methods are %s, %s and %s, one at a time", identity.MethodPassword, identity.MethodToken,
+				identity.MethodApplicationCredential).WithKind(ims.KindUnauthenticated)
 		}
 		if err != nil {
 			return answer{}, err
@@ -138,23 +150,23 @@ func (h *Handlers) Projects(w http.ResponseWriter, r *http.Request) {
 			if !admits(r.URL.Query(), map[string]string{"name": p.Name, "domain_id": p.DomainID, "parent_id": p.DomainID}) {
 				continue
 			}
-			list = append(list, projectEntry{
-				ID: p.ID, Name: p.Name, DomainID: p.DomainID, ParentID: p.DomainID, Enabled: true,
-				Links: map[string]string{"self": h.Root(r) + "/v3/projects/" + p.ID},
-			})
+			list = append(list, h.projectEntry(r, p))
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"projects": list, "links": h.links(r, r.URL.Path)}}, nil
 	})
 }
 
-// Domains answers GET /v3/auth/domains: the caller's domain, filtered by name and
-// enabled.
+// Domains answers GET /v3/domains and GET /v3/auth/domains: the caller's domain, filtered
+// by name and enabled.
 func (h *Handlers) Domains(w http.ResponseWriter, r *http.Request) {
 	h.asCaller(w, r, func(_ context.Context, caller ims.Principal) (answer, error) {
 		list := []domainEntry{}
-		if admits(r.URL.Query(), map[string]string{"name": caller.DomainName}) {
-			list = append(list, domainEntry{ID: caller.DomainID, Name: caller.DomainName, Enabled: true,
-				Links: map[string]string{"self": h.Root(r) + "/v3/domains/" + caller.DomainID}})
+		name := caller.DomainName
+		if asked := r.URL.Query().Get("name"); isDefault(caller) && strings.EqualFold(asked, name) {
+			name = asked
+		}
+		if admits(r.URL.Query(), map[string]string{"name": name}) {
+			list = append(list, h.domainEntry(r, caller))
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"domains": list, "links": h.links(r, r.URL.Path)}}, nil
 	})
@@ -166,8 +178,7 @@ func (h *Handlers) Users(w http.ResponseWriter, r *http.Request) {
 	h.asCaller(w, r, func(_ context.Context, caller ims.Principal) (answer, error) {
 		list := []userEntry{}
 		if admits(r.URL.Query(), map[string]string{"name": caller.UserName, "domain_id": caller.DomainID}) {
-			list = append(list, userEntry{ID: caller.UserID, Name: caller.UserName, DomainID: caller.DomainID, Enabled: true,
-				Links: map[string]string{"self": h.Root(r) + "/v3/users/" + caller.UserID}})
+			list = append(list, h.userEntry(r, caller))
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"users": list, "links": h.links(r, r.URL.Path)}}, nil
 	})

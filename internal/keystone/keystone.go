@@ -139,6 +139,11 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx cont
 
 // asCaller runs f for an authenticated caller.
 func (h *Handlers) asCaller(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, caller ims.Principal) (answer, error)) {
+	h.withBody(w, r, func(ctx context.Context, caller ims.Principal, _ []byte) (answer, error) { return f(ctx, caller) })
+}
+
+// withBody is asCaller for a request with a body.
+func (h *Handlers) withBody(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, caller ims.Principal, body []byte) (answer, error)) {
 	h.serve(w, r, func(ctx context.Context, r *http.Request, body func() ([]byte, error)) (answer, error) {
 		caller, err := h.identity.Authenticate(ctx, r, body)
 		if err != nil {
@@ -146,7 +151,11 @@ func (h *Handlers) asCaller(w http.ResponseWriter, r *http.Request, f func(ctx c
 		}
 		admit.Known(r, caller.Party())
 		noteCaller(w, caller)
-		return f(ctx, caller)
+		content, err := body()
+		if err != nil {
+			return answer{}, err
+		}
+		return f(ctx, caller, content)
 	})
 }
 

@@ -81,6 +81,16 @@ func newSite(t *testing.T, db *database.DB, opts keystone.Options) *site {
 		"GET /v3/auth/domains":   h.Domains,
 		"GET /v3/projects":       h.Projects,
 		"GET /v3/users":          h.Users,
+
+		"GET /v3/projects/{project_id}": h.Project, "GET /v3/users/{user_id}": h.User,
+		"GET /v3/domains": h.Domains, "GET /v3/domains/{domain_id}": h.Domain, "GET /v3/auth/system": h.System,
+		"GET /v3/regions": h.Regions, "GET /v3/regions/{region_id}": h.Region, "GET /v3/roles/{role_id}": h.Role,
+		"GET /v3/services": h.Services, "GET /v3/services/{service_id}": h.Service,
+		"GET /v3/endpoints": h.Endpoints, "GET /v3/endpoints/{endpoint_id}": h.Endpoint,
+		"GET /v3/users/{user_id}/application_credentials":                    h.AppCredentials,
+		"POST /v3/users/{user_id}/application_credentials":                   h.CreateAppCredential,
+		"GET /v3/users/{user_id}/application_credentials/{credential_id}":    h.AppCredential,
+		"DELETE /v3/users/{user_id}/application_credentials/{credential_id}": h.DeleteAppCredential,
 	} {
 		mux.Handle(pattern, f)
 	}

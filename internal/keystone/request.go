@@ -138,6 +138,22 @@ func text(into *string) value {
 	}
 }
 
+// boolean reads true or false.
+func boolean(into *bool) value {
+	return func(r reader, name string) error {
+		t, err := r.token()
+		if err != nil || t == nil {
+			return err
+		}
+		b, ok := t.(bool)
+		if !ok {
+			return mismatch(name, "true or false")
+		}
+		*into = b
+		return nil
+	}
+}
+
 // texts reads a short array of strings.
 func texts(into *[]string, limit int) value {
 	return func(r reader, name string) error {
@@ -167,7 +183,9 @@ type login struct {
 	methods []string
 	user    identity.PasswordLogin
 	token   string
+	app     identity.ApplicationLogin
 	scope   identity.Scope
+	system  bool // the scope is the system, which nobody has here
 }
 
 func readLogin(body []byte) (login, error) {
@@ -184,6 +202,7 @@ func readLogin(body []byte) (login, error) {
 			"domain": domain(&project.DomainID, &project.DomainName),
 		}),
 		"domain": domain(&alone.DomainID, &alone.DomainName),
+		"system": func(r reader, name string) error { in.system = true; return r.skip() },
 	}
 	err := readBody(body, map[string]value{"auth": object(map[string]value{
 		"identity": object(map[string]value{
@@ -193,6 +212,12 @@ func readLogin(body []byte) (login, error) {
 				"domain": domain(&in.user.DomainID, &in.user.DomainName),
 			})}),
 			"token": object(map[string]value{"id": text(&in.token)}),
+			"application_credential": object(map[string]value{
+				"id": text(&in.app.ID), "name": text(&in.app.Name), "secret": text(&in.app.Secret),
+				"user": object(map[string]value{
+					"id": text(&in.app.UserID), "name": text(&in.app.UserName), "domain": domain(&in.app.DomainID, &in.app.DomainName),
+				}),
+			}),
 		}),
 		"scope": func(r reader, name string) error {
 			t, err := r.token()
