@@ -26,7 +26,7 @@ type AccountCmd struct {
 func (AccountCmd) Help() string {
 	return `Examples:
 
-    quickims account add --data /var/lib/quickims --project lab --user alice --role member > alice.env
+    quickims account add --data /var/lib/quickims --project lab --user alice --role member --out alice.env
     quickims account list --data /var/lib/quickims
 `
 }
@@ -69,6 +69,7 @@ type AccountAddCmd struct {
 	Project string `required:"" help:"Name or id of the project."`
 	User    string `required:"" help:"Name of the user."`
 	Role    string `enum:"admin,member,reader" default:"member" help:"admin, member (all but enterprise projects) or reader (looks only)."`
+	Out     string `placeholder:"FILE" help:"Write the credentials to FILE, which only you can read (mode 0600), instead of printing them. A file that is there is not replaced."`
 }
 
 // Help shows the command's use.
@@ -86,6 +87,17 @@ Examples:
 
 // Run adds the account.
 func (c *AccountAddCmd) Run(ctx context.Context, s *session) error {
+	var out *output
+	if c.Out != "" { // first: keys that cannot be written down are of no use
+		var err error
+		if out, err = newOutput(c.Out, false); err != nil {
+			return err
+		}
+		defer out.cancel()
+		if err := out.Chmod(0o600); err != nil {
+			return fmt.Errorf("write %s: %w", c.Out, plain(err))
+		}
+	}
 	accounts, err := c.in(ctx, c.domainFlag, true)
 	if err != nil {
 		return err
@@ -104,10 +116,26 @@ func (c *AccountAddCmd) Run(ctx context.Context, s *session) error {
 	for _, v := range variables {
 		doc[v.Name] = *v.Value
 	}
-	return s.result(doc, func(w io.Writer) {
+	text := func(w io.Writer) {
 		for _, v := range variables {
 			fmt.Fprintf(w, "%s='%s'\n", v.Name, *v.Value)
 		}
+	}
+	if out == nil {
+		return s.result(doc, text)
+	}
+	text(out)
+	if err := out.Sync(); err != nil {
+		return fmt.Errorf("write %s: %w", c.Out, plain(err))
+	}
+	if err := out.commit(); err != nil {
+		return err
+	}
+	return s.result(struct {
+		Path string `json:"path"`
+		User string `json:"user"`
+	}{c.Out, c.User}, func(w io.Writer) {
+		fmt.Fprintf(w, "wrote the credentials of %s to %s; export QUICKIMS_CREDENTIALS=%s uses them\n", c.User, c.Out, absolute(c.Out))
 	})
 }
 

@@ -18,7 +18,7 @@ import (
 type AttachCmd struct {
 	serverFlags
 	Image   string         `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
-	TTL     *time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, up to 720h. Default: 24h."`
+	TTL     *time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, 1d, up to 30d. Default: 24h."`
 	Exec    bool           `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
 	Qemu    string         `name:"qemu-config" placeholder:"FILE" help:"Describe the disk in FILE for qemu's -readconfig, in place of printing the URI: the secret is then in no process list. - is standard output."`
 	Command []string       `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`

@@ -15,7 +15,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,8 +43,9 @@ func OSEnv() Env {
 
 // The exit statuses.
 const (
-	statusOK     = 0
-	statusFailed = 1
+	statusOK = 0
+	// StatusFailed is that of a command that failed or was interrupted.
+	StatusFailed = 1
 	statusUsage  = 2
 )
 
@@ -51,23 +54,28 @@ type commands struct {
 	JSON  bool `name:"json" help:"Print JSON: the result as one document on stdout, progress and errors as one document a line on stderr."`
 	Quiet bool `short:"q" help:"Show no progress."`
 
-	Serve       ServeCmd       `cmd:"" group:"The service" help:"Run the image service."`
-	Account     AccountCmd     `cmd:"" group:"The service" help:"Manage the projects, users and access keys of a service."`
-	Fsck        FsckCmd        `cmd:"" group:"The service" help:"Compare a service's database with its image area; take an image area over."`
-	Import      ImportCmd      `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
-	Upload      UploadCmd      `cmd:"" group:"Use a service" help:"Upload a file to a bucket."`
-	Job         JobCmd         `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
-	Image       ImageCmd       `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
-	Attach      AttachCmd      `cmd:"" group:"Use a service" help:"Serve an image's disk as a block device over NBD; run a command on it."`
-	Detach      DetachCmd      `cmd:"" group:"Use a service" help:"End attachments."`
-	Attachments AttachmentsCmd `cmd:"" group:"Use a service" help:"List the attachments."`
-	Convert     ConvertCmd     `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
-	Mf          MfCmd          `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
-	Info        InfoCmd        `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
-	Verify      VerifyCmd      `cmd:"" group:"Work on disk files" help:"Check what a disk file stores against its checksums, or the disk against a RAW file."`
-	Map         MapCmd         `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
-	Check       CheckCmd       `cmd:"" group:"Work on disk files" help:"Tell whether the system on a disk is ready for a quick import, and what to fix."`
-	Version     VersionCmd     `cmd:"" group:"About" help:"Print the version."`
+	Serve       ServeCmd             `cmd:"" group:"The service" help:"Run the image service."`
+	Account     AccountCmd           `cmd:"" group:"The service" help:"Manage the projects, users and access keys of a service."`
+	Fsck        FsckCmd              `cmd:"" group:"The service" help:"Compare a service's database with its image area; take an image area over."`
+	Import      ImportCmd            `cmd:"" group:"Use a service" help:"Make an image of a disk file: upload it if it is local, quick-import it, wait."`
+	Upload      UploadsCmd           `cmd:"" group:"Use a service" help:"Upload a file to a bucket; list and abort unfinished uploads."`
+	Bucket      BucketCmd            `cmd:"" group:"Use a service" help:"List, create and delete buckets."`
+	Object      ObjectCmd            `cmd:"" group:"Use a service" help:"List and delete objects in buckets."`
+	Job         JobCmd               `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
+	Image       ImageCmd             `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
+	Attach      AttachCmd            `cmd:"" group:"Use a service" help:"Serve an image's disk as a block device over NBD; run a command on it."`
+	Detach      DetachCmd            `cmd:"" group:"Use a service" help:"End attachments."`
+	Attachments AttachmentsCmd       `cmd:"" group:"Use a service" help:"List the attachments."`
+	OSVersions  OSVersionsCmd        `cmd:"" name:"os-versions" group:"Use a service" help:"List the operating systems that an import may name."`
+	Quota       QuotaCmd             `cmd:"" group:"Use a service" help:"Show how many images the project has and may have."`
+	Enterprise  EnterpriseProjectCmd `cmd:"" name:"enterprise-project" group:"Use a service" help:"List and create enterprise projects."`
+	Convert     ConvertCmd           `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
+	Mf          MfCmd                `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
+	Info        InfoCmd              `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
+	Verify      VerifyCmd            `cmd:"" group:"Work on disk files" help:"Check what a disk file stores against its checksums, or the disk against a RAW file."`
+	Map         MapCmd               `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
+	Check       CheckCmd             `cmd:"" group:"Work on disk files" help:"Tell whether the system on a disk is ready for a quick import, and what to fix."`
+	Version     VersionCmd           `cmd:"" group:"About" help:"Print the version."`
 }
 
 // session is one run of a command.
@@ -98,12 +106,16 @@ func Main(ctx context.Context, args []string, env Env) int {
 		kong.Description("A self-hosted image service: a disk file in a bucket becomes an image within a second. Run \"quickims COMMAND --help\" for examples."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Writers(env.Stdout, env.Stderr),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
 		kong.Exit(func(int) { helped = true }), // only --help exits
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(s, &s.Env),
 	)
 	if err != nil {
 		return s.fail(fmt.Errorf("set up the command line: %w", err)) // a broken build: the grammar is constant
+	}
+	if len(args) > 0 && args[0] == "help" { // as most programs have it, too
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	if len(args) == 1 && args[0] == "--version" { // as most programs have it
 		args = []string{"version"}
@@ -143,6 +155,52 @@ func Main(ctx context.Context, args []string, env Env) int {
 	return statusOK
 }
 
+// decodeDuration reads a duration of a flag.
+func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		return err
+	}
+	if target.Kind() == reflect.Pointer {
+		target.Set(reflect.ValueOf(&d))
+		return nil
+	}
+	target.SetInt(int64(d))
+	return nil
+}
+
+// parseDuration reads a duration as Go does, or one that begins with weeks and days of
+// 24 hours: 90s, 12h, 1d, 1d12h, 2w.
+func parseDuration(text string) (time.Duration, error) {
+	total, rest := time.Duration(0), text
+	for _, unit := range []struct {
+		name string
+		d    time.Duration
+	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
+		digits, after, ok := strings.Cut(rest, unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(digits, 10, 16)
+		if err != nil || n > 10_000 {
+			return 0, fmt.Errorf("%q is not a duration; write 90s, 15m, 12h, 1d or 2w", text)
+		}
+		total, rest = total+time.Duration(n)*unit.d, after
+	}
+	if rest == "" && text != "" {
+		return total, nil
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration; write 90s, 15m, 12h, 1d or 2w", text)
+	}
+	return total + d, nil
+}
+
 // asksJSON finds --json before the line is parsed: a line that can't be is an error
 // that must be printed in the form asked for.
 func asksJSON(args []string) bool {
@@ -161,5 +219,5 @@ func (s *session) fail(err error) int {
 	if _, ok := errors.AsType[*usageError](err); ok || errors.Is(err, client.ErrNotConfigured) {
 		return statusUsage
 	}
-	return statusFailed
+	return StatusFailed
 }

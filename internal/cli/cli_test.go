@@ -405,7 +405,7 @@ func TestMainEndsWithItsContext(t *testing.T) {
 	for _, args := range [][]string{{"convert", in, filepath.Join(dir, "out")}, {"mf", in}} {
 		var errs bytes.Buffer
 		status := Main(ctx, args, Env{Stdout: &errs, Stderr: &errs, Getenv: os.Getenv})
-		if status != statusFailed || !strings.HasSuffix(errs.String(), ": interrupted\n") {
+		if status != StatusFailed || !strings.HasSuffix(errs.String(), ": interrupted\n") {
 			t.Errorf("%s: status %d, %q", args[0], status, errs.String())
 		}
 	}

@@ -21,6 +21,14 @@ type ImageCmd struct {
 	Show   ImageShowCmd   `cmd:"" help:"Show all attributes of an image."`
 	Save   ImageSaveCmd   `cmd:"" help:"Write an image's disk to a file."`
 	Delete ImageDeleteCmd `cmd:"" help:"Delete images and their data."`
+
+	Set     ImageSetCmd     `cmd:"" help:"Change name, description, attributes or protection of an image."`
+	Tag     ImageTagCmd     `cmd:"" help:"Add, remove and list tags of an image."`
+	Share   ImageShareCmd   `cmd:"" help:"Share an image with another project."`
+	Unshare ImageUnshareCmd `cmd:"" help:"End sharing an image with a project."`
+	Accept  ImageAcceptCmd  `cmd:"" help:"Accept an image that another project shares with this one."`
+	Reject  ImageRejectCmd  `cmd:"" help:"Reject an image that another project shares with this one."`
+	Members ImageMembersCmd `cmd:"" help:"List the projects that an image is shared with."`
 }
 
 // Help shows the commands' use.
@@ -84,7 +92,7 @@ func (c *ImageListCmd) Run(ctx context.Context, s *session) error {
 		Images []json.RawMessage `json:"images"`
 	}{Images: []json.RawMessage{}}
 	for _, img := range images {
-		doc.Images = append(doc.Images, img.Raw)
+		doc.Images = append(doc.Images, withNumbers(img.Raw))
 	}
 	return s.result(doc, func(w io.Writer) {
 		if len(images) == 0 {
@@ -143,7 +151,32 @@ func (c *ImageShowCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return fmt.Errorf("show image %s: %w", c.Image, interrupted(ctx, err))
 	}
-	return s.result(img.Raw, func(w io.Writer) { printImage(w, img) })
+	return s.result(withNumbers(img.Raw), func(w io.Writer) { printImage(w, img) })
+}
+
+// numbers are attributes whose values are numbers that the API writes as text.
+var numbers = []string{"__image_size", "max_ram"}
+
+// withNumbers is the service's document with numbers where it has them as text. What is
+// no number stays as it is.
+func withNumbers(raw json.RawMessage) json.RawMessage {
+	var doc map[string]json.RawMessage
+	if json.Unmarshal(raw, &doc) != nil {
+		return raw
+	}
+	for _, name := range numbers {
+		var text string
+		if json.Unmarshal(doc[name], &text) != nil {
+			continue
+		}
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			doc[name] = strconv.AppendInt(nil, n, 10)
+		}
+	}
+	if changed, err := json.Marshal(doc); err == nil {
+		return changed
+	}
+	return raw
 }
 
 // firstAttributes stand before the others, which follow by name.
@@ -209,18 +242,67 @@ func (c *ImageDeleteCmd) Run(ctx context.Context, s *session) error {
 		}
 		ids = append(ids, id)
 	}
+	doc := struct {
+		Deleted []string       `json:"deleted"`
+		Images  []deletedImage `json:"images"`
+	}{ids, nil}
 	for _, id := range ids {
+		img, known := service.Image(ctx, id)
 		if err := service.DeleteImage(ctx, id, c.Force); err != nil {
 			return fmt.Errorf("delete image %s: %w", id, interrupted(ctx, err))
 		}
+		gone := deletedImage{ID: id}
+		if known == nil {
+			gone = c.left(ctx, s, img)
+		}
+		doc.Images = append(doc.Images, gone)
 		if !s.json {
-			fmt.Fprintf(s.Stdout, "deleted %s\n", id)
+			fmt.Fprintln(s.Stdout, gone)
 		}
 	}
 	if !s.json {
 		return nil
 	}
-	return s.result(struct {
-		Deleted []string `json:"deleted"`
-	}{ids}, nil)
+	return s.result(doc, nil)
+}
+
+// deletedImage says what a deletion freed.
+type deletedImage struct {
+	ID string `json:"id"`
+	// Size is that of the image's data in the image area, in bytes.
+	Size int64 `json:"size,omitempty"`
+	// Source is the object that the image was made from, if it is still in its bucket. In
+	// a directory store both may have shared their bytes.
+	Source string `json:"source,omitempty"`
+}
+
+func (d deletedImage) String() string {
+	text := "deleted " + d.ID
+	switch {
+	case d.Source != "":
+		text += fmt.Sprintf("; its source %s (%s) is still in the bucket and keeps its space: quickims object delete %[1]s", d.Source, size(d.Size))
+	case d.Size > 0:
+		text += fmt.Sprintf(", which frees %s of the image area", size(d.Size))
+	}
+	return text
+}
+
+// left looks for what a deleted image leaves in a bucket. That it can't be told is no
+// fault of the deletion.
+func (c *ImageDeleteCmd) left(ctx context.Context, s *session, img client.Image) deletedImage {
+	gone := deletedImage{ID: img.ID}
+	gone.Size, _ = strconv.ParseInt(img.Size, 10, 64)
+	_, source, _ := strings.Cut(img.DataOrigin, ",")
+	from, err := parseObject(source)
+	if err != nil {
+		return gone
+	}
+	store, err := c.store(s)
+	if err != nil {
+		return gone
+	}
+	if _, there, err := s.stat(ctx, store, from); err == nil && there {
+		gone.Source = from.String()
+	}
+	return gone
 }

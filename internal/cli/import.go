@@ -42,6 +42,7 @@ type ImportCmd struct {
 	Bucket            string   `help:"Bucket that a local file is uploaded to; made if it is not there. Default: images-PROJECT_ID."`
 	Convert           bool     `help:"Upload a local RAW file as ZVHD2, which is made on the way; other formats are always converted."`
 	Restart           bool     `help:"Begin the upload anew: throw away what an earlier one, which did not come to its end, left in the store."`
+	RemoveSource      bool     `name:"remove-source" help:"When the image is active, delete the object that it was made from, and its bitmap, from the bucket. A local file stays."`
 	NoWait            bool     `help:"Do not wait for the job's end: print its id."`
 }
 
@@ -68,6 +69,8 @@ func (c *ImportCmd) Validate() error {
 		return errors.New("--os-type goes with --type DataImage alone; --os-version says it all")
 	case data && (c.OSVersion != "" || c.Architecture != "" || c.Firmware != ""):
 		return errors.New("--os-version, --architecture and --firmware do not go with --type DataImage")
+	case c.RemoveSource && c.NoWait:
+		return errors.New("--remove-source waits for the image: leave out --no-wait")
 	case c.MinDisk != nil && (*c.MinDisk < 1 || *c.MinDisk > ims.MaxDiskGiB):
 		return fmt.Errorf("--min-disk %d: it is 1 to %d GiB", *c.MinDisk, ims.MaxDiskGiB)
 	}
@@ -124,13 +127,37 @@ func (c *ImportCmd) Run(ctx context.Context, s *session) error {
 	if err := job.Err(); err != nil {
 		return fmt.Errorf("import %s: %w", from, err)
 	}
-	if len(uploaded) > 0 {
+	if c.RemoveSource {
+		if err := c.removeSource(ctx, s, from); err != nil {
+			return err
+		}
+	} else if len(uploaded) > 0 {
 		s.note("the image does not need what was uploaded any more; it stays in the bucket: %s", strings.Join(uploaded, " and "))
 	}
 	doc.ImageID, doc.Job, doc.Seconds = job.ImageID, job.Raw, s.now().Sub(began).Seconds()
 	return s.result(doc, func(w io.Writer) {
 		fmt.Fprintf(w, "image %s (%s) is active, %s after the request\n", job.ImageID, c.Name, seconds(doc.Seconds))
 	})
+}
+
+// removeSource deletes what an image was made from: the object, and the bitmap that the
+// service found beside it, which is the first that is there.
+func (c *ImportCmd) removeSource(ctx context.Context, s *session, from objectName) error {
+	store, err := c.store(s)
+	if err != nil {
+		return err
+	}
+	if err := s.deleteObject(ctx, store, from, false); err != nil {
+		return fmt.Errorf("the image is active, but its source stays: %w", err)
+	}
+	for _, key := range ims.BitmapKeys(from.key) {
+		beside := objectName{from.bucket, key}
+		if _, there, err := s.stat(ctx, store, beside); err != nil || !there {
+			continue
+		}
+		return s.deleteObject(ctx, store, beside, false)
+	}
+	return nil
 }
 
 // notAccepted tells of an import that was not accepted, or of which that is not

@@ -30,7 +30,7 @@ func TestAnImportOfNothing(t *testing.T) {
 		var out, errs bytes.Buffer
 		status := Main(t.Context(), []string{"import", source, "--name", "n", "--type", "DataImage"},
 			Env{Stdout: &out, Stderr: &errs, Getenv: func(name string) string { return u.env[name] }})
-		if status != statusFailed || out.Len() > 0 || !strings.HasPrefix(errs.String(), "quickims: import "+source+": "+want) || strings.Contains(errs.String(), "min") {
+		if status != StatusFailed || out.Len() > 0 || !strings.HasPrefix(errs.String(), "quickims: import "+source+": "+want) || strings.Contains(errs.String(), "min") {
 			t.Errorf("%s: status %d, stdout %q, stderr %q", source, status, out.String(), errs.String())
 		}
 	}
@@ -48,7 +48,7 @@ func TestAnImportOfADiskOfNoImagesSize(t *testing.T) {
 		}), 0o600))
 		status, _, stderr := callService(t, func(_ http.ResponseWriter, r *http.Request, _ func()) { t.Errorf("asked: %s %s", r.Method, r.URL) },
 			"import", path, "--name", "n", "--type", "DataImage")
-		if status != statusFailed || !strings.Contains(stderr, want) || strings.Contains(stderr, "min_disk") {
+		if status != StatusFailed || !strings.Contains(stderr, want) || strings.Contains(stderr, "min_disk") {
 			t.Errorf("%d bytes: status %d, %q", size, status, stderr)
 		}
 	}

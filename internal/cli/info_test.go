@@ -57,7 +57,7 @@ func TestInfoFailsForWhatIsNoDisk(t *testing.T) {
 		path := filepath.Join(t.TempDir(), name)
 		must(t, os.WriteFile(path, test.content, 0o600))
 		status, stdout, stderr := run(t, "info", path)
-		if status != statusFailed || !strings.Contains(stdout, "Quick import  no: it can't be opened as a disk\n") || !strings.HasPrefix(stderr, "quickims: ") {
+		if status != StatusFailed || !strings.Contains(stdout, "Quick import  no: it can't be opened as a disk\n") || !strings.HasPrefix(stderr, "quickims: ") {
 			t.Errorf("%s: status %d, stdout %q, stderr %q", name, status, stdout, stderr)
 		}
 		status, stdout, stderr = run(t, "info", "--json", path)
@@ -69,7 +69,7 @@ func TestInfoFailsForWhatIsNoDisk(t *testing.T) {
 		if err := json.Unmarshal([]byte(stderr), &fault); err != nil {
 			t.Errorf("%s: stderr %q: %v", name, stderr, err)
 		}
-		if status != statusFailed || string(doc.Format) != test.format || doc.FileSize != int64(len(test.content)) || doc.Import.Ready ||
+		if status != StatusFailed || string(doc.Format) != test.format || doc.FileSize != int64(len(test.content)) || doc.Import.Ready ||
 			doc.Import.Reason != fault.Error.Message || fault.Error.Code != test.code {
 			t.Errorf("%s: status %d, %+v, %+v", name, status, doc, fault.Error)
 		}

@@ -61,13 +61,14 @@ func (s *session) jsonLine(doc any) {
 type errorDoc struct {
 	// Code is the service's (IMG.0057), the object store's (NoSuchBucket), or one of
 	// ours: usage, interrupted, not_found, exists, permission, no_space, corrupt,
-	// incomplete, unsupported, wrong_format, ambiguous, mismatch, failed.
+	// incomplete, unsupported, wrong_format, ambiguous, mismatch, certificate, failed.
 	Code      string `json:"code"`
 	Message   string `json:"message"`
 	Details   string `json:"details,omitempty"`
 	Status    int    `json:"status,omitempty"` // of HTTP
 	RequestID string `json:"request_id,omitempty"`
 	JobID     string `json:"job_id,omitempty"`
+	Hint      string `json:"hint,omitempty"`
 }
 
 // errInterrupted ends a command that the user stopped.
@@ -113,6 +114,10 @@ var localCodes = []struct {
 // describe takes an error apart for scripts.
 func describe(err error) errorDoc {
 	doc := errorDoc{Code: "failed", Message: err.Error()}
+	if distrusted(err) {
+		doc.Code, doc.Hint = "certificate", certificateHint
+		return doc
+	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		doc.Code = "usage"
 		return doc
@@ -155,6 +160,9 @@ func (s *session) printError(err error) {
 	e, ok := errors.AsType[*client.Error](err)
 	if !ok {
 		fmt.Fprintf(s.Stderr, "quickims: %v\n", err)
+		if distrusted(err) {
+			fmt.Fprintf(s.Stderr, "  %s\n", certificateHint)
+		}
 		return
 	}
 	// What was being done stands before the service's own words.
@@ -207,4 +215,12 @@ func seconds(s float64) string {
 		return d.Round(10 * time.Millisecond).String()
 	}
 	return d.Round(time.Second).String()
+}
+
+// code is the service's or the store's code of an error; "" if it has none.
+func code(err error) string {
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return e.Code
+	}
+	return ""
 }

@@ -3,10 +3,13 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/quickims/quickims/internal/client"
@@ -16,17 +19,65 @@ import (
 // serverFlags are those of every command that calls a service.
 type serverFlags struct {
 	Credentials string `placeholder:"FILE" help:"Read endpoint and keys from FILE, such as the server's DIR/credentials.env. Default: the file that QUICKIMS_CREDENTIALS names, else QUICKIMS_ENDPOINT, QUICKIMS_S3_ENDPOINT, QUICKIMS_ACCESS_KEY, QUICKIMS_SECRET_KEY, QUICKIMS_PROJECT_ID, QUICKIMS_REGION (or QUICKIMS_TOKEN) of the environment."`
+	CAFile      string `name:"ca-file" placeholder:"FILE" help:"Trust the certificate authorities in FILE (PEM) besides the system's. Default: the file that QUICKIMS_CA_FILE names."`
 }
+
+// envCAFile names the file for all commands.
+const envCAFile = "QUICKIMS_CA_FILE"
+
+// authorities are those to trust; nil: the system's alone.
+func (f serverFlags) authorities(s *session) (*x509.CertPool, error) {
+	path := cmp.Or(f.CAFile, s.Getenv(envCAFile))
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("read the certificates of %s: %v", path, plain(err))
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a system without any
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, usagef("read the certificates of %s: there is none in PEM form (-----BEGIN CERTIFICATE-----)", path)
+	}
+	return pool, nil
+}
+
+// distrusted reports whether err is a certificate that was not accepted.
+func distrusted(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[x509.HostnameError](err)
+	return ok
+}
+
+// certificateHint says what to do about a certificate that was not accepted.
+const certificateHint = "the certificate of the service is not trusted: name the certificate of its authority with --ca-file FILE or " + envCAFile +
+	", and call the service by a name that its certificate has"
 
 // envCredentials names a credentials file for all commands.
 const envCredentials = "QUICKIMS_CREDENTIALS"
 
 // config is the service to call. A file that was named counts, not the environment.
 func (f serverFlags) config(s *session) (client.Config, error) {
-	if path := cmp.Or(f.Credentials, s.Getenv(envCredentials)); path != "" {
-		return client.ReadCredentials(path)
+	authorities, err := f.authorities(s)
+	if err != nil {
+		return client.Config{}, err
 	}
-	return client.FromEnv(s.Getenv), nil
+	config := client.FromEnv(s.Getenv)
+	if path := cmp.Or(f.Credentials, s.Getenv(envCredentials)); path != "" {
+		if config, err = client.ReadCredentials(path); err != nil {
+			return config, err
+		}
+	}
+	config.Authorities = authorities
+	return config, nil
 }
 
 // connect makes the client of the API.

@@ -48,7 +48,7 @@ func TestAnInterruptedWaitSaysThatTheJobGoesOn(t *testing.T) {
 	} {
 		status, stdout, stderr := callService(t, accept, args...)
 		want := fmt.Sprintf("quickims: interrupted; job %s goes on, look at it with: quickims job --wait %s\n", testJob, testJob)
-		if status != statusFailed || stdout != "" || !strings.HasSuffix(stderr, want) {
+		if status != StatusFailed || stdout != "" || !strings.HasSuffix(stderr, want) {
 			t.Errorf("%s: status %d, stdout %q, stderr %q", args[0], status, stdout, stderr)
 		}
 	}
@@ -66,7 +66,7 @@ func TestAnImportWithoutAnAnswerMayHaveBeenAccepted(t *testing.T) {
 	status, _, stderr := callService(t, func(http.ResponseWriter, *http.Request, func()) {
 		panic(http.ErrAbortHandler) // the connection breaks
 	}, args...)
-	if status != statusFailed || !strings.Contains(stderr, `may have accepted it all the same, look with: quickims image list --name "n"`) {
+	if status != StatusFailed || !strings.Contains(stderr, `may have accepted it all the same, look with: quickims image list --name "n"`) {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 	_, _, stderr = callService(t, func(w http.ResponseWriter, _ *http.Request, _ func()) { w.WriteHeader(http.StatusServiceUnavailable) }, args...)
@@ -104,7 +104,7 @@ func TestASaveThatBreaksLeavesNothing(t *testing.T) {
 		w.Header().Set("Content-Length", "5000000")
 		w.Write(make([]byte, 4_000_000))
 	}, "image", "save", id, dir+"/out.raw")
-	if status != statusFailed || !strings.Contains(stderr, "save image "+id) {
+	if status != StatusFailed || !strings.Contains(stderr, "save image "+id) {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 	if left := names(t, dir); left != nil {

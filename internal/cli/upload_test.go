@@ -199,7 +199,7 @@ func TestAnUploadGoesOn(t *testing.T) {
 			u := newUploads(t, severalParts)
 			u.cutAfter3()
 			status, stderr := u.run()
-			if status != statusFailed || !strings.Contains(stderr, "are in the store: the same command goes on from there") {
+			if status != StatusFailed || !strings.Contains(stderr, "are in the store: the same command goes on from there") {
 				t.Fatalf("status %d: %s", status, stderr)
 			}
 			if _, err := os.Stat(filepath.Join(u.Folder, u.bucket, "k")); !errors.Is(err, fs.ErrNotExist) {
@@ -244,7 +244,7 @@ func TestAnUploadWhoseAnswerWasLostIsDone(t *testing.T) {
 			}
 		})
 	})
-	if status, stderr := u.run(); status != statusFailed {
+	if status, stderr := u.run(); status != StatusFailed {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
 	u.breakOn(func(r *http.Request) bool { return r.URL.Query().Has("partNumber") })
@@ -293,7 +293,7 @@ func TestADamagedUploadLeavesNothing(t *testing.T) {
 		})
 	})
 	status, stderr := u.run()
-	if status != statusFailed || !strings.Contains(stderr, "what arrived is not what was sent") || strings.Contains(stderr, "goes on") {
+	if status != StatusFailed || !strings.Contains(stderr, "what arrived is not what was sent") || strings.Contains(stderr, "goes on") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 	u.wantNoParts()

@@ -8,6 +8,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,6 +97,11 @@ func New(config Config, opts Options) (*Client, error) {
 	}
 	if opts.HTTP == nil {
 		opts.HTTP = &http.Client{}
+		if config.Authorities != nil {
+			transport := http.DefaultTransport.(*http.Transport).Clone()
+			transport.TLSClientConfig = &tls.Config{RootCAs: config.Authorities}
+			opts.HTTP.Transport = transport
+		}
 	}
 	bounded, streams := *opts.HTTP, *opts.HTTP
 	bounded.Timeout, streams.Timeout = requestTimeout, 0

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,8 @@ type Config struct {
 	// Token, when set, goes with API requests instead of a signature. S3 knows no
 	// tokens: uploads take the keys.
 	Token Secret
+	// Authorities are the certificate authorities to trust; nil: the system's.
+	Authorities *x509.CertPool
 }
 
 // The variables that a Config is read from, in the environment and in a

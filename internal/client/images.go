@@ -72,6 +72,8 @@ type Image struct {
 	Tags      []string `json:"tags"`
 	// Size is __image_size, the file's bytes in decimal.
 	Size string `json:"__image_size"`
+	// DataOrigin is "file," and the object that the image was made from.
+	DataOrigin string `json:"__data_origin"`
 	// Raw is the service's own document.
 	Raw json.RawMessage `json:"-"`
 }

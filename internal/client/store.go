@@ -56,6 +56,9 @@ func NewStore(config Config) (*Store, error) {
 		return nil, fmt.Errorf("set up the object store's client: %w", err)
 	}
 	transport.ResponseHeaderTimeout = joinTime
+	if config.Authorities != nil && transport.TLSClientConfig != nil {
+		transport.TLSClientConfig.RootCAs = config.Authorities
+	}
 	s3, err := minio.NewCore(u.Host, &minio.Options{
 		Transport:    transport,
 		Creds:        credentials.NewStaticV4(config.AccessKey, string(config.SecretKey), ""),
