@@ -70,7 +70,7 @@ func TestAttachWritesQemusConfiguration(t *testing.T) {
 	// An attachment that nobody can know of does not stay.
 	a.asked = nil
 	status, _, stderr = callService(t, a.handle, "attach", testImage, "--qemu-config", filepath.Join(path, "no-folder"))
-	if status != statusFailed || !strings.Contains(stderr, "no-folder") || len(a.asked) != 2 || !strings.HasPrefix(a.asked[1], "DELETE") {
+	if status != StatusFailed || !strings.Contains(stderr, "no-folder") || len(a.asked) != 2 || !strings.HasPrefix(a.asked[1], "DELETE") {
 		t.Errorf("status %d, %q, asked %q", status, stderr, a.asked)
 	}
 	for _, args := range [][]string{{"--json", "attach", testImage, "--qemu-config", "-"}, {"attach", testImage, "--qemu-config", "x", "--exec", "true"}} {

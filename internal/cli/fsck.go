@@ -105,7 +105,7 @@ func (c *FsckCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	if refused == nil && report.Open() > 0 {
-		return &exitError{statusFailed}
+		return &exitError{StatusFailed}
 	}
 	return refused
 }
