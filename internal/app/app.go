@@ -99,6 +99,12 @@ func New(ctx context.Context, cfg Config, seed Seed, log *slog.Logger) (*Service
 }
 
 func (s *Service) open(ctx context.Context) error {
+	// A first start whose port is taken leaves no data folder behind.
+	if _, err := os.Stat(s.cfg.Data); errors.Is(err, fs.ErrNotExist) {
+		if err := s.listen(); err != nil {
+			return err
+		}
+	}
 	if err := s.openFolder(); err != nil {
 		return err
 	}
@@ -114,8 +120,10 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.openBuckets(ctx); err != nil {
 		return err
 	}
-	if err := s.listen(); err != nil {
-		return err
+	if s.api == nil {
+		if err := s.listen(); err != nil {
+			return err
+		}
 	}
 	return s.wire()
 }

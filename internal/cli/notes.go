@@ -31,7 +31,7 @@ func (said *warnings) warn(s *session, notes ...diskformat.Note) {
 		}
 		doc := warningDoc(note)
 		*said = append(*said, doc)
-		s.event(warningEvent{"warning", doc}, "warning: %s", note.Text)
+		s.event(warningEvent{"warning", doc}, "%s %s", s.coloured(s.Stderr, yellow, "warning:"), note.Text)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,27 @@ func (s *session) result(doc any, text func(io.Writer)) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(doc)
+}
+
+// table is result for a text whose lines are clipped to the terminal, unless it shall be
+// wide.
+func (s *session) table(doc any, wide bool, text func(io.Writer)) error {
+	width := s.width(s.Stdout)
+	if s.json || wide || width == 0 {
+		return s.result(doc, text)
+	}
+	var lines bytes.Buffer
+	w := tabwriter.NewWriter(&lines, 0, 8, 2, ' ', 0)
+	text(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(lines.String()) {
+		if _, err := fmt.Fprintln(s.Stdout, clip(strings.TrimSuffix(line, "\n"), width)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // event prints something that happens on the way: a line of JSON, or text.
@@ -158,8 +180,9 @@ func (s *session) printError(err error) {
 		return
 	}
 	e, ok := errors.AsType[*client.Error](err)
+	program := s.coloured(s.Stderr, red, "quickims:")
 	if !ok {
-		fmt.Fprintf(s.Stderr, "quickims: %v\n", err)
+		fmt.Fprintf(s.Stderr, "%s %v\n", program, err)
 		if distrusted(err) {
 			fmt.Fprintf(s.Stderr, "  %s\n", certificateHint)
 		}
@@ -170,7 +193,7 @@ func (s *session) printError(err error) {
 	if what == "" {
 		what = e.Request
 	}
-	fmt.Fprintf(s.Stderr, "quickims: %s: %s\n", what, e.Message)
+	fmt.Fprintf(s.Stderr, "%s %s: %s\n", program, what, e.Message)
 	w := tabwriter.NewWriter(s.Stderr, 0, 8, 2, ' ', 0)
 	for _, row := range [][2]string{
 		{"code", e.Code}, {"details", e.Details}, {"request", e.Request}, {"status", strconv.Itoa(e.Status)}, {"request id", e.RequestID},

@@ -51,9 +51,10 @@ func (s *session) meter(name string, total int64, unit func(int64) string) *mete
 	if s.quiet || s.json || !isFile || !term.IsTerminal(int(f.Fd())) {
 		return m
 	}
+	// A bar that ends leaves no trace: what was done, the result says.
 	m.bars = mpb.New(mpb.WithConsoleWriter(newConsole(f)), mpb.WithWidth(40))
 	if total <= 0 {
-		m.bar = m.bars.New(0, mpb.SpinnerStyle(), mpb.PrependDecorators(decor.Name(name+" ")),
+		m.bar = m.bars.New(0, mpb.SpinnerStyle(), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(name+" ")),
 			mpb.AppendDecorators(decor.CurrentKibiByte("% .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")))
 		return m
 	}
@@ -67,7 +68,7 @@ func (s *session) meter(name string, total int64, unit func(int64) string) *mete
 			decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}))
 	}
 	m.bar = m.bars.New(total, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(after...))
+		mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(after...))
 	return m
 }
 
@@ -174,7 +175,7 @@ func (m *meter) note(format string, args ...any) {
 	s.note(format, args...)
 }
 
-// close ends the bar: full if the task succeeded, where it is if not.
+// close ends the bar, which vanishes.
 func (m *meter) close(err error) {
 	if m.bars == nil {
 		return
@@ -185,7 +186,7 @@ func (m *meter) close(err error) {
 		m.bar.SetCurrent(m.total)
 		m.bar.SetTotal(-1, true)
 	} else {
-		m.bar.Abort(false)
+		m.bar.Abort(true)
 	}
 	m.bars.Wait()
 }

@@ -2,8 +2,13 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"log/slog"
+	"path/filepath"
 	"runtime/debug"
+	"text/tabwriter"
 
 	"github.com/quickims/quickims/internal/app"
 )
@@ -26,7 +31,7 @@ type ServeCmd struct {
 
 // Help is what --help adds.
 func (*ServeCmd) Help() string {
-	return `Prints one line of JSON to stdout when it is ready to serve; logs go to stderr. SIGTERM drains and stops,
+	return `Prints one line of JSON to stdout when it is ready to serve, on a terminal a text with the addresses; logs go to stderr. SIGTERM drains and stops,
 SIGHUP reads the certificate and os_versions again.
 The first start writes the keys it made to DIR/credentials.env.
 
@@ -74,5 +79,33 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 	}
 	hangups, stop := onHangup()
 	defer stop()
-	return service.Run(ctx, s.Stdout, hangups)
+	stdout := s.Stdout
+	if s.onTerminal(stdout) && !s.json {
+		stdout = &readyText{w: stdout, data: cfg.Data}
+	}
+	return service.Run(ctx, stdout, hangups)
+}
+
+// readyText prints the ready line for people.
+type readyText struct {
+	w    io.Writer
+	data string
+}
+
+// Write takes the line, whole.
+func (r *readyText) Write(line []byte) (int, error) {
+	var ready struct{ API, S3, NBD, Metrics string }
+	if err := json.Unmarshal(line, &ready); err != nil {
+		return r.w.Write(line)
+	}
+	credentials := filepath.Join(absolute(r.data), "credentials.env")
+	w := tabwriter.NewWriter(r.w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "quickims is ready")
+	for _, row := range [][2]string{{"API", ready.API}, {"S3", ready.S3}, {"NBD", ready.NBD}, {"Metrics", ready.Metrics}, {"Credentials", credentials}} {
+		if row[1] != "" {
+			fmt.Fprintf(w, "  %s\t%s\n", row[0], row[1])
+		}
+	}
+	fmt.Fprintf(w, "In another shell:\n  export QUICKIMS_CREDENTIALS=%s\n  quickims image list\n", credentials)
+	return len(line), w.Flush()
 }

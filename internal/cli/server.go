@@ -110,6 +110,9 @@ func (s *session) imageID(ctx context.Context, service *client.Client, ref strin
 	}
 	switch len(images) {
 	case 0:
+		if id, err := s.idThatBegins(ctx, service, ref); err != nil || id != "" {
+			return id, err
+		}
 		return "", &kindError{fs.ErrNotExist, fmt.Sprintf("no image has the id or name %q; \"quickims image list\" shows them", ref)}
 	case 1:
 		return images[0].ID, nil
@@ -119,6 +122,31 @@ func (s *session) imageID(ctx context.Context, service *client.Client, ref strin
 		ids[i] = img.ID
 	}
 	return "", fmt.Errorf("%d images have the name %q, say which by its id: %s", len(images), ref, strings.Join(ids, " "))
+}
+
+// idThatBegins finds the image whose id begins with ref, as lists show ids on a terminal;
+// "": ref is no such beginning, or none has it.
+func (s *session) idThatBegins(ctx context.Context, service *client.Client, ref string) (string, error) {
+	if len(ref) < shortID || strings.Trim(ref, "0123456789abcdef-") != "" {
+		return "", nil
+	}
+	images, err := service.Images(ctx, nil, 0)
+	if err != nil {
+		return "", fmt.Errorf("find image %q: %w", ref, interrupted(ctx, err))
+	}
+	var ids []string
+	for _, img := range images {
+		if strings.HasPrefix(img.ID, ref) {
+			ids = append(ids, img.ID)
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return "", nil
+	case 1:
+		return ids[0], nil
+	}
+	return "", fmt.Errorf("the ids of %d images begin with %s, say which: %s", len(ids), ref, strings.Join(ids, " "))
 }
 
 // objectName is bucket:key.
