@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode"
@@ -473,6 +474,12 @@ func (c *ImportCmd) precheck(ctx context.Context, service *client.Client, d *dis
 	if _, err := whole.Validate(known); err != nil {
 		return err
 	}
+	if to.key == ims.BitmapKey(to.key) {
+		return ims.Faultf(ims.CodeFile, "%q is the name of a bitmap, name the image file", to.key)
+	}
+	if err := enterpriseProjectUsable(ctx, service, c.EnterpriseProject); err != nil {
+		return err
+	}
 	if *r.MinDisk < least {
 		return ims.Faultf(ims.CodeDiskSize, "min_disk is %d GiB, the disk in the file has %d GiB", *r.MinDisk, least)
 	}
@@ -484,6 +491,26 @@ func (c *ImportCmd) precheck(ctx context.Context, service *client.Client, d *dis
 		return ims.Faultf(ims.CodeFile, "%s; if it is the disk's own content, as -f raw says, --convert imports it", fault.Detail)
 	}
 	return err
+}
+
+// enterpriseProjectUsable returns the fault that the service would have with an
+// enterprise project of this id.
+func enterpriseProjectUsable(ctx context.Context, service *client.Client, id string) error {
+	if id == "" || id == ims.DefaultEnterpriseProject {
+		return nil
+	}
+	list, err := service.EnterpriseProjects(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(p client.EnterpriseProject) bool { return strings.EqualFold(p.ID, id) })
+	switch {
+	case i < 0:
+		return ims.Faultf(ims.CodeEnterpriseProject, "there is no enterprise project %q; \"quickims enterprise-project list\" shows them", id)
+	case list[i].Status != client.EnterpriseEnabled:
+		return ims.Faultf(ims.CodeEnterpriseProject, "the enterprise project %q is disabled", id)
+	}
+	return nil
 }
 
 // adviseFirmware speaks up when the disk looks as if it boots with UEFI alone and

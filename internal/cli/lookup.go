@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/quickims/quickims/internal/client"
 )
 
 // QuotaCmd shows the project's quota.
@@ -125,7 +127,7 @@ func (c *EnterpriseProjectListCmd) Run(ctx context.Context, s *session) error {
 		fmt.Fprintln(w, "ID\tNAME\tSTATUS\tDESCRIPTION")
 		for _, p := range list {
 			status := "enabled"
-			if p.Status != 1 {
+			if p.Status != client.EnterpriseEnabled {
 				status = "disabled"
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.ID, p.Name, status, p.Description)

@@ -140,6 +140,9 @@ type EnterpriseProject struct {
 	CreatedAt   string `json:"created_at"`
 }
 
+// EnterpriseEnabled is the Status of an enterprise project that takes images.
+const EnterpriseEnabled = 1
+
 // EnterpriseProjects lists them.
 func (c *Client) EnterpriseProjects(ctx context.Context) ([]EnterpriseProject, error) {
 	const page = 1000
