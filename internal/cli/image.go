@@ -266,7 +266,10 @@ func (c *ImageDeleteCmd) Run(ctx context.Context, s *session) error {
 		}
 		doc.Images = append(doc.Images, gone)
 		if !s.json {
-			fmt.Fprintln(s.Stdout, gone)
+			fmt.Fprintf(s.Stdout, "deleted %s\n", id)
+			if text := gone.String(); text != "" {
+				s.note("%s", text)
+			}
 		}
 	}
 	if !s.json {
@@ -285,15 +288,15 @@ type deletedImage struct {
 	Source string `json:"source,omitempty"`
 }
 
+// String says it in a sentence; "" if there is nothing to say.
 func (d deletedImage) String() string {
-	text := "deleted " + d.ID
 	switch {
 	case d.Source != "":
-		text += fmt.Sprintf("; its source %s (%s) is still in the bucket and keeps its space: quickims object delete %[1]s", d.Source, size(d.Size))
+		return fmt.Sprintf("its source %s (%s) is still in the bucket and keeps its space: quickims object delete %[1]s", d.Source, size(d.Size))
 	case d.Size > 0:
-		text += fmt.Sprintf(", which frees %s of the image area", size(d.Size))
+		return fmt.Sprintf("that frees %s of the image area", size(d.Size))
 	}
-	return text
+	return ""
 }
 
 // left looks for what a deleted image leaves in a bucket. That it can't be told is no
