@@ -117,7 +117,7 @@ func listCases() []test {
 		cases = append(cases, test{k.name, func(t *testing.T, c *client) {
 			b := c.newBucket(t)
 			for _, key := range spaced(k.keys) {
-				// "a" beside "a/1" is not kept by a store of files; docs/upload.md says so.
+				// "a" beside "a/1" is not kept by a store of files; docs/s3.md says so.
 				if strings.HasSuffix(key, "/") || !slices.ContainsFunc(spaced(k.keys), func(o string) bool { return strings.HasPrefix(o, key+"/") }) {
 					c.put(t, b, key, key)
 				}
