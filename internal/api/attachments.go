@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
@@ -15,14 +17,32 @@ type attachmentWire struct {
 	ImageName string `json:"image_name"`
 	UserID    string `json:"user_id"`
 	CreatedAt string `json:"created_at"`
-	ExpiresAt string `json:"expires_at"`
+	// ExpiresAt is null for never.
+	ExpiresAt   *string  `json:"expires_at"`
+	TTL         int64    `json:"ttl_seconds"`
+	MaxAge      int64    `json:"max_age_seconds"`
+	Connections int      `json:"connections"`
+	Addresses   []string `json:"addresses"`
+	BytesRead   int64    `json:"bytes_read"`
+	LastReadAt  *string  `json:"last_read_at"`
 }
 
 func newAttachmentWire(a ims.Attachment) attachmentWire {
 	return attachmentWire{
 		ID: a.ID, ImageID: a.ImageID, ImageName: a.ImageName, UserID: a.UserID,
-		CreatedAt: seconds(a.CreatedAt), ExpiresAt: seconds(a.ExpiresAt),
+		CreatedAt: seconds(a.CreatedAt), ExpiresAt: secondsOrNull(a.ExpiresAt),
+		TTL: int64(a.TTL / time.Second), MaxAge: int64(a.MaxAge() / time.Second),
+		Connections: a.Connections, Addresses: append([]string{}, a.Addresses...),
+		BytesRead: a.BytesRead, LastReadAt: secondsOrNull(a.LastReadAt),
 	}
+}
+
+func secondsOrNull(t time.Time) *string {
+	if t.IsZero() {
+		return nil
+	}
+	text := seconds(t)
+	return &text
 }
 
 // unknownAttachment is the answer for an attachment that has ended, never was, or is
@@ -46,12 +66,15 @@ func (s *server) attach(c *call) error {
 		return err
 	}
 	image := f.required("image_id", ims.CodeBadFormat)
-	seconds := f.integer("ttl_seconds")
+	seconds, age := f.integer("ttl_seconds"), f.integer("max_age_seconds")
 	if err := f.failed(); err != nil {
 		return err
 	}
-	ttl, err := ims.AttachTime(seconds)
-	if err != nil {
+	life := catalog.AttachLife{}
+	if life.TTL, err = ims.AttachTime(seconds); err != nil {
+		return err
+	}
+	if life.MaxAge, err = ims.AttachAge(age); err != nil {
 		return err
 	}
 	if !ims.ValidUUID(image) {
@@ -62,7 +85,7 @@ func (s *server) attach(c *call) error {
 	}
 	token := ims.NewAttachToken()
 	a := ims.Attachment{ID: ims.NewAttachmentID(), ImageID: image}
-	a, err = s.Catalog.Attach(c.Context(), c.principal, a, ims.HashAttachToken(token), ttl, s.Limits)
+	a, err = s.Catalog.Attach(c.Context(), c.principal, a, ims.HashAttachToken(token), life, s.Limits)
 	if err != nil {
 		return imageFault(err)
 	}
@@ -122,17 +145,74 @@ func (s *server) showAttachment(c *call) error {
 	return nil
 }
 
-// detach is DELETE /v1/{project_id}/attachments/{attachment_id}. Who may only look may
-// end what they attached themselves, not the disk of somebody else's machine.
-func (s *server) detach(c *call) error {
+// changeable is the attachment that the path names, if the caller may end or change it.
+// Who may only look may do so with what they attached themselves, not with the disk of
+// somebody else's machine.
+func (s *server) changeable(c *call) (ims.Attachment, error) {
 	a, err := s.attachment(c)
+	if err == nil && a.UserID != c.principal.UserID && !c.principal.May(ims.ActionImagesUpdate) {
+		err = forbidden(ims.ActionImagesUpdate)
+	}
+	return a, err
+}
+
+// renewAttachment is PATCH /v1/{project_id}/attachments/{attachment_id}: its time begins
+// anew, with what the body says otherwise.
+func (s *server) renewAttachment(c *call) error {
+	f, err := objectBody(c.body)
 	if err != nil {
 		return err
 	}
-	if a.UserID != c.principal.UserID && !c.principal.May(ims.ActionImagesUpdate) {
-		return forbidden(ims.ActionImagesUpdate)
+	seconds, age := f.integer("ttl_seconds"), f.integer("max_age_seconds")
+	if err := f.failed(); err != nil {
+		return err
 	}
-	if err := s.Catalog.Detach(c.Context(), c.project(), a.ID); err != nil {
+	var ttl, maxAge *time.Duration
+	if seconds != nil {
+		d, err := ims.AttachTime(seconds)
+		if err != nil {
+			return err
+		}
+		ttl = &d
+	}
+	if age != nil {
+		d, err := ims.AttachAge(age)
+		if err != nil {
+			return err
+		}
+		maxAge = &d
+	}
+	a, err := s.changeable(c)
+	if err != nil {
+		return err
+	}
+	if a, err = s.Catalog.RenewAttachment(c.Context(), c.principal, a.ID, ttl, maxAge); err != nil {
+		return attachmentFault(err)
+	}
+	writeJSON(c.w, http.StatusOK, newAttachmentWire(a))
+	return nil
+}
+
+// detach is DELETE /v1/{project_id}/attachments/{attachment_id}. Its body is optional.
+func (s *server) detach(c *call) error {
+	force := false
+	if len(bytes.TrimSpace(c.body)) > 0 {
+		f, err := objectBody(c.body)
+		if err != nil {
+			return err
+		}
+		if v := f.boolean("force"); v != nil {
+			force = *v
+		}
+		if err := f.failed(); err != nil {
+			return err
+		}
+	}
+	a, err := s.changeable(c)
+	if err != nil {
+		return err
+	}
+	if err := s.Catalog.Detach(c.Context(), c.project(), a.ID, force); err != nil {
 		return attachmentFault(err)
 	}
 	c.w.WriteHeader(http.StatusNoContent)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quickims/quickims/internal/api"
+	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -110,6 +111,7 @@ func TestAttachRefusals(t *testing.T) {
 
 	// Another project's attachment is as unknown as one that never was.
 	id, _ := other.attach(t, theirs)
+	c.refused(t, http.StatusNotFound, "IMG.0121", "PATCH", c.attachments()+"/"+id, `{}`)
 	for _, method := range []string{"GET", "DELETE"} {
 		c.refused(t, http.StatusNotFound, "IMG.0121", method, c.attachments()+"/"+id, "")
 	}
@@ -195,6 +197,57 @@ func TestAttachedImage(t *testing.T) {
 	c.refused(t, http.StatusNotFound, "IMG.0121", "GET", c.attachments()+"/"+id, "")
 	if _, _, err := c.catalog.AttachmentByToken(t.Context(), ims.HashAttachToken(token)); err == nil {
 		t.Error("a token is good after its image was deleted")
+	}
+}
+
+// TestRenewAttachment: by whoever may end it, with what the body says.
+func TestRenewAttachment(t *testing.T) {
+	t.Parallel()
+	member := shared.newProject(t)
+	reader := member.as(t, ims.RoleReader, member.project)
+	image := member.active(t, systemDisk(nil))
+	v := member.expect(t, http.StatusOK, "POST", member.attachments(), `{"image_id":"`+image+`","ttl_seconds":0,"max_age_seconds":3600}`)
+	if v["ttl_seconds"] != 0.0 || v["max_age_seconds"] != 3600.0 || v["expires_at"] == nil || v["connections"] != 0.0 || v["last_read_at"] != nil {
+		t.Errorf("made %v", v)
+	}
+	members := member.attachments() + "/" + fmt.Sprint(v["attachment_id"])
+	if v := member.expect(t, http.StatusOK, "PATCH", members, `{"max_age_seconds":0}`); v["expires_at"] != nil || v["max_age_seconds"] != 0.0 {
+		t.Errorf("for ever: %v", v)
+	}
+	if v := member.expect(t, http.StatusOK, "PATCH", members, `{"ttl_seconds":60,"max_age_seconds":null}`); v["expires_at"] == nil || v["ttl_seconds"] != 60.0 {
+		t.Errorf("for a minute: %v", v)
+	}
+	member.expect(t, http.StatusOK, "PATCH", members, `{}`)
+	for _, body := range []string{"[]", `{"ttl_seconds":59}`, `{"ttl_seconds":"60"}`, `{"max_age_seconds":1}`, `{"max_age_seconds":315360001}`} {
+		member.refused(t, http.StatusBadRequest, "IMG.0001", "PATCH", members, body)
+	}
+	member.refused(t, http.StatusBadRequest, "IMG.0007", "PATCH", members, "")
+	reader.refused(t, http.StatusForbidden, "IMG.0026", "PATCH", members, `{}`)
+	id, _ := reader.attach(t, image)
+	reader.expect(t, http.StatusOK, "PATCH", reader.attachments()+"/"+id, `{"ttl_seconds":0}`)
+	member.refused(t, http.StatusNotFound, "IMG.0121", "PATCH", member.attachments()+"/"+ims.NewAttachmentID(), `{}`)
+}
+
+// TestDetachInUse says who is connected, and goes by force.
+func TestDetachInUse(t *testing.T) {
+	t.Parallel()
+	c := shared.newProject(t)
+	id, _ := c.attach(t, c.active(t, systemDisk(nil)))
+	if err := c.catalog.Beat(t.Context(), "one", []catalog.Use{{AttachmentID: id, Connections: 2, Addresses: []string{"192.0.2.1:7", "192.0.2.2:8"}, Read: 9, At: time.Now()}}); err != nil {
+		t.Fatal(err)
+	}
+	path := c.attachments() + "/" + id
+	if v := c.expect(t, http.StatusOK, "GET", path, ""); v["connections"] != 2.0 || jsonText(v["addresses"]) != `["192.0.2.1:7","192.0.2.2:8"]` || v["bytes_read"] != 9.0 || v["last_read_at"] == nil {
+		t.Errorf("shown %v", v)
+	}
+	for _, body := range []string{"", `{"force":false}`, `{"force":null}`} {
+		if details := c.refused(t, http.StatusConflict, "IMG.0035", "DELETE", path, body); !strings.Contains(details, "2 connections from 192.0.2.1:7, 192.0.2.2:8:") || !strings.Contains(details, "force") {
+			t.Errorf("details %q", details)
+		}
+	}
+	c.refused(t, http.StatusBadRequest, "IMG.0001", "DELETE", path, `{"force":1}`)
+	if a := c.send(t, "DELETE", path, `{"force":true}`); a.status != http.StatusNoContent {
+		t.Errorf("by force: %d %s", a.status, a.body)
 	}
 }
 

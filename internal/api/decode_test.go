@@ -62,6 +62,8 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"PATCH", "/v2/cloudimages/" + image, false},
 		{"DELETE", "/v2/images/" + image, true},
 		{"POST", "/v1/" + project + "/attachments", false},
+		{"PATCH", "/v1/" + project + "/attachments/" + image, false},
+		{"DELETE", "/v1/" + project + "/attachments/" + image, true},
 		{"POST", "/v2/images/" + image + "/members", false},
 		{"PUT", "/v2/images/" + image + "/members/" + project, false},
 		{"DELETE", "/image/v2/images/" + image, true},
@@ -88,7 +90,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 10 // the deletion of a tag, an attachment, a member on both faces; of the Image API tags, actions and uploads
+	const withoutBody = 9 // the deletion of a tag, a member on both faces; of the Image API tags, actions and uploads
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

@@ -175,6 +175,8 @@ var attachmentRoutes = []Route{
 		Actions: rights(ims.ActionImagesGet), handle: (*server).listAttachments},
 	{Method: http.MethodGet, Path: "/v1/{project_id}/attachments/{attachment_id}", Scope: ScopePathProject,
 		Actions: rights(ims.ActionImagesGet), handle: (*server).showAttachment},
+	{Method: http.MethodPatch, Path: "/v1/{project_id}/attachments/{attachment_id}", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).renewAttachment},
 	{Method: http.MethodDelete, Path: "/v1/{project_id}/attachments/{attachment_id}", Scope: ScopePathProject,
 		Actions: rights(ims.ActionImagesGet), handle: (*server).detach},
 }

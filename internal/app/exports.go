@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,20 +20,24 @@ import (
 // watchEvery is how often it is asked which of the attachments in use have ended.
 const watchEvery = time.Second
 
+// newsPause is how long news of clients are gathered before the database is told.
+const newsPause = 50 * time.Millisecond
+
 // exports are the disks that NBD clients name: the name is an attachment's token.
 type exports struct {
 	disks   disks
 	catalog *catalog.Catalog
 	log     *slog.Logger
 
-	mu   sync.Mutex
-	open map[*export]struct{}
+	mu    sync.Mutex
+	open  map[*export]struct{}
+	beats beats
 
 	opened, bytes atomic.Int64
 }
 
 func newExports(d disks, log *slog.Logger) *exports {
-	return &exports{disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}}
+	return &exports{disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}, beats: newBeats(d.catalog)}
 }
 
 // Open finds the disk of a token. Whatever is wrong with a token, the way to the answer
@@ -49,7 +54,7 @@ func (e *exports) Open(ctx context.Context, name string) (nbd.Export, error) {
 	if err != nil {
 		return nil, tell(img, err)
 	}
-	x := &export{Device: dev, img: img, of: e, id: a.ID, project: a.ProjectID, expires: a.ExpiresAt, ended: make(chan struct{})}
+	x := &export{Device: dev, img: img, of: e, id: a.ID, project: a.ProjectID, endsAt: a.EndsAt, ended: make(chan struct{})}
 	e.mu.Lock()
 	e.open[x] = struct{}{}
 	e.mu.Unlock()
@@ -65,10 +70,35 @@ func (e *exports) inUse() int {
 	return len(e.open)
 }
 
-// endExpired ends the exports whose attachments have ended: expired, detached, or gone
-// with their image, whichever process was told so. While the database does not answer,
-// those whose time is over end all the same.
+// watch says who is connected and ends what has ended, until ctx ends.
+func (e *exports) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		if err := e.endExpired(ctx); err != nil && ctx.Err() == nil {
+			e.log.Warn("could not look for attachments that have ended", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-e.beats.soon:
+			// Clients that come and go in a row are told of together.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(newsPause):
+			}
+		}
+	}
+}
+
+// endExpired ends the exports whose attachments have ended: too old, detached, or gone
+// with their image, whichever process was told so. Those in use do not end by their time:
+// the database is told first that they are. While it does not answer, those that are too
+// old end all the same.
 func (e *exports) endExpired(ctx context.Context) error {
+	told := e.beats.tell(ctx)
 	ids := map[string]bool{}
 	e.mu.Lock()
 	for x := range e.open {
@@ -76,19 +106,23 @@ func (e *exports) endExpired(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	if len(ids) == 0 {
-		return nil
+		return told
 	}
 	asked := make([]string, 0, len(ids))
 	for id := range ids {
 		asked = append(asked, id)
 	}
-	living, err := e.catalog.Living(ctx, asked)
+	var living map[string]bool
+	err := told
+	if err == nil {
+		living, err = e.catalog.Living(ctx, asked)
+	}
 	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for x := range e.open {
 		// One that was opened since the question is looked at the next time.
-		if err == nil && ids[x.id] && !living[x.id] || !x.expires.After(now) {
+		if err == nil && ids[x.id] && !living[x.id] || !x.endsAt.IsZero() && !x.endsAt.After(now) {
 			x.end()
 		}
 	}
@@ -100,9 +134,10 @@ type export struct {
 	*blockdev.Device
 	img     ims.Image
 	of      *exports
-	id      string // the attachment's
-	project string // whose attachment it is
-	expires time.Time
+	id      string              // the attachment's
+	project string              // whose attachment it is
+	endsAt  time.Time           // zero: never
+	use     atomic.Pointer[use] // nil before the visit
 	once    sync.Once
 	ended   chan struct{}
 }
@@ -115,10 +150,21 @@ func (x *export) end() { x.once.Do(func() { close(x.ended) }) }
 // Owner implements nbd.Owned.
 func (x *export) Owner() string { return x.project }
 
+// Visit implements nbd.Visited.
+func (x *export) Visit(client net.Addr) { x.use.Store(x.of.beats.come(x, client)) }
+
+// count counts bytes that were read.
+func (x *export) count(n int) {
+	x.of.bytes.Add(int64(n))
+	if u := x.use.Load(); u != nil {
+		u.read.Add(int64(n))
+	}
+}
+
 // ReadAtContext implements nbd.Export.
 func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {
 	n, err := x.Device.ReadAtContext(ctx, p, off)
-	x.of.bytes.Add(int64(n))
+	x.count(n)
 	switch {
 	case n == len(p):
 		return nil
@@ -139,6 +185,7 @@ func tell(img ims.Image, err error) error {
 var (
 	_ nbd.Warmed     = (*export)(nil)
 	_ nbd.Prefetcher = (*export)(nil)
+	_ nbd.Visited    = (*export)(nil)
 )
 
 // ReadWarm implements nbd.Warmed.
@@ -146,7 +193,7 @@ func (x *export) ReadWarm(p []byte, off int64) bool {
 	if !x.Device.ReadWarm(p, off) {
 		return false
 	}
-	x.of.bytes.Add(int64(len(p)))
+	x.count(len(p))
 	return true
 }
 
@@ -166,5 +213,6 @@ func (x *export) Close() error {
 	x.of.mu.Lock()
 	delete(x.of.open, x)
 	x.of.mu.Unlock()
+	x.of.beats.leave(x)
 	return x.Device.Close()
 }

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/nbd"
@@ -20,6 +22,10 @@ const unixPrefix = "unix:"
 
 // maxSocketPath is the longest path of a unix socket in bytes: sun_path, unix(7).
 const maxSocketPath = 107
+
+// lastBeat is how long the end of the service waits for the database to hear that nobody
+// is connected any more.
+const lastBeat = 5 * time.Second
 
 // socketMode lets the service's user and group connect.
 const socketMode = 0o660
@@ -187,8 +193,17 @@ func (s *Service) serveNBD(ctx context.Context) error {
 		return fmt.Errorf("serve NBD: %w", err)
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
 	// Attachments end while the connections are drained, too.
-	go s.every(watching, watchEvery, "look for attachments that have ended", s.exports.endExpired)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.exports.watch(watching) })
+	defer func() {
+		stop()
+		watch.Wait()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastBeat)
+		defer cancel()
+		if err := s.exports.beats.tell(last); err != nil {
+			s.log.Warn("could not say that nobody is connected any more", "error", err)
+		}
+	}()
 	return server.Serve(ctx, s.nbd)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -14,21 +15,45 @@ import (
 
 // An attachment lives until its row is gone or its time is over, whichever comes first,
 // by the catalog's clock. All queries below find living ones alone, so that one that has
-// ended is as unknown as one that never was.
+// ended is as unknown as one that never was. Beats move on the time of those in use.
 
 // attachmentColumns are the columns of an attachment and of its image, as
 // scanAttachment reads them.
-const attachmentColumns = "a.id, a.project_id, a.image_id, images.name, a.user_id, a.created_at, a.expires_at"
+const attachmentColumns = "a.id, a.project_id, a.image_id, images.name, a.user_id, a.created_at, a.expires_at, a.ttl, a.max_at, a.bytes_read, a.last_read_at"
+
+// never is the time, in the table's milliseconds, of what does not come.
+const never = math.MaxInt64
+
+// fromMilliOrNever is the zero time for never.
+func fromMilliOrNever(ms int64) time.Time {
+	if ms == never {
+		return time.Time{}
+	}
+	return fromMilli(ms)
+}
+
+// ends gives an attachment's end as the table has it, from the later of its beginning and
+// its last use, its ttl and its greatest age.
+func ends(from time.Time, ttl time.Duration, maxAt int64) int64 {
+	if ttl == 0 {
+		return maxAt
+	}
+	return min(from.Add(ttl).UnixMilli(), maxAt)
+}
 
 func scanAttachment(row interface{ Scan(...any) error }) (ims.Attachment, error) {
 	var a ims.Attachment
-	var created, expires int64
-	err := row.Scan(&a.ID, &a.ProjectID, &a.ImageID, &a.ImageName, &a.UserID, &created, &expires)
-	a.CreatedAt, a.ExpiresAt = fromMilli(created), fromMilli(expires)
+	var created, expires, ttl, maxAt, read int64
+	err := row.Scan(&a.ID, &a.ProjectID, &a.ImageID, &a.ImageName, &a.UserID, &created, &expires, &ttl, &maxAt, &a.BytesRead, &read)
+	a.CreatedAt, a.ExpiresAt, a.EndsAt = fromMilli(created), fromMilliOrNever(expires), fromMilliOrNever(maxAt)
+	a.TTL = time.Duration(ttl) * time.Millisecond
+	if read != 0 {
+		a.LastReadAt = fromMilli(read)
+	}
 	return a, orNotFound(err)
 }
 
-// Attach writes an attachment of an image that lasts for ttl, and gives it back with its
+// Attach writes an attachment of an image that lasts for life, and gives it back with its
 // times and the image's name. tokenHash is what AttachmentByToken finds it by. The
 // image stays until the attachment has ended, unless its deletion is forced. It is the
 // caller's, in whose project it is: it ends with what the caller proved itself with, with
@@ -40,7 +65,7 @@ func scanAttachment(row interface{ Scan(...any) error }) (ims.Attachment, error)
 // image has no data to read (IMG.0046), the project has too many attachments (IMG.0060).
 // The limits hold however many call at once; those who may only look have a share of
 // their own (ims.Limits.ReaderAttachments).
-func (c *Catalog) Attach(ctx context.Context, by ims.Principal, a ims.Attachment, tokenHash string, ttl time.Duration, limits ims.Limits) (ims.Attachment, error) {
+func (c *Catalog) Attach(ctx context.Context, by ims.Principal, a ims.Attachment, tokenHash string, life AttachLife, limits ims.Limits) (ims.Attachment, error) {
 	a.ProjectID, a.UserID = by.ProjectID, by.UserID
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := takeTurn(ctx, tx, a.ProjectID); err != nil {
@@ -62,10 +87,12 @@ func (c *Catalog) Attach(ctx context.Context, by ims.Principal, a ims.Attachment
 			return err
 		}
 		a.CreatedAt = c.now()
-		a.ImageName, a.ExpiresAt = img.Name, a.CreatedAt.Add(ttl).Truncate(time.Millisecond)
-		_, err = tx.ExecContext(ctx, `INSERT INTO attachments (id, project_id, image_id, token_hash, user_id, created_at, expires_at, by_token, by_key, by_reader)
-			VALUES `+placeholders(1, 10),
-			a.ID, a.ProjectID, a.ImageID, tokenHash, a.UserID, a.CreatedAt.UnixMilli(), a.ExpiresAt.UnixMilli(),
+		maxAt := life.maxAt(a.CreatedAt)
+		expires := ends(a.CreatedAt, life.TTL, maxAt)
+		a.ImageName, a.TTL, a.ExpiresAt, a.EndsAt = img.Name, life.TTL, fromMilliOrNever(expires), fromMilliOrNever(maxAt)
+		_, err = tx.ExecContext(ctx, `INSERT INTO attachments (id, project_id, image_id, token_hash, user_id, created_at, expires_at, ttl, max_at, by_token, by_key, by_reader)
+			VALUES `+placeholders(1, 12),
+			a.ID, a.ProjectID, a.ImageID, tokenHash, a.UserID, a.CreatedAt.UnixMilli(), expires, life.TTL.Milliseconds(), maxAt,
 			by.Credential.TokenHash, by.Credential.AccessKey, reader)
 		return err
 	})
@@ -132,13 +159,18 @@ func EndAccess(ctx context.Context, tx *database.Tx, e ims.Ended) error {
 	return endMemberships(ctx, tx, e.ProjectID)
 }
 
-// Attachment reads one of a project's attachments.
+// Attachment reads one of a project's attachments, with who is connected.
 func (c *Catalog) Attachment(ctx context.Context, projectID, id string) (ims.Attachment, error) {
 	if !ims.ValidUUID(id) {
 		return ims.Attachment{}, ErrNotFound
 	}
 	a, err := scanAttachment(c.db.QueryRowContext(ctx, "SELECT "+attachmentColumns+` FROM attachments a JOIN images ON images.id = a.image_id
 		WHERE a.project_id = $1 AND a.id = $2 AND a.expires_at > $3`, projectID, id, c.now().UnixMilli()))
+	if err == nil {
+		one := []ims.Attachment{a}
+		err = c.addUses(ctx, c.db, one)
+		a = one[0]
+	}
 	return a, wrap(err, "read attachment "+id)
 }
 
@@ -167,19 +199,31 @@ func (c *Catalog) Attachments(ctx context.Context, projectID, imageID, marker st
 		out = append(out, a)
 		return err
 	})
+	if err == nil {
+		err = c.addUses(ctx, c.db, out)
+	}
 	return out, wrap(err, "list the attachments of project "+projectID)
 }
 
-// Detach ends an attachment. A second time is ErrNotFound.
-func (c *Catalog) Detach(ctx context.Context, projectID, id string) error {
-	if !ims.ValidUUID(id) {
-		return ErrNotFound
-	}
-	n, err := affected(c.db.ExecContext(ctx, "DELETE FROM attachments WHERE project_id = $1 AND id = $2 AND expires_at > $3",
-		projectID, id, c.now().UnixMilli()))
-	if err == nil && n == 0 {
-		err = ErrNotFound
-	}
+// Detach ends an attachment. A second time is ErrNotFound. While somebody is connected it
+// is a fault that says who (IMG.0035, KindConflict), unless force is set.
+func (c *Catalog) Detach(ctx context.Context, projectID, id string, force bool) error {
+	err := c.db.InTx(ctx, func(tx *database.Tx) error {
+		a, err := c.lockAttachment(ctx, tx, projectID, id)
+		if err != nil {
+			return err
+		}
+		one := []ims.Attachment{a}
+		if err := c.addUses(ctx, tx, one); err != nil {
+			return err
+		}
+		if used := one[0]; used.Connections > 0 && !force {
+			return ims.Faultf(ims.CodeConflict, "attachment %s is in use by %s: end what reads it first, or detach it with force, which cuts that off",
+				id, connected(used.Connections, used.Addresses)).WithKind(ims.KindConflict)
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM attachments WHERE id = $1", id)
+		return err
+	})
 	return wrap(err, "end attachment "+id)
 }
 
@@ -218,8 +262,9 @@ func (s scanMore) Scan(dest ...any) error { return s.row.Scan(append(dest, s.mor
 // maxLiving is how many ids one query of Living names.
 const maxLiving = 500
 
-// Living gives those of the ids whose attachments have not ended. It is for the process
-// that serves them, whoever's they are.
+// Living gives those of the ids whose attachments have neither been ended nor are too old.
+// It is for the process that serves connections of them, whoever's they are: they do not
+// end by their time while it does.
 func (c *Catalog) Living(ctx context.Context, ids []string) (map[string]bool, error) {
 	living := make(map[string]bool, len(ids))
 	for len(ids) > 0 {
@@ -229,7 +274,7 @@ func (c *Catalog) Living(ctx context.Context, ids []string) (map[string]bool, er
 		for _, id := range part {
 			args = append(args, id)
 		}
-		list, err := texts(ctx, c.db, "SELECT id FROM attachments WHERE expires_at > $1 AND id IN "+placeholders(2, len(part)), args...)
+		list, err := texts(ctx, c.db, "SELECT id FROM attachments WHERE max_at > $1 AND id IN "+placeholders(2, len(part)), args...)
 		if err != nil {
 			return nil, fmt.Errorf("ask which attachments live: %w", err)
 		}
@@ -246,21 +291,47 @@ func (c *Catalog) CountAttachments(ctx context.Context) (int, error) {
 	return n, wrap(err, "count the attachments")
 }
 
-// PurgeAttachments removes the rows of those whose time is over.
+// purgeAfter is how long the row of an attachment whose time is over stays: one that was
+// in use all the time lives on when the database was away for that long.
+const purgeAfter = time.Hour
+
+// PurgeAttachments removes the rows of those whose time is over, some time later, and of
+// processes that have not said for as long who is connected.
 func (c *Catalog) PurgeAttachments(ctx context.Context) error {
-	_, err := c.db.ExecContext(ctx, "DELETE FROM attachments WHERE expires_at <= $1", c.now().UnixMilli())
+	before := c.now().Add(-purgeAfter).UnixMilli()
+	_, err := c.db.ExecContext(ctx, "DELETE FROM attachment_uses WHERE seen_at <= $1", before)
+	if err == nil {
+		_, err = c.db.ExecContext(ctx, "DELETE FROM attachments WHERE expires_at <= $1", before)
+	}
 	return wrap(err, "remove the attachments that have ended")
 }
 
 // refuseAttached is the fault of deleting an image that somebody reads. The image is
-// locked: none can be added meanwhile.
-func (c *Catalog) refuseAttached(ctx context.Context, tx *database.Tx, imageID string) error {
-	n, err := count(ctx, tx, "SELECT COUNT(*) FROM attachments WHERE image_id = $1 AND expires_at > $2", imageID, c.now().UnixMilli())
-	if err != nil || n == 0 {
+// locked: none can be added meanwhile. It names the addresses of who is connected in the
+// image's project; of other projects it gives the number alone.
+func (c *Catalog) refuseAttached(ctx context.Context, tx *database.Tx, projectID, imageID string) error {
+	var list []ims.Attachment
+	err := each(ctx, tx, "SELECT "+attachmentColumns+" FROM attachments a JOIN images ON images.id = a.image_id WHERE a.image_id = $1 AND a.expires_at > $2 ORDER BY a.id",
+		[]any{imageID, c.now().UnixMilli()}, func(rows *sql.Rows) error {
+			a, err := scanAttachment(rows)
+			list = append(list, a)
+			return err
+		})
+	if err != nil || len(list) == 0 {
 		return err
 	}
-	return ims.Faultf(ims.CodeConflict, "image %s is attached (attachments: %d, those of projects that it is shared with among them): detach it first, or delete it with force, which ends that", imageID, n).
-		WithKind(ims.KindConflict)
+	if err := c.addUses(ctx, tx, list); err != nil {
+		return err
+	}
+	connections, addresses := 0, []string{}
+	for _, a := range list {
+		connections += a.Connections
+		if a.ProjectID == projectID {
+			addresses = append(addresses, a.Addresses...)
+		}
+	}
+	return ims.Faultf(ims.CodeConflict, "image %s is attached (attachments: %d, those of projects that it is shared with among them), in use by %s: detach it first, or delete it with force, which ends that",
+		imageID, len(list), connected(connections, addresses)).WithKind(ims.KindConflict)
 }
 
 // endAttachments ends all attachments of an image, in all projects.

@@ -17,7 +17,7 @@ import (
 func (c fixture) attach(project, image string, ttl time.Duration) (ims.Attachment, string) {
 	c.t.Helper()
 	token := ims.NewAttachToken()
-	a, err := c.Attach(c.t.Context(), by(project), newAttachment(image), ims.HashAttachToken(token), ttl, plenty)
+	a, err := c.Attach(c.t.Context(), by(project), newAttachment(image), ims.HashAttachToken(token), AttachLife{TTL: ttl}, plenty)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestAttach(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		img, _ := c.active(mine)
 		a, token := c.attach(mine, img.ID, time.Hour)
-		want := ims.Attachment{ID: a.ID, ProjectID: mine, ImageID: img.ID, ImageName: img.Name, UserID: "alice", CreatedAt: c.now(), ExpiresAt: c.now().Add(time.Hour)}
+		want := ims.Attachment{ID: a.ID, ProjectID: mine, ImageID: img.ID, ImageName: img.Name, UserID: "alice", CreatedAt: c.now(), TTL: time.Hour, ExpiresAt: c.now().Add(time.Hour)}
 		if !reflect.DeepEqual(a, want) {
 			t.Errorf("attached\n%+v, want\n%+v", a, want)
 		}
@@ -66,15 +66,15 @@ func TestAttach(t *testing.T) {
 		_, _, err = c.AttachmentByToken(t.Context(), token) // what is kept is not the token
 		wantError(t, err, ErrNotFound)
 
-		must(t, c.Detach(t.Context(), mine, a.ID))
-		wantError(t, c.Detach(t.Context(), mine, a.ID), ErrNotFound)
+		must(t, c.Detach(t.Context(), mine, a.ID, false))
+		wantError(t, c.Detach(t.Context(), mine, a.ID, false), ErrNotFound)
 		_, _, err = c.served(token)
 		wantError(t, err, ErrNotFound)
 		for _, id := range []string{"", "x", "\x00", a.ID} {
 			_, err := c.Attachment(t.Context(), mine, id)
 			wantError(t, err, ErrNotFound)
-			wantError(t, c.Detach(t.Context(), mine, id), ErrNotFound)
-			_, err = c.Attach(t.Context(), by(mine), newAttachment(id), "hash", time.Hour, plenty)
+			wantError(t, c.Detach(t.Context(), mine, id, false), ErrNotFound)
+			_, err = c.Attach(t.Context(), by(mine), newAttachment(id), "hash", AttachLife{TTL: time.Hour}, plenty)
 			wantError(t, err, ErrNotFound)
 		}
 	})
@@ -85,7 +85,7 @@ func TestAttachStates(t *testing.T) {
 	onBoth(t, func(t *testing.T, c fixture) {
 		refused := func(id string) {
 			t.Helper()
-			_, err := c.Attach(t.Context(), by(mine), newAttachment(id), ims.NewAttachToken(), time.Hour, plenty)
+			_, err := c.Attach(t.Context(), by(mine), newAttachment(id), ims.NewAttachToken(), AttachLife{TTL: time.Hour}, plenty)
 			wantCode(t, err, ims.CodeImageNotActive)
 		}
 		queued, _ := c.accept(mine)
@@ -99,7 +99,7 @@ func TestAttachStates(t *testing.T) {
 		if _, served, err := c.served(token); err != nil || served.Data != dataOf(job) {
 			t.Errorf("an active image is served from %+v (%v), want its own bytes", served.Data, err)
 		}
-		must(t, c.Detach(t.Context(), mine, a.ID))
+		must(t, c.Detach(t.Context(), mine, a.ID, false))
 
 		img, job = c.saving(mine)
 		_, token = c.attach(mine, img.ID, time.Hour)
@@ -176,9 +176,9 @@ func TestAttachmentsEnd(t *testing.T) {
 		wantError(t, err, ErrNotFound)
 		_, err = c.Attachment(t.Context(), mine, short.ID)
 		wantError(t, err, ErrNotFound)
-		wantError(t, c.Detach(t.Context(), mine, short.ID), ErrNotFound)
-		if got := living(); len(got) != 1 || !got[long.ID] {
-			t.Errorf("living are %v, want %s", got, long.ID)
+		wantError(t, c.Detach(t.Context(), mine, short.ID, false), ErrNotFound)
+		if got := living(); len(got) != 3 {
+			t.Errorf("living if they are in use are %v, want all three", got)
 		}
 		if list := c.attachments(mine); len(list) != 1 || list[0].ID != long.ID {
 			t.Errorf("listed are %+v", list)
@@ -186,15 +186,20 @@ func TestAttachmentsEnd(t *testing.T) {
 		if n, err := c.CountAttachments(t.Context()); err != nil || n != 1 {
 			t.Errorf("%d are counted (%v), want 1", n, err)
 		}
-		must(t, c.PurgeAttachments(t.Context()))
-		if n, err := count(t.Context(), c.db, "SELECT COUNT(*) FROM attachments"); err != nil || n != 1 {
-			t.Errorf("%d rows are left (%v), want 1", n, err)
-		}
 		if _, _, err := c.served(longToken); err != nil {
+			t.Errorf("a living one: %v", err)
+		}
+		// What has ended keeps no image, and its row goes an hour later.
+		later, laterToken := c.attach(mine, img.ID, 3*time.Hour)
+		c.clock.advance(time.Hour)
+		must(t, c.PurgeAttachments(t.Context()))
+		if n, err := count(t.Context(), c.db, "SELECT COUNT(*) FROM attachments"); err != nil || n != 2 {
+			t.Errorf("%d rows are left (%v), want 2", n, err)
+		}
+		if _, _, err := c.served(laterToken); err != nil {
 			t.Errorf("a living one was purged: %v", err)
 		}
-		// What has ended keeps no image.
-		c.clock.advance(time.Hour)
+		must(t, c.Detach(t.Context(), mine, later.ID, false))
 		must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
 	})
 }
@@ -286,7 +291,7 @@ func TestAttachAgainstDelete(t *testing.T) {
 			start := make(chan struct{})
 			both.Go(func() {
 				<-start
-				_, attachErr = c.Attach(t.Context(), by(mine), newAttachment(img.ID), ims.HashAttachToken(token), time.Hour, plenty)
+				_, attachErr = c.Attach(t.Context(), by(mine), newAttachment(img.ID), ims.HashAttachToken(token), AttachLife{TTL: time.Hour}, plenty)
 			})
 			both.Go(func() {
 				<-start
@@ -320,7 +325,7 @@ func TestAttachLimit(t *testing.T) {
 		errs := make([]error, 8)
 		for i := range errs {
 			all.Go(func() {
-				_, errs[i] = c.Attach(t.Context(), by(mine), newAttachment(img.ID), fmt.Sprint("hash ", i), time.Minute, limits)
+				_, errs[i] = c.Attach(t.Context(), by(mine), newAttachment(img.ID), fmt.Sprint("hash ", i), AttachLife{TTL: time.Minute}, limits)
 			})
 		}
 		all.Wait()
@@ -339,7 +344,7 @@ func TestAttachLimit(t *testing.T) {
 			t.Errorf("%d were made, the limit is 3", made)
 		}
 		c.clock.advance(time.Minute)
-		_, err := c.Attach(t.Context(), by(mine), newAttachment(img.ID), "later", time.Minute, limits)
+		_, err := c.Attach(t.Context(), by(mine), newAttachment(img.ID), "later", AttachLife{TTL: time.Minute}, limits)
 		must(t, err)
 	})
 }
@@ -352,7 +357,7 @@ func TestReadersShare(t *testing.T) {
 		attach := func(role ims.Role, user string, limits ims.Limits) error {
 			p := by(mine)
 			p.UserID, p.Roles = user, []ims.Role{role}
-			_, err := c.Attach(t.Context(), p, newAttachment(img.ID), ims.NewAttachToken(), time.Hour, limits)
+			_, err := c.Attach(t.Context(), p, newAttachment(img.ID), ims.NewAttachToken(), AttachLife{TTL: time.Hour}, limits)
 			return err
 		}
 		limits := ims.Limits{Attachments: 5, AttachmentsReader: 2}

@@ -246,7 +246,7 @@ func (c *Catalog) DeleteImage(ctx context.Context, projectID, id string, force b
 			return ims.Faultf(ims.CodeImageBeingMade, "image %s is %s, wait until its job has ended", id, img.Status)
 		}
 		if !force {
-			if err := c.refuseAttached(ctx, tx, id); err != nil {
+			if err := c.refuseAttached(ctx, tx, projectID, id); err != nil {
 				return err
 			}
 		}

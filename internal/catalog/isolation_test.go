@@ -38,7 +38,7 @@ func TestIsolation(t *testing.T) {
 			return nil, c.DeleteImage(ctx, mine, image, true)
 		},
 		"Attach": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
-			return c.Attach(ctx, by(mine), ims.Attachment{ID: ims.NewAttachmentID(), ImageID: image}, image, lease, plenty)
+			return c.Attach(ctx, by(mine), ims.Attachment{ID: ims.NewAttachmentID(), ImageID: image}, image, AttachLife{TTL: lease}, plenty)
 		},
 		"Attachments by image": func(ctx context.Context, c *Catalog, image, _ string) (any, error) {
 			return c.Attachments(ctx, mine, image, "", 10)
@@ -108,7 +108,7 @@ func TestIsolation(t *testing.T) {
 		for _, id := range []string{attached.ID, ims.NewAttachmentID()} {
 			_, err := c.Attachment(t.Context(), mine, id)
 			wantError(t, err, ErrNotFound)
-			wantError(t, c.Detach(t.Context(), mine, id), ErrNotFound)
+			wantError(t, c.Detach(t.Context(), mine, id, true), ErrNotFound)
 			if list, err := c.Attachments(t.Context(), mine, "", id, 10); !errors.Is(err, ErrNotFound) || len(list) != 0 {
 				t.Errorf("Attachments behind %s: %v (%v)", id, list, err)
 			}

@@ -225,7 +225,7 @@ func TestMemberAttaches(t *testing.T) {
 		for name, end := range ends {
 			img := c.share(ims.MemberPending)
 			attach := func() error {
-				_, err := c.Attach(t.Context(), by(other), newAttachment(img.ID), ims.NewAttachToken(), time.Hour, plenty)
+				_, err := c.Attach(t.Context(), by(other), newAttachment(img.ID), ims.NewAttachToken(), AttachLife{TTL: time.Hour}, plenty)
 				return err
 			}
 			wantCode(t, attach(), ims.CodeNotAllowed)
@@ -268,7 +268,7 @@ func TestAttachAgainstRemoval(t *testing.T) {
 			start := make(chan struct{})
 			both.Go(func() {
 				<-start
-				_, err := c.Attach(t.Context(), by(other), newAttachment(img.ID), ims.HashAttachToken(token), time.Hour, plenty)
+				_, err := c.Attach(t.Context(), by(other), newAttachment(img.ID), ims.HashAttachToken(token), AttachLife{TTL: time.Hour}, plenty)
 				if err != nil && !errors.Is(err, ErrNotFound) {
 					t.Error(err)
 				}

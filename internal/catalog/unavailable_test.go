@@ -39,7 +39,7 @@ func TestUnavailable(t *testing.T) {
 			calls["ClaimJob"] = func(ims.Job) error { _, _, err := c.ClaimJob(t.Context(), job.ID, lease); return err }
 			calls["DeleteImage"] = func(ims.Job) error { return c.DeleteImage(t.Context(), mine, img.ID, false) }
 			calls["Attach"] = func(ims.Job) error {
-				_, err := c.Attach(t.Context(), by(mine), ims.Attachment{ID: ims.NewAttachmentID(), ImageID: img.ID}, "hash", time.Hour, plenty)
+				_, err := c.Attach(t.Context(), by(mine), ims.Attachment{ID: ims.NewAttachmentID(), ImageID: img.ID}, "hash", AttachLife{TTL: time.Hour}, plenty)
 				return err
 			}
 			calls["SetTags"] = func(ims.Job) error { return c.SetTags(t.Context(), mine, img.ID, []ims.Tag{{Key: "x"}}) }

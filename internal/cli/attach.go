@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,12 +16,33 @@ import (
 // AttachCmd has an image's disk served as a block device.
 type AttachCmd struct {
 	serverFlags
-	Image   string         `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
-	TTL     *time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts: 90s, 15m, 12h, 1d, up to 30d. Default: 24h."`
-	Exec    bool           `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
-	Qemu    string         `name:"qemu-config" placeholder:"FILE" help:"Describe the disk in FILE for qemu's -readconfig, in place of printing the URI: the secret is then in no process list. - is standard output."`
-	Command []string       `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`
+	Image string `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
+	lifeFlags
+	Exec    bool     `help:"Run COMMAND with the URI in $NBD_URI, detach when it has ended, and end with its status."`
+	Qemu    string   `name:"qemu-config" placeholder:"FILE" help:"Describe the disk in FILE for qemu's -readconfig, in place of printing the URI: the secret is then in no process list. - is standard output."`
+	Command []string `arg:"" optional:"" passthrough:"" name:"command" help:"With --exec: one argument is a line for /bin/sh, several are a command and its arguments."`
 }
+
+// lifeFlags say how long an attachment lasts.
+type lifeFlags struct {
+	TTL    *time.Duration `name:"ttl" placeholder:"TIME" help:"How long the attachment lasts while nobody is connected: 90s, 15m, 12h, 1d, up to 30d; 0 for until it is detached. 24h if nothing else was said."`
+	MaxAge *time.Duration `name:"max-age" placeholder:"TIME" help:"End the attachment at this age though somebody is connected: 1m to 3650d, 0 for never, which is the default."`
+}
+
+func (l lifeFlags) check() error {
+	for _, f := range []struct {
+		name string
+		time *time.Duration
+		most time.Duration
+	}{{"ttl", l.TTL, ims.MaxAttachTime}, {"max-age", l.MaxAge, ims.MaxAttachAge}} {
+		if f.time != nil && *f.time != 0 && (*f.time < ims.MinAttachTime || *f.time > f.most) {
+			return fmt.Errorf("--%s %s: it is %s to %s, or 0", f.name, short(*f.time), short(ims.MinAttachTime), short(f.most))
+		}
+	}
+	return nil
+}
+
+func (l lifeFlags) life() client.AttachLife { return client.AttachLife{TTL: l.TTL, MaxAge: l.MaxAge} }
 
 // Help shows the command's use.
 func (AttachCmd) Help() string {
@@ -31,6 +51,7 @@ func (AttachCmd) Help() string {
 Examples:
 
     quickims attach web
+    quickims attach web --ttl 0          # until it is detached
     quickims attach web --ttl 1h --json
     quickims attach web --qemu-config web.cfg && qemu-system-x86_64 -m 1G -readconfig web.cfg
     quickims attach web --exec 'nbdinfo "$NBD_URI"'
@@ -43,9 +64,10 @@ func (c *AttachCmd) Validate() error {
 	if c.Exec && len(c.Command) > 0 && c.Command[0] == "--" {
 		c.Command = c.Command[1:] // it ends our flags, and is no command
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	switch {
-	case c.TTL != nil && (*c.TTL < ims.MinAttachTime || *c.TTL > ims.MaxAttachTime):
-		return fmt.Errorf("--ttl %s: it is %s to %s", short(*c.TTL), short(ims.MinAttachTime), short(ims.MaxAttachTime))
 	case c.Exec && c.Qemu != "":
 		return fmt.Errorf("--qemu-config and --exec: the attachment ends with the command")
 	case c.Exec && len(c.Command) == 0:
@@ -89,11 +111,7 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 		// when the answer is there.
 		asking = context.WithoutCancel(ctx)
 	}
-	ttl := time.Duration(0) // the service's default
-	if c.TTL != nil {
-		ttl = *c.TTL
-	}
-	a, err := service.Attach(asking, id, ttl)
+	a, err := service.Attach(asking, id, c.life())
 	if err != nil {
 		return fmt.Errorf("attach image %s: %w", c.Image, interrupted(ctx, err))
 	}
@@ -112,7 +130,7 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 	return s.result(a.Raw, func(w io.Writer) {
 		fmt.Fprintf(w, "Attachment\t%s\n", a.ID)
 		fmt.Fprintf(w, "Image\t%s  %s\n", a.ImageID, a.ImageName)
-		fmt.Fprintf(w, "Until\t%s\n", when(a.ExpiresAt))
+		fmt.Fprintf(w, "Until\t%s\n", until(a))
 		if c.Qemu != "" {
 			fmt.Fprintf(w, "\nqemu-system-x86_64 -m 1G -readconfig %s\n", quoted(c.Qemu))
 			return
@@ -158,100 +176,6 @@ func quoted(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// DetachCmd ends attachments.
-type DetachCmd struct {
-	serverFlags
-	IDs []string `arg:"" name:"attachment" help:"The attachments' ids, as attach and attachments print them."`
-}
-
-// Help shows the command's use.
-func (DetachCmd) Help() string {
-	return `Whoever reads the disk is cut off within seconds. The first attachment that can't be ended ends the command; those before it are gone.
-
-Example:
-
-    quickims detach 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
-`
-}
-
-// Run ends them.
-func (c *DetachCmd) Run(ctx context.Context, s *session) error {
-	for _, id := range c.IDs {
-		if !ims.ValidUUID(id) {
-			return usagef("%q is no attachment's id; \"quickims attachments\" shows them", id)
-		}
-	}
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	for _, id := range c.IDs {
-		if err := service.Detach(ctx, id); err != nil {
-			return fmt.Errorf("end attachment %s: %w", id, interrupted(ctx, err))
-		}
-		if !s.json {
-			fmt.Fprintf(s.Stdout, "detached %s\n", id)
-		}
-	}
-	if !s.json {
-		return nil
-	}
-	return s.result(struct {
-		Detached []string `json:"detached"`
-	}{c.IDs}, nil)
-}
-
-// AttachmentsCmd lists attachments.
-type AttachmentsCmd struct {
-	serverFlags
-	Image string `arg:"" optional:"" name:"image" help:"Only those of this image: its id, or its name if no other has the same."`
-}
-
-// Help shows the command's use.
-func (AttachmentsCmd) Help() string {
-	return `The URIs are not among what is shown: they hold secrets, and the service does not keep them.
-
-Examples:
-
-    quickims attachments
-    quickims attachments web --json
-`
-}
-
-// Run lists.
-func (c *AttachmentsCmd) Run(ctx context.Context, s *session) error {
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	image := ""
-	if c.Image != "" {
-		if image, err = s.imageID(ctx, service, c.Image); err != nil {
-			return err
-		}
-	}
-	list, err := service.Attachments(ctx, image)
-	if err != nil {
-		return fmt.Errorf("list the attachments: %w", interrupted(ctx, err))
-	}
-	doc := struct {
-		Attachments []json.RawMessage `json:"attachments"`
-	}{Attachments: []json.RawMessage{}}
-	for _, a := range list {
-		doc.Attachments = append(doc.Attachments, a.Raw)
-	}
-	return s.result(doc, func(w io.Writer) {
-		if len(list) == 0 {
-			fmt.Fprintln(s.Stderr, "no attachments")
-			return
-		}
-		fmt.Fprintln(w, "ID\tIMAGE\tNAME\tSINCE\tUNTIL")
-		for _, a := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.ID, a.ImageID, cmp.Or(a.ImageName, "-"), when(a.CreatedAt), when(a.ExpiresAt))
-		}
-	})
-}
-
 // detachTime is how long the end of an attachment may take once its command has ended.
 const detachTime = 30 * time.Second
 
@@ -259,7 +183,7 @@ const detachTime = 30 * time.Second
 func (c *AttachCmd) detach(ctx context.Context, s *session, service *client.Client, a client.Attachment) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), detachTime)
 	defer cancel()
-	if err := service.Detach(ctx, a.ID); err != nil && !gone(err) {
-		s.note("the attachment %s lasts until %s: it could not be ended: %v", a.ID, when(a.ExpiresAt), err)
+	if err := service.Detach(ctx, a.ID, true); err != nil && !gone(err) {
+		s.note("the attachment %s lasts until %s: it could not be ended: %v", a.ID, until(a), err)
 	}
 }

@@ -157,7 +157,7 @@ func TestAttachExec(t *testing.T) {
 			if status != tc.status || stdout != tc.stdout {
 				t.Errorf("status %d, want %d; stdout %q, want %q; stderr %q", status, tc.status, stdout, tc.stdout, stderr)
 			}
-			if len(a.asked) != 2 || a.asked[1] != "DELETE /v1/p/attachments/"+testAttachment {
+			if len(a.asked) != 2 || a.asked[1] != "DELETE /v1/p/attachments/"+testAttachment+` {"force":true}` {
 				t.Errorf("asked %q", a.asked)
 			}
 			if strings.Contains(stderr, testURI) {
@@ -187,15 +187,18 @@ func TestAttachUsage(t *testing.T) {
 		"attach":                                   `expected "<image>`,
 		"attach " + testImage + " --exec":          "name the command",
 		"attach " + testImage + " true":            "--exec alone",
-		"attach " + testImage + " --ttl 59s":       "--ttl 59s: it is 1m to 720h (see",
-		"attach " + testImage + " --ttl 0":         "--ttl 0s: it is 1m to 720h (see",
+		"attach " + testImage + " --ttl 59s":       "--ttl 59s: it is 1m to 720h, or 0 (see",
+		"attach " + testImage + " --max-age 59s":   "--max-age 59s: it is 1m to 87600h, or 0 (see",
 		"attach " + testImage + " --exec --":       "name the command",
-		"attach " + testImage + " --ttl 721h":      "--ttl 721h: it is 1m to 720h (see",
-		"attach " + testImage + " --ttl 720h0m30s": "--ttl 720h0m30s: it is 1m to 720h (see",
+		"attach " + testImage + " --ttl 721h":      "--ttl 721h: it is 1m to 720h, or 0 (see",
+		"attach " + testImage + " --ttl 720h0m30s": "--ttl 720h0m30s: it is 1m to 720h, or 0 (see",
 		"attach " + testImage + " --ttl x":         "--ttl",
 		"attach " + testImage + " --json --exec x": "standard output",
-		"detach":     "attachment",
-		"detach web": "no attachment's id",
+		"detach":                       "attachment",
+		"detach web":                   "no attachment's id",
+		"attachments renew":            "attachment",
+		"attachments renew web":        "no attachment's id",
+		"attachments renew x --ttl 1s": "--ttl 1s: it is 1m",
 	} {
 		a := &attachments{}
 		status, stdout, stderr := callService(t, a.handle, strings.Fields(args)...)

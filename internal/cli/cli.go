@@ -65,7 +65,7 @@ type commands struct {
 	Image       ImageCmd             `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
 	Attach      AttachCmd            `cmd:"" group:"Use a service" help:"Serve an image's disk as a block device over NBD; run a command on it."`
 	Detach      DetachCmd            `cmd:"" group:"Use a service" help:"End attachments."`
-	Attachments AttachmentsCmd       `cmd:"" group:"Use a service" help:"List the attachments."`
+	Attachments AttachmentsCmd       `cmd:"" group:"Use a service" help:"List the attachments, or renew them."`
 	OSVersions  OSVersionsCmd        `cmd:"" name:"os-versions" group:"Use a service" help:"List the operating systems that an import may name."`
 	Quota       QuotaCmd             `cmd:"" group:"Use a service" help:"Show how many images the project has and may have."`
 	Enterprise  EnterpriseProjectCmd `cmd:"" name:"enterprise-project" group:"Use a service" help:"List and create enterprise projects."`

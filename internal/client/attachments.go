@@ -19,7 +19,13 @@ type Attachment struct {
 	ImageID   string `json:"image_id"`
 	ImageName string `json:"image_name"`
 	CreatedAt string `json:"created_at"`
-	ExpiresAt string `json:"expires_at"`
+	ExpiresAt string `json:"expires_at"` // "" for never
+	TTL       int64  `json:"ttl_seconds"`
+	// Connections, Addresses and what was read are as of some seconds ago.
+	Connections int      `json:"connections"`
+	Addresses   []string `json:"addresses"`
+	BytesRead   int64    `json:"bytes_read"`
+	LastReadAt  string   `json:"last_read_at"` // "" for never
 	// URI is where the disk is served. It holds a secret and is there in the answer to
 	// Attach alone.
 	URI string `json:"uri"`
@@ -35,16 +41,40 @@ func readAttachment(body json.RawMessage) (Attachment, error) {
 	return a, nil
 }
 
-// Attach has the disk of an image served for the time ttl, 0 for the service's default.
-func (c *Client) Attach(ctx context.Context, imageID string, ttl time.Duration) (Attachment, error) {
+// AttachLife is how long an attachment lasts, in whole seconds. What is nil is the
+// service's default, or when renewed as it was; 0 is for ever.
+type AttachLife struct {
+	TTL    *time.Duration // while nobody is connected
+	MaxAge *time.Duration // though somebody is
+}
+
+// attachLifeWire is AttachLife in a request's body.
+type attachLifeWire struct {
+	TTL    *int64 `json:"ttl_seconds,omitempty"`
+	MaxAge *int64 `json:"max_age_seconds,omitempty"`
+}
+
+func (l AttachLife) wire() attachLifeWire {
+	seconds := func(d *time.Duration) *int64 {
+		if d == nil {
+			return nil
+		}
+		n := int64(*d / time.Second)
+		return &n
+	}
+	return attachLifeWire{seconds(l.TTL), seconds(l.MaxAge)}
+}
+
+// Attach has the disk of an image served.
+func (c *Client) Attach(ctx context.Context, imageID string, life AttachLife) (Attachment, error) {
 	project, err := c.project()
 	if err != nil {
 		return Attachment{}, err
 	}
 	body, err := c.do(ctx, http.MethodPost, []string{"v1", project, "attachments"}, nil, struct {
 		ImageID string `json:"image_id"`
-		Seconds int64  `json:"ttl_seconds,omitempty"`
-	}{imageID, int64(ttl / time.Second)})
+		attachLifeWire
+	}{imageID, life.wire()})
 	if err != nil {
 		return Attachment{}, err
 	}
@@ -55,13 +85,32 @@ func (c *Client) Attach(ctx context.Context, imageID string, ttl time.Duration) 
 	return a, err
 }
 
-// Detach ends an attachment.
-func (c *Client) Detach(ctx context.Context, id string) error {
+// RenewAttachment begins an attachment's time anew.
+func (c *Client) RenewAttachment(ctx context.Context, id string, life AttachLife) (Attachment, error) {
+	project, err := c.project()
+	if err != nil {
+		return Attachment{}, err
+	}
+	body, err := c.do(ctx, http.MethodPatch, []string{"v1", project, "attachments", id}, nil, life.wire())
+	if err != nil {
+		return Attachment{}, err
+	}
+	return readAttachment(body)
+}
+
+// Detach ends an attachment. force ends it though somebody is connected.
+func (c *Client) Detach(ctx context.Context, id string, force bool) error {
 	project, err := c.project()
 	if err != nil {
 		return err
 	}
-	_, err = c.do(ctx, http.MethodDelete, []string{"v1", project, "attachments", id}, nil, nil)
+	var body any
+	if force {
+		body = struct {
+			Force bool `json:"force"`
+		}{true}
+	}
+	_, err = c.do(ctx, http.MethodDelete, []string{"v1", project, "attachments", id}, nil, body)
 	return err
 }
 

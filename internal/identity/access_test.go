@@ -75,7 +75,7 @@ func (w world) login(t *testing.T, scope identity.Scope) (string, ims.Principal)
 
 func (w world) attach(ctx context.Context, p ims.Principal) (string, error) {
 	token := ims.HashAttachToken(ims.NewAttachToken())
-	_, err := w.rows.Attach(ctx, p, ims.Attachment{ID: ims.NewAttachmentID(), ImageID: w.image}, token, time.Hour,
+	_, err := w.rows.Attach(ctx, p, ims.Attachment{ID: ims.NewAttachmentID(), ImageID: w.image}, token, catalog.AttachLife{TTL: time.Hour},
 		ims.Limits{Images: 100, Imports: 100, Attachments: 100})
 	return token, err
 }

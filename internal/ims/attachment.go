@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Attachment is the right to read an image's disk as a block device for some time.
-// Who holds its token may; the token itself is kept nowhere.
+// Attachment is the right to read an image's disk as a block device. Who holds its token
+// may; the token itself is kept nowhere. It ends when nobody was connected for its TTL,
+// at its EndsAt, or when it is ended.
 type Attachment struct {
 	ID        string // UUID
 	ProjectID string // of who attached
@@ -17,7 +18,26 @@ type Attachment struct {
 	ImageName string // as it is now
 	UserID    string // who attached
 	CreatedAt time.Time
+	TTL       time.Duration // without a connection; 0: that ends it never
+	// ExpiresAt is when it ends if nobody connects. While somebody is connected it moves
+	// on. Zero: never.
 	ExpiresAt time.Time
+	EndsAt    time.Time // when it ends though somebody is connected; zero: never
+
+	// Who is connected, in all processes, as of some seconds ago.
+	Connections int
+	Addresses   []string // of the connections, not of all when there are many
+
+	BytesRead  int64
+	LastReadAt time.Time // zero: never
+}
+
+// MaxAge is how old the attachment may become, 0 for any age.
+func (a Attachment) MaxAge() time.Duration {
+	if a.EndsAt.IsZero() {
+		return 0
+	}
+	return a.EndsAt.Sub(a.CreatedAt)
 }
 
 // Limits of an attachment's time.
@@ -25,23 +45,37 @@ const (
 	MinAttachTime     = time.Minute
 	MaxAttachTime     = 30 * 24 * time.Hour
 	DefaultAttachTime = 24 * time.Hour
+	MaxAttachAge      = 3650 * 24 * time.Hour
 )
 
 // DefaultAttachments is how many attachments a project may have at once where nobody
 // says otherwise.
 const DefaultAttachments = 1000
 
-// AttachTime gives the time that an attachment lasts from the seconds that were asked
-// for; nil asks for the default. What is out of range is an *Error that names
-// ttl_seconds.
+// AttachTime gives the time that an attachment lasts without a connection from the
+// seconds that were asked for; nil asks for the default, 0 for no end. What is out of
+// range is an *Error that names ttl_seconds.
 func AttachTime(seconds *int64) (time.Duration, error) {
 	if seconds == nil {
 		return DefaultAttachTime, nil
 	}
+	return attachSeconds("ttl_seconds", *seconds, MaxAttachTime, "which lasts until it is detached")
+}
+
+// AttachAge is AttachTime for the age at which an attachment ends though it is in use, in
+// max_age_seconds; nil and 0 ask for none.
+func AttachAge(seconds *int64) (time.Duration, error) {
+	if seconds == nil {
+		return 0, nil
+	}
+	return attachSeconds("max_age_seconds", *seconds, MaxAttachAge, "which is any age")
+}
+
+func attachSeconds(field string, n int64, longest time.Duration, zero string) (time.Duration, error) {
 	// Compared as seconds: as nanoseconds the number may not fit.
-	n, least, most := *seconds, int64(MinAttachTime/time.Second), int64(MaxAttachTime/time.Second)
-	if n < least || n > most {
-		return 0, Faultf(CodeBadFormat, "ttl_seconds is %d, it must be %d to %d", n, least, most)
+	least, most := int64(MinAttachTime/time.Second), int64(longest/time.Second)
+	if n != 0 && (n < least || n > most) {
+		return 0, Faultf(CodeBadFormat, "%s is %d, it must be %d to %d, or 0, %s", field, n, least, most, zero)
 	}
 	return time.Duration(n) * time.Second, nil
 }

@@ -66,6 +66,7 @@ func (s *Server) serve(ctx, work context.Context, raw net.Conn) {
 
 	err := c.handshake(work)
 	if err == nil {
+		c.visit()
 		defer c.cutWhenEnded()()
 		err = c.transmit(work, cancel)
 	}

@@ -39,10 +39,10 @@ func (s *Server) AttachFor(tb testing.TB, imageID string, seconds int) Attachmen
 	return a
 }
 
-// Detach ends an attachment.
+// Detach ends an attachment, also one that is in use.
 func (s *Server) Detach(tb testing.TB, id string) {
 	tb.Helper()
-	if a := s.Do(tb, "DELETE", AttachmentsPath+"/"+id, nil); a.Status != http.StatusNoContent {
+	if a := s.Do(tb, "DELETE", AttachmentsPath+"/"+id, map[string]any{"force": true}); a.Status != http.StatusNoContent {
 		tb.Fatalf("detach %s: status %d: %s", id, a.Status, a.Body)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/test/harness"
 )
 
@@ -100,7 +101,7 @@ func TestAttachedImageStays(t *testing.T) {
 	reader.isCut(t)
 	fails(t, "nbdinfo", a.URI)
 	harness.Eventually(t, "the image's bytes are gone", func() bool {
-		return len(harness.Files(t, filepath.Join(s.Dir, "images"))) == 0
+		return len(harness.Files(t, filepath.Join(s.Dir, "images"), imagearea.MarkKey)) == 0
 	})
 }
 

@@ -11,24 +11,17 @@ import (
 	"github.com/quickims/quickims/test/harness"
 )
 
-// TestAttachmentExpires: when its time is over its connections are cut, and its token
-// is as unknown as one that never was.
+// TestAttachmentExpires: when it is too old its connections are cut, though it is in use
+// and lasts without an end, and its token is as unknown as one that never was.
 func TestAttachmentExpires(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.Options{NBD: true})
 	put(t, s, "a.zvhd2", harness.Disk(41, 4))
-	a := s.AttachFor(t, s.Import(t, harness.Request("a", "disks:a.zvhd2")), 60)
+	a := s.Attach(t, s.Import(t, harness.Request("a", "disks:a.zvhd2")))
 	r := open(t, a.URI)
 	r.mustRead(t)
-	// The shortest time is a minute: the clock of the row is put forward instead.
-	db, err := database.Open(t.Context(), "sqlite:"+filepath.Join(s.Dir, "quickims.db"), database.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), "UPDATE attachments SET expires_at = $1", time.Now().UnixMilli()); err != nil {
-		t.Fatal(err)
-	}
+	// The smallest age is a minute: the clock of the row is put forward instead.
+	changeRows(t, s, "UPDATE attachments SET ttl = 0, max_at = $1, expires_at = $1", time.Now().UnixMilli())
 	r.isCut(t)
 	token := strings.TrimPrefix(a.URI, s.NBD+"/")
 	unknown := strings.Repeat("z", len(token))
@@ -44,6 +37,19 @@ func TestAttachmentExpires(t *testing.T) {
 	// What has ended keeps no image.
 	if answer := s.Do(t, "DELETE", "/v2/images/"+a.ImageID, nil); answer.Status != 204 {
 		t.Errorf("deletion: %d %s", answer.Status, answer.Body)
+	}
+}
+
+// changeRows changes the server's database behind its back.
+func changeRows(t *testing.T, s *harness.Server, query string, args ...any) {
+	t.Helper()
+	db, err := database.Open(t.Context(), "sqlite:"+filepath.Join(s.Dir, "quickims.db"), database.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -64,6 +70,15 @@ func TestTwoServers(t *testing.T) {
 		t.Errorf("the URI is %s, nbd_public is %s", a.URI, public)
 	}
 	r := open(t, a.URI)
+	r.mustRead(t)
+	// Who is connected to one is known to the other.
+	harness.Eventually(t, "the other server knows the client", func() bool {
+		return shown(t, second, a.ID).Connections == 1
+	})
+	path := harness.AttachmentsPath + "/" + a.ID
+	if refused := second.Do(t, "DELETE", path, nil); refused.Status != 409 || !strings.Contains(string(refused.Body), "1 connection from 127.0.0.1:") {
+		t.Errorf("detached in use: %d %s", refused.Status, refused.Body)
+	}
 	r.mustRead(t)
 	second.Detach(t, a.ID)
 	r.isCut(t)

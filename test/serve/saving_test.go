@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quickims/quickims/internal/imagearea"
 	"github.com/quickims/quickims/test/harness"
 )
 
@@ -81,7 +82,7 @@ func TestSavingImageIsReadable(t *testing.T) {
 			r.block(t, disk, 0)
 			fresh := open(t, a.URI)
 			s.CheckBytes(t, s.image, disk)
-			if files := harness.Files(t, filepath.Join(s.Dir, "images")); len(files) != 0 {
+			if files := harness.Files(t, filepath.Join(s.Dir, "images"), imagearea.MarkKey); len(files) != 0 {
 				t.Fatalf("the image area holds %v: this is not the moment to test", files)
 			}
 			shown := string(s.Do(t, "GET", "/v2/images/"+s.image, nil).Body)

@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/ims"
+)
+
+// DetachCmd ends attachments.
+type DetachCmd struct {
+	serverFlags
+	Force bool     `short:"f" help:"End them though somebody is connected, who is cut off."`
+	IDs   []string `arg:"" name:"attachment" help:"The attachments' ids, as attach and attachments print them."`
+}
+
+// Help shows the command's use.
+func (DetachCmd) Help() string {
+	return `An attachment that somebody is connected to stays, unless --force is given: then they are cut off within seconds, and a machine that lives on it has I/O errors. The first attachment that can't be ended ends the command; those before it are gone.
+
+Example:
+
+    quickims detach 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+    quickims detach --force 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+`
+}
+
+// Run ends them.
+func (c *DetachCmd) Run(ctx context.Context, s *session) error {
+	if err := attachmentIDs(c.IDs); err != nil {
+		return err
+	}
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	for _, id := range c.IDs {
+		if err := service.Detach(ctx, id, c.Force); err != nil {
+			return fmt.Errorf("end attachment %s: %w", id, interrupted(ctx, err))
+		}
+		if !s.json {
+			fmt.Fprintf(s.Stdout, "detached %s\n", id)
+		}
+	}
+	if !s.json {
+		return nil
+	}
+	return s.result(struct {
+		Detached []string `json:"detached"`
+	}{c.IDs}, nil)
+}
+
+// AttachmentsCmd are the commands about attachments that are there.
+type AttachmentsCmd struct {
+	List  AttachmentsListCmd  `cmd:"" default:"withargs" help:"List the attachments, with who is connected."`
+	Renew AttachmentsRenewCmd `cmd:"" help:"Begin attachments' time anew, or change it."`
+}
+
+// Help shows the commands' use.
+func (AttachmentsCmd) Help() string {
+	return `Without a further word it lists.
+
+Examples:
+
+    quickims attachments
+    quickims attachments web
+    quickims attachments renew 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03 --ttl 0
+`
+}
+
+// AttachmentsRenewCmd begins attachments' time anew.
+type AttachmentsRenewCmd struct {
+	serverFlags
+	lifeFlags
+	IDs []string `arg:"" name:"attachment" help:"The attachments' ids, as attach and attachments print them."`
+}
+
+// Help shows the command's use.
+func (AttachmentsRenewCmd) Help() string {
+	return `The time counts while nobody is connected: renewing sets it back to the beginning. What is not given stays as it was. The greatest age counts from when the attachment was made. The first attachment that can't be renewed ends the command.
+
+Examples:
+
+    quickims attachments renew 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
+    quickims attachments renew 3f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03 --ttl 0
+`
+}
+
+// Validate checks what the grammar can't say.
+func (c *AttachmentsRenewCmd) Validate() error { return c.check() }
+
+// Run renews them.
+func (c *AttachmentsRenewCmd) Run(ctx context.Context, s *session) error {
+	if err := attachmentIDs(c.IDs); err != nil {
+		return err
+	}
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	doc := attachmentsDocument{Attachments: []json.RawMessage{}}
+	for _, id := range c.IDs {
+		a, err := service.RenewAttachment(ctx, id, c.life())
+		if err != nil {
+			return fmt.Errorf("renew attachment %s: %w", id, interrupted(ctx, err))
+		}
+		doc.Attachments = append(doc.Attachments, a.Raw)
+		if !s.json {
+			fmt.Fprintf(s.Stdout, "renewed %s, until %s\n", id, until(a))
+		}
+	}
+	if !s.json {
+		return nil
+	}
+	return s.result(doc, nil)
+}
+
+// attachmentsDocument is attachments with --json.
+type attachmentsDocument struct {
+	Attachments []json.RawMessage `json:"attachments"`
+}
+
+// attachmentIDs checks the ids that a command was given.
+func attachmentIDs(ids []string) error {
+	for _, id := range ids {
+		if !ims.ValidUUID(id) {
+			return usagef("%q is no attachment's id; \"quickims attachments\" shows them", id)
+		}
+	}
+	return nil
+}
+
+// until tells when an attachment ends.
+func until(a client.Attachment) string {
+	if a.ExpiresAt == "" {
+		return "it is detached"
+	}
+	if a.TTL == 0 { // it has a greatest age alone
+		return when(a.ExpiresAt)
+	}
+	return when(a.ExpiresAt) + ", later if it is in use"
+}
+
+// AttachmentsListCmd lists attachments.
+type AttachmentsListCmd struct {
+	serverFlags
+	Image string `arg:"" optional:"" name:"image" help:"Only those of this image: its id, or its name if no other has the same."`
+}
+
+// Help shows the command's use.
+func (AttachmentsListCmd) Help() string {
+	return `An attachment that somebody is connected to does not end by its time; UNTIL moves on. Connections and what was read are those of some seconds ago. The URIs are not among what is shown: they hold secrets, and the service does not keep them.
+
+Examples:
+
+    quickims attachments
+    quickims attachments web --json
+`
+}
+
+// Run lists.
+func (c *AttachmentsListCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	image := ""
+	if c.Image != "" {
+		if image, err = s.imageID(ctx, service, c.Image); err != nil {
+			return err
+		}
+	}
+	list, err := service.Attachments(ctx, image)
+	if err != nil {
+		return fmt.Errorf("list the attachments: %w", interrupted(ctx, err))
+	}
+	doc := attachmentsDocument{Attachments: []json.RawMessage{}}
+	for _, a := range list {
+		doc.Attachments = append(doc.Attachments, a.Raw)
+	}
+	return s.result(doc, func(w io.Writer) {
+		if len(list) == 0 {
+			fmt.Fprintln(s.Stderr, "no attachments")
+			return
+		}
+		fmt.Fprintln(w, "ID\tIMAGE\tNAME\tSINCE\tUNTIL\tCONNECTIONS\tFROM\tREAD\tLAST READ")
+		for _, a := range list {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", a.ID, a.ImageID, cmp.Or(a.ImageName, "-"), when(a.CreatedAt), cmp.Or(when(a.ExpiresAt), "detached"),
+				a.Connections, cmp.Or(strings.Join(a.Addresses, ","), "-"), size(a.BytesRead), cmp.Or(when(a.LastReadAt), "-"))
+		}
+	})
+}
