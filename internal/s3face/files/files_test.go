@@ -490,3 +490,58 @@ func TestRecord(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkComplete completes an upload of 10,000 parts of 64 KiB.
+func BenchmarkComplete(b *testing.B) {
+	base := b.TempDir()
+	dir := filepath.Join(base, "buckets", "images")
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.Mkdir(filepath.Join(base, "meta"), 0o700)); err != nil {
+		b.Fatal(err)
+	}
+	s, err := files.Open(files.Config{Buckets: filepath.Dir(dir), Meta: filepath.Join(base, "meta"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	bucket, err := s.Bucket("images")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer bucket.Close()
+	part := bytes.Repeat([]byte{1}, 64<<10)
+	sum := md5.Sum(part)
+	for b.Loop() {
+		b.StopTimer()
+		id, err := bucket.BeginUpload(files.UploadInfo{Key: "k"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		u, err := bucket.Upload("k", id)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for n := 1; n <= 10_000; n++ {
+			w, err := u.WritePart(n, int64(len(part)))
+			if err == nil {
+				_, err = w.Write(part)
+			}
+			if err == nil {
+				err = w.Commit(files.Part{MD5: sum[:]})
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			w.Discard()
+		}
+		b.StartTimer()
+		err = u.Freeze()
+		parts, perr := u.Parts()
+		if err = errors.Join(err, perr); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := u.Complete(b.Context(), parts, &files.Record{ETag: "e"}, nil); err != nil {
+			b.Fatal(err)
+		}
+		u.Close()
+	}
+}
