@@ -387,9 +387,10 @@ func TestLostLease(t *testing.T) {
 	b := newBench(t, Options{Lease: lease})
 	b.raw("d.raw", disk(1))
 	id := b.accepted("d.raw")
-	b.adopt = func(ctx context.Context, info objectstore.ObjectInfo, err error) (objectstore.ObjectInfo, error) {
+	b.adopt = func(ctx context.Context, info objectstore.ObjectInfo, _ error) (objectstore.ObjectInfo, error) {
 		for taken := false; !taken; { // the first one's renewals run meanwhile
 			b.advance(2 * lease)
+			var err error
 			if _, taken, err = b.catalog.ClaimJob(t.Context(), id, time.Hour); err != nil {
 				t.Error(err)
 				return info, err
