@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -127,6 +126,10 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 			return nil
 		}
 	}
+	uri, err := url.Parse(a.URI)
+	if err != nil {
+		return fmt.Errorf("read the attachment's URI: %w", err)
+	}
 	return s.result(a.Raw, func(w io.Writer) {
 		fmt.Fprintf(w, "Attachment\t%s\n", a.ID)
 		fmt.Fprintf(w, "Image\t%s  %s\n", a.ImageID, a.ImageName)
@@ -136,32 +139,17 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 			return
 		}
 		fmt.Fprintf(w, "URI\t%s\n", a.URI)
-		object, system, backing := qemuBacking(a.URI)
+		object, system, backing := qemuBacking(uri)
 		fmt.Fprintf(w, "\nqemu-img create -q %s-f qcow2 -F raw -b %s overlay.qcow2\n", object, quoted(backing))
 		fmt.Fprintf(w, "qemu-system-x86_64 -m 1G %s-drive file=overlay.qcow2,if=virtio\n", system)
 		fmt.Fprintf(w, "nbdinfo %s\n", quoted(infoURI(a.URI)))
+		fmt.Fprintf(w, "\n%s", libvirtDisk(uri))
 	})
 }
 
 // caFolder is where the commands that are printed look for ca-cert.pem, the certificate
 // of who signed the server's. Users have it elsewhere: it is to be seen in the line.
 const caFolder = "/etc/pki/qemu"
-
-// qemuBacking is how QEMU is told of an image as a backing file, and the options that
-// its tools and its machines need besides. QEMU has no nbds URIs: TLS takes an object.
-func qemuBacking(uri string) (toolOption, systemOption, backing string) {
-	u, err := url.Parse(uri)
-	if err != nil || u.Scheme != "nbds" {
-		return "", "", uri
-	}
-	credentials := "tls-creds-x509,id=tls0,endpoint=client,verify-peer=yes,dir=" + caFolder + " "
-	type object = map[string]any
-	backingFile, _ := json.Marshal(object{"driver": "raw", "file": object{
-		"driver": "nbd", "export": strings.TrimPrefix(u.Path, "/"), "tls-creds": "tls0",
-		"server": object{"type": "inet", "host": u.Hostname(), "port": u.Port()},
-	}})
-	return "--object " + credentials, "-object " + credentials, "json:" + string(backingFile)
-}
 
 // infoURI is an URI as libnbd's tools need it.
 func infoURI(uri string) string {

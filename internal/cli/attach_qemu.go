@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -70,7 +71,7 @@ func qemuDrive(uri, name string) (string, error) {
 		set("file.server.port", cmp.Or(u.Port(), "10809"))
 	}
 	set("file.export", strings.TrimPrefix(u.Path, "/"))
-	set("file.reconnect-delay", "60")
+	set("file.reconnect-delay", strconv.Itoa(reconnectDelay))
 	if u.Scheme == "nbds" {
 		set("file.tls-creds", "tls0")
 	}

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,7 +99,7 @@ func TestAttachPrintsTheURI(t *testing.T) {
 	t.Parallel()
 	a := &attachments{}
 	status, stdout, stderr := callService(t, a.handle, "attach", testImage, "--ttl", "90m")
-	for _, want := range []string{testAttachment, testURI + "\n", "-b '" + testURI + "'", "nbdinfo '" + testURI + "'", "2026-03-02 12:00:00 UTC", "qemu-system-x86_64"} {
+	for _, want := range []string{testAttachment, testURI + "\n", `-b 'json:{"driver":"raw","file":{"driver":"nbd","export":"`, "<backingStore type='network'>", "nbdinfo '" + testURI + "'", "2026-03-02 12:00:00 UTC", "qemu-system-x86_64"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("status %d, stderr %q, no %q in\n%s", status, stderr, want, stdout)
 		}
@@ -112,23 +114,46 @@ func TestAttachPrintsTheURI(t *testing.T) {
 	}
 }
 
-// QEMU knows no nbds URIs: what is printed for TLS must be what it does know.
-func TestQEMULineWithTLS(t *testing.T) {
+// TestQEMUBacking: QEMU is told to wait for the service, over TLS with what that takes.
+func TestQEMUBacking(t *testing.T) {
 	t.Parallel()
-	tool, system, backing := qemuBacking("nbds://disks.example.com:10809/abcd")
-	for _, want := range []string{"--object tls-creds-x509,id=tls0,", "dir=/etc/pki/qemu "} {
-		if !strings.Contains(tool, want) {
-			t.Errorf("no %q in %q", want, tool)
+	for uri, want := range map[string]string{
+		"nbds://disks.example.com:10809/abcd": `json:{"driver":"raw","file":{"driver":"nbd","export":"abcd","reconnect-delay":300,"server":{"host":"disks.example.com","port":"10809","type":"inet"},"tls-creds":"tls0"}}`,
+		"nbd://[::1]/abcd":                    `json:{"driver":"raw","file":{"driver":"nbd","export":"abcd","reconnect-delay":300,"server":{"host":"::1","port":"10809","type":"inet"}}}`,
+		"nbd+unix:///abcd?socket=/run/a%20b":  `json:{"driver":"raw","file":{"driver":"nbd","export":"abcd","reconnect-delay":300,"server":{"path":"/run/a b","type":"unix"}}}`,
+	} {
+		u, err := url.Parse(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tool, system, backing := qemuBacking(u)
+		if backing != want {
+			t.Errorf("%s: backing %s", uri, backing)
+		}
+		if strings.Contains(uri, "nbds") {
+			if !strings.HasPrefix(tool, "--object tls-creds-x509,id=tls0,") || !strings.HasSuffix(tool, "dir=/etc/pki/qemu ") || "-"+system != tool {
+				t.Errorf("%q for a machine, %q for a tool", system, tool)
+			}
+		} else if tool != "" || system != "" {
+			t.Errorf("in clear: %q, %q", tool, system)
 		}
 	}
-	if "-"+system != tool {
-		t.Errorf("%q for a machine, %q for a tool", system, tool)
-	}
-	if want := `json:{"driver":"raw","file":{"driver":"nbd","export":"abcd","server":{"host":"disks.example.com","port":"10809","type":"inet"},"tls-creds":"tls0"}}`; backing != want {
-		t.Errorf("backing %s", backing)
-	}
-	if tool, system, backing := qemuBacking(testURI); tool != "" || system != "" || backing != testURI {
-		t.Errorf("in clear: %q, %q, %q", tool, system, backing)
+}
+
+func TestLibvirtDisk(t *testing.T) {
+	t.Parallel()
+	for uri, want := range map[string]string{
+		"nbds://disks.example.com:1/abcd":      "<source protocol='nbd' name='abcd' tls='yes'>\n      <host name='disks.example.com' port='1'/>\n      <reconnect delay='300'/>\n",
+		"nbd+unix:///abcd?socket=/run/a%27%26": "<source protocol='nbd' name='abcd'>\n      <host transport='unix' socket='/run/a&#39;&amp;'/>\n",
+	} {
+		u, err := url.Parse(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := libvirtDisk(u)
+		if err := xml.Unmarshal([]byte(text), new(struct{ XMLName xml.Name })); err != nil || !strings.Contains(text, want) {
+			t.Errorf("%s: %v\n%s", uri, err, text)
+		}
 	}
 }
 

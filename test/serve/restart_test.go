@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,9 +34,9 @@ type qemu struct {
 	lines chan string
 }
 
-func startQemu(t *testing.T, uri string) *qemu {
+func startQemu(t *testing.T, disk ...string) *qemu {
 	t.Helper()
-	cmd := exec.Command("qemu-io", "-r", "--image-opts", qemuOptions(t, uri))
+	cmd := exec.Command("qemu-io", append([]string{"-r"}, disk...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -95,14 +98,11 @@ func (q *qemu) wellRead(t *testing.T) {
 // or told to end, and goes on when it is back: attachments are in the database.
 func TestRestartUnderAReader(t *testing.T) {
 	t.Parallel()
-	disk := make([]byte, 16<<20)
-	for i := range disk {
-		disk[i] = byte(i>>20 + 1)
-	}
+	disk := numbered()
 	s := harness.Start(t, harness.Options{NBD: true})
 	put(t, s, "a.zvhd2", disk)
 	a := s.Attach(t, s.Import(t, harness.Request("a", "disks:a.zvhd2")))
-	q := startQemu(t, a.URI)
+	q := startQemu(t, "--image-opts", qemuOptions(t, a.URI))
 	q.read(t, 0)
 	q.wellRead(t)
 	n := 1
@@ -116,6 +116,46 @@ func TestRestartUnderAReader(t *testing.T) {
 		n += 2
 	}
 	run(t, "qemu-img", "compare", "--image-opts", qemuOptions(t, a.URI), "driver=raw,file.driver=file,file.filename="+diskFile(t, disk))
+}
+
+// numbered is a disk of 16 MiB as qemu.read expects it.
+func numbered() []byte {
+	disk := make([]byte, 16<<20)
+	for i := range disk {
+		disk[i] = byte(i>>20 + 1)
+	}
+	return disk
+}
+
+// TestPrintedOverlay: the overlay that attach prints the command of lives through a
+// restart of the service.
+func TestPrintedOverlay(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string]harness.Options{"tcp": {NBD: true}, "unix": {NBDUnix: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.Start(t, opts)
+			put(t, s, "a.zvhd2", numbered())
+			attach := exec.Command(harness.Binary(t), "attach", s.Import(t, harness.Request("a", "disks:a.zvhd2")))
+			attach.Env = append(os.Environ(), "QUICKIMS_CREDENTIALS="+filepath.Join(s.Dir, "credentials.env"))
+			printed, err := attach.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			create := exec.Command("sh", "-ec", regexp.MustCompile(`(?m)^qemu-img create .*$`).FindString(string(printed)))
+			create.Dir = t.TempDir()
+			if out, err := create.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s\n%s", err, out, printed)
+			}
+			q := startQemu(t, "-f", "qcow2", filepath.Join(create.Dir, "overlay.qcow2"))
+			q.read(t, 0)
+			q.wellRead(t)
+			s.Kill(t)
+			q.read(t, 1) // while nobody is there
+			s.Restart(t, "")
+			q.wellRead(t)
+		})
+	}
 }
 
 // TestStopDrains: a connection that nobody reads on does not keep the service, and is
