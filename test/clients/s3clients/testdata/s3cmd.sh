@@ -10,6 +10,7 @@ host_bucket = ${PROXY:+%(bucket)s.}$hostport
 ${PROXY:+proxy_host = 127.0.0.1}
 ${PROXY:+proxy_port = ${PROXY##*:}}
 use_https = $([ -n "$CA" ] && echo True || echo False)
+signurl_use_https = $([ -n "$CA" ] && echo True || echo False)
 ca_certs_file = $CA
 multipart_chunk_size_mb = 5
 max_retries = 1
