@@ -20,19 +20,44 @@ func (c *Catalog) Known(ctx context.Context, a imagearea.Attempt) (bool, error) 
 	return n > 0, wrap(err, "ask whether "+a.Prefix()+" is known")
 }
 
-// ForgetUnfinished forgets the attempts that may still be published, so that nothing
-// removes what they wrote. Their jobs go on with new ones.
-func (c *Catalog) ForgetUnfinished(ctx context.Context) error {
+// EndUnfinished fails all jobs that have not ended, as Fail and FailUpload do, and forgets
+// their attempts, so that nothing removes what those wrote: in a newer copy of this
+// database they may be images. reason is what the jobs' clients read. Nobody may hold a
+// job meanwhile.
+func (c *Catalog) EndUnfinished(ctx context.Context, reason string) error {
 	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
 		prefixes, err := texts(ctx, tx, "SELECT prefix FROM attempts WHERE ended_at IS NULL")
+		if err != nil {
+			return err
+		}
 		for _, prefix := range prefixes {
-			err = forgetAttempt(ctx, tx, prefix)
-			if err != nil {
-				break
+			if err := forgetAttempt(ctx, tx, prefix); err != nil {
+				return err
 			}
 		}
-		return err
-	}), "forget unfinished attempts")
+		if _, err := tx.ExecContext(ctx, "UPDATE jobs SET lease_until = $1 WHERE end_time IS NULL", c.now().UnixMilli()); err != nil {
+			return err
+		}
+		var jobs []ims.Job
+		err = each(ctx, tx, "SELECT "+jobColumns+" FROM jobs WHERE end_time IS NULL ORDER BY id", nil, func(rows *sql.Rows) error {
+			job, err := scanJob(rows)
+			jobs = append(jobs, job)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, job := range jobs {
+			end := c.fail
+			if job.Type == ims.JobUpload {
+				end = c.failUpload
+			}
+			if err := end(ctx, tx, job, ims.CodeInternal, reason); err != nil {
+				return err
+			}
+		}
+		return nil
+	}), "end unfinished jobs")
 }
 
 // CountImages counts the images of all projects whose data is in the image area.

@@ -248,22 +248,24 @@ const maxReason = 4096
 // wrote is left to the clean-up, the image has no data, and its attachments end. reason
 // is what the client reads.
 func (c *Catalog) Fail(ctx context.Context, job ims.Job, code ims.Code, reason string) error {
-	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
-		if err := saveStep(ctx, tx, job); err != nil {
-			return err
-		}
-		if err := c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(ims.Data{}), string(ims.ImageKilled))...); err != nil {
-			return err
-		}
-		if err := endAttachments(ctx, tx, job.ImageID); err != nil {
-			return err
-		}
-		if err := c.endAttempts(ctx, tx, job.ImageID, ""); err != nil {
-			return err
-		}
-		// A reason that can't be stored would keep the job from ever ending.
-		return c.end(ctx, tx, job, ims.JobFail, percent(job), code, database.Clean(reason, maxReason))
-	}), "fail job "+job.ID)
+	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error { return c.fail(ctx, tx, job, code, reason) }), "fail job "+job.ID)
+}
+
+func (c *Catalog) fail(ctx context.Context, tx *database.Tx, job ims.Job, code ims.Code, reason string) error {
+	if err := saveStep(ctx, tx, job); err != nil {
+		return err
+	}
+	if err := c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(ims.Data{}), string(ims.ImageKilled))...); err != nil {
+		return err
+	}
+	if err := endAttachments(ctx, tx, job.ImageID); err != nil {
+		return err
+	}
+	if err := c.endAttempts(ctx, tx, job.ImageID, ""); err != nil {
+		return err
+	}
+	// A reason that can't be stored would keep the job from ever ending.
+	return c.end(ctx, tx, job, ims.JobFail, percent(job), code, database.Clean(reason, maxReason))
 }
 
 func (c *Catalog) end(ctx context.Context, tx *database.Tx, job ims.Job, status ims.JobStatus, percent int, code ims.Code, reason string) error {

@@ -39,7 +39,12 @@ func (c *Catalog) BeginUpload(ctx context.Context, projectID, imageID string, st
 		if err := checkRunning(ctx, tx, projectID, limits); err != nil {
 			return err
 		}
-		last, err := count(ctx, tx, "SELECT COALESCE(MAX(attempt), 0) FROM jobs WHERE image_id = $1", imageID)
+		// The number is greater than any that a job of the image had, also one that was
+		// purged, and than any that a newer copy of this database may have used: the
+		// generation grows with each attempt that writes, and passes that of the copy when
+		// the area is taken over from it.
+		last, err := count(ctx, tx, `SELECT MAX(n) FROM (SELECT COALESCE(MAX(attempt), 0) AS n FROM jobs WHERE image_id = $1
+			UNION ALL SELECT COALESCE(MAX(generation), 0) FROM installation) AS numbers`, imageID)
 		if err != nil {
 			return err
 		}
@@ -109,18 +114,21 @@ func (c *Catalog) activate(ctx context.Context, tx *database.Tx, projectID, imag
 // FailUpload makes the image queued again and the job FAIL, in one transaction. What the
 // upload wrote is left to the clean-up.
 func (c *Catalog) FailUpload(ctx context.Context, job ims.Job, code ims.Code, reason string) error {
-	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
-		if err := saveStep(ctx, tx, job); err != nil {
-			return err
-		}
-		if err := c.leaveQueue(ctx, tx, job, "status = 'queued', phase = ''"); err != nil {
-			return err
-		}
-		if err := c.endAttempts(ctx, tx, job.ImageID, ""); err != nil {
-			return err
-		}
-		return c.end(ctx, tx, job, ims.JobFail, percent(job), code, database.Clean(reason, maxReason))
-	}), "give up the upload of image "+job.ImageID)
+	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error { return c.failUpload(ctx, tx, job, code, reason) }),
+		"give up the upload of image "+job.ImageID)
+}
+
+func (c *Catalog) failUpload(ctx context.Context, tx *database.Tx, job ims.Job, code ims.Code, reason string) error {
+	if err := saveStep(ctx, tx, job); err != nil {
+		return err
+	}
+	if err := c.leaveQueue(ctx, tx, job, "status = 'queued', phase = ''"); err != nil {
+		return err
+	}
+	if err := c.endAttempts(ctx, tx, job.ImageID, ""); err != nil {
+		return err
+	}
+	return c.end(ctx, tx, job, ims.JobFail, percent(job), code, database.Clean(reason, maxReason))
 }
 
 // ImportStaged makes an image active whose bytes were staged. Faults that a client is told

@@ -65,11 +65,11 @@ func (i *Importer) Upload(ctx context.Context, projectID, imageID string, body i
 
 // receive writes the bytes to the image area and looks at what they are.
 func (i *Importer) receive(ctx context.Context, job ims.Job, body io.Reader, size int64) (catalog.Uploaded, error) {
-	if size > ims.MaxFileSize {
-		return catalog.Uploaded{}, tooLarge()
-	}
 	if err := i.own(ctx); err != nil {
 		return catalog.Uploaded{}, err
+	}
+	if size > ims.MaxFileSize {
+		return catalog.Uploaded{}, tooLarge()
 	}
 	attempt := imagearea.Attempt{ImageID: job.ImageID, Number: job.Attempt}
 	data := ims.Data{Key: attempt.Disk(), Format: string(diskformat.Raw)}

@@ -256,10 +256,14 @@ func (o *Owner) refuse(why string, args ...any) error {
 		ErrNotOwner, o.opts.Area, fmt.Sprintf(why, args...), o.opts.TakeOver)
 }
 
+// takenOver is why a job fails that was unfinished at a take-over.
+const takenOver = "the operator gave the image area to this database while the job was unfinished; start it again"
+
 // TakeOver gives the area to the database, whatever its mark says, for an operator who
-// asked for it. Attempts that the database takes for unfinished are forgotten first: in
-// an older copy of a database they may be images by now, so that their bytes become
-// unknown and stay. It returns false if the area is the database's already.
+// asked for it. Jobs that the database takes for unfinished fail first: in an older copy
+// of a database their images may be active by now. What their attempts wrote becomes
+// unknown and stays, and no later attempt writes over it. It returns false if the area is
+// the database's already.
 func (o *Owner) TakeOver(ctx context.Context) (bool, error) {
 	mark, data, err := readMark(ctx, o.store)
 	if err != nil && !errors.Is(err, ErrNotOwner) {
@@ -278,7 +282,7 @@ func (o *Owner) TakeOver(ctx context.Context) (bool, error) {
 			}
 		}
 	}
-	if err := o.catalog.ForgetUnfinished(ctx); err != nil {
+	if err := o.catalog.EndUnfinished(ctx, takenOver); err != nil {
 		return false, err
 	}
 	next, err := begin(ctx, o.db, least)
