@@ -74,7 +74,7 @@ func (s server) tryPut(t *testing.T, path string, body io.Reader) (harness.Answe
 // imageFiles are the files of the image area.
 func (s server) imageFiles(t *testing.T) []string {
 	t.Helper()
-	return harness.Files(t, filepath.Join(s.Dir, "images"), "installation")
+	return harness.Files(t, filepath.Join(s.Dir, "images"), ".quickims-owner")
 }
 
 // noBytes waits until the image area is empty: the clean-up is asynchronous.

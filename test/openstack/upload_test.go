@@ -191,3 +191,38 @@ func TestKilledUpload(t *testing.T) {
 		})
 	}
 }
+
+// TestUploadBeyondTheQuota: what a project may not store is refused with 413, whether
+// the length was announced or not.
+func TestUploadBeyondTheQuota(t *testing.T) {
+	t.Parallel()
+	s := server{harness.Start(t, harness.Options{Config: "limits: { bytes: 1MiB }\n"})}
+	for _, known := range []bool{true, false} {
+		id := s.create(t, `{"disk_format":"raw","container_format":"bare"}`)
+		req, err := http.NewRequestWithContext(t.Context(), "PUT", s.API+images+"/"+id+"/file", bytes.NewReader(make([]byte, 2<<20)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !known {
+			req.Body, req.ContentLength = io.NopCloser(io.MultiReader(bytes.NewReader(make([]byte, 2<<20)))), -1
+		}
+		req.Header.Set("X-Auth-Token", s.Token(t))
+		req.Header.Set("Content-Type", "application/octet-stream")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(body), "IMG.0015") {
+			t.Errorf("length known %v: %d %s", known, res.StatusCode, body)
+		}
+		if img := s.show(t, id); img.Status != "queued" {
+			t.Errorf("the image is %s", img.Status)
+		}
+	}
+	s.noBytes(t)
+	if a := s.put(t, images+"/"+s.create(t, `{"disk_format":"raw","container_format":"bare"}`)+"/file", strings.NewReader("fits")); a.Status != http.StatusNoContent {
+		t.Errorf("what fits: %s", describe(a))
+	}
+}
