@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -100,11 +101,10 @@ func (s *Service) survey(ctx context.Context) error {
 		case f.Kind == fsck.UnknownObject:
 			objects++
 			bytes += f.Bytes
+			first = cmp.Or(first, f.Key)
 		case f.Kind == fsck.UnknownUpload:
 			uploads++
-		}
-		if !f.Kind.Damage() && first == "" {
-			first = f.Key
+			first = cmp.Or(first, f.Key)
 		}
 	}
 	d.mu.Lock()

@@ -63,7 +63,8 @@ func (f *Fsck) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	f.checker = fsck.Checker{Catalog: catalog.New(s.db, catalog.Options{}), Store: s.store, Cache: s.cache}
-	return nil
+	f.checker.TakenOver, err = f.owner.TakenOver(ctx)
+	return err
 }
 
 // Close closes what OpenFsck opened.

@@ -16,6 +16,8 @@ import (
 type Leftover struct {
 	imagearea.Attempt
 	Uploads []AttemptUpload
+	// Ended is when the attempt was given up or the image was deleted.
+	Ended time.Time
 }
 
 // AttemptUpload is a multipart upload that an attempt began in the store.
@@ -102,33 +104,52 @@ func (c *Catalog) EndLost(ctx context.Context, job ims.Job) error {
 	return wrap(err, "give up the attempt "+attemptOf(job).Prefix())
 }
 
+// unpublished is the condition on an attempt that no image has its data under its prefix.
+const unpublished = ` NOT EXISTS (
+	SELECT 1 FROM images WHERE id = a.image_id AND deleted_at IS NULL AND data_bucket = ''
+	AND (substr(data_key, 1, length(a.prefix)) = a.prefix OR substr(data_bitmap_key, 1, length(a.prefix)) = a.prefix))`
+
 // Leftovers lists attempts whose bytes are to be removed now, those that wait longest
 // first. It lists no attempt under whose prefix an image has its data.
 func (c *Catalog) Leftovers(ctx context.Context, limit int) ([]Leftover, error) {
-	prefixes, err := texts(ctx, c.db, `SELECT prefix FROM attempts a WHERE due_at <= $1 AND NOT EXISTS (
-			SELECT 1 FROM images WHERE id = a.image_id AND deleted_at IS NULL AND data_bucket = ''
-			AND (substr(data_key, 1, length(a.prefix)) = a.prefix OR substr(data_bitmap_key, 1, length(a.prefix)) = a.prefix))
-		ORDER BY due_at, prefix LIMIT $2`, c.now().UnixMilli(), limit)
+	return c.leftovers(ctx, "SELECT prefix, ended_at FROM attempts a WHERE due_at <= $1 AND"+unpublished+" ORDER BY due_at, prefix LIMIT $2", c.now().UnixMilli(), limit)
+}
+
+// Overdue lists the attempts that ended longer ago than age and whose bytes the clean-up
+// has not removed once.
+func (c *Catalog) Overdue(ctx context.Context, age time.Duration) ([]Leftover, error) {
+	return c.leftovers(ctx, "SELECT prefix, ended_at FROM attempts a WHERE looks = 0 AND ended_at <= $1 AND"+unpublished+" ORDER BY ended_at, prefix", c.now().Add(-age).UnixMilli())
+}
+
+func (c *Catalog) leftovers(ctx context.Context, query string, args ...any) ([]Leftover, error) {
+	var out []Leftover
+	err := each(ctx, c.db, query, args, func(rows *sql.Rows) error {
+		var prefix string
+		var ended int64
+		if err := rows.Scan(&prefix, &ended); err != nil {
+			return err
+		}
+		a, ok := imagearea.ParsePrefix(prefix)
+		if !ok {
+			return fmt.Errorf("%q is no attempt's prefix, it must be image/attempt/", prefix)
+		}
+		out = append(out, Leftover{Attempt: a, Ended: fromMilli(ended)})
+		return nil
+	})
 	if err != nil {
 		return nil, wrap(err, "list leftovers")
 	}
-	var out []Leftover
-	for _, prefix := range prefixes {
-		a, ok := imagearea.ParsePrefix(prefix)
-		if !ok {
-			return nil, fmt.Errorf("list leftovers: %q is no attempt's prefix, it must be image/attempt/", prefix)
-		}
-		l := Leftover{Attempt: a}
-		err := each(ctx, c.db, "SELECT object_key, upload_id FROM attempt_uploads WHERE prefix = $1", []any{prefix}, func(rows *sql.Rows) error {
+	for i := range out {
+		l := &out[i]
+		err := each(ctx, c.db, "SELECT object_key, upload_id FROM attempt_uploads WHERE prefix = $1", []any{l.Prefix()}, func(rows *sql.Rows) error {
 			var u AttemptUpload
 			err := rows.Scan(&u.Key, &u.ID)
 			l.Uploads = append(l.Uploads, u)
 			return err
 		})
 		if err != nil {
-			return nil, wrap(err, "list the uploads of "+prefix)
+			return nil, wrap(err, "list the uploads of "+l.Prefix())
 		}
-		out = append(out, l)
 	}
 	return out, nil
 }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quickims/quickims/internal/app"
 	"github.com/quickims/quickims/internal/fsck"
@@ -29,8 +31,9 @@ type FsckCmd struct {
 // Help is what --help adds.
 func (*FsckCmd) Help() string {
 	return `Compares the database with the image area, both ways, also while the service runs. It finds images whose bytes are
-missing, of another size or another ETag; objects and multipart uploads that no row of the database explains; counts
-that differ from the rows they count; rows that belong to no image. The exit status is 0 if nothing is wrong (any
+missing, of another size or another ETag; objects and multipart uploads that no row of the database explains; what the
+service should have removed an hour ago and has not; counts that differ from the rows they count; rows that belong to
+no image. The exit status is 0 if nothing is wrong (any
 more), 1 if there are findings or the check failed, 2 for a usage error.
 
 --repair removes unknown objects and uploads that are older than --grace, by the time of their last modification; if
@@ -75,7 +78,7 @@ func (c *FsckCmd) Run(ctx context.Context, s *session) error {
 	switch {
 	case err != nil:
 		return err
-	case c.ReadData < 0 || c.ReadData > 100:
+	case !(c.ReadData >= 0 && c.ReadData <= 100): // NaN, too
 		return usagef("--read-data is %v; it must be 0 to 100 percent", c.ReadData)
 	case c.Grace < 0:
 		return usagef("--grace is %s; it must be 0 or more", c.Grace)
@@ -120,7 +123,7 @@ type fsckDoc struct {
 
 func (d fsckDoc) text(w io.Writer) {
 	for _, f := range d.Findings {
-		what := strings.Trim(f.ImageID+" "+f.Key, " ")
+		what := strings.Trim(f.ImageID+" "+oneLine(f.Key), " ")
 		if f.UploadID != "" {
 			what += " upload " + f.UploadID
 		}
@@ -132,6 +135,14 @@ func (d fsckDoc) text(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%d images, %d objects of %d bytes in the image area %s: %d findings, %d repaired\n",
 		d.Images, d.Objects, d.Bytes, d.Area, len(d.Findings), len(d.Findings)-d.Open)
+}
+
+// oneLine is a key as a terminal may show it.
+func oneLine(key string) string {
+	if strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(key)
+	}
+	return key
 }
 
 // repair asks if need be, and repairs.

@@ -27,6 +27,7 @@ const (
 	Unreadable    Kind = "unreadable"     // its bytes cannot be read or decoded, or fail their checksums
 	UnknownObject Kind = "unknown-object" // an object in the image area that no row explains
 	UnknownUpload Kind = "unknown-upload" // a multipart upload there that no row explains
+	Leftover      Kind = "leftover"       // bytes that the clean-up should have removed long ago
 	Count         Kind = "count"          // a stored count differs from the rows that it counts
 	OrphanedRow   Kind = "orphaned-row"   // a row that belongs to an image which is not there
 )
@@ -42,10 +43,11 @@ type Finding struct {
 	// Key is that of an object in the image area, UploadID that of an upload to it.
 	Key      string `json:"key,omitempty"`
 	UploadID string `json:"upload_id,omitempty"`
-	// Bytes is the size of an unknown object.
+	// Bytes is the size of an unknown object or a leftover.
 	Bytes  int64  `json:"bytes,omitempty"`
 	Detail string `json:"detail"`
-	// Since is when an unknown object was modified or an upload began.
+	// Since is when an unknown object was modified, an upload began or a leftover's attempt
+	// or image ended.
 	Since time.Time `json:"since,omitzero"`
 	// Repaired says that Repair has put it right.
 	Repaired bool `json:"repaired"`
@@ -62,6 +64,10 @@ type Report struct {
 	Objects  int       `json:"objects"`
 	Bytes    int64     `json:"bytes"`
 	Findings []Finding `json:"findings"`
+	// TakenOver is when the image area was last given to the catalog by an operator, zero if
+	// never. What is unknown counts as no older: it may be an image of a lost database, and
+	// as old as the file that it was made of.
+	TakenOver time.Time `json:"taken_over,omitzero"`
 	// ReadBytes counts the bytes of disks that ReadData decoded.
 	ReadBytes int64 `json:"read_bytes"`
 }
@@ -83,6 +89,8 @@ type Checker struct {
 	Store   objectstore.Store
 	// Cache is for reading images' data; nil if ReadData is not asked for.
 	Cache *blockdev.Cache
+	// TakenOver becomes the report's.
+	TakenOver time.Time
 }
 
 // Options say how much is looked at. The zero value reads no image's data.
@@ -98,8 +106,8 @@ const page = 500
 // Check looks at everything. It changes nothing. An error means that the check is not
 // complete; the report has what was found until then.
 func (c *Checker) Check(ctx context.Context, opts Options) (Report, error) {
-	var r Report
-	for _, step := range []func(context.Context, Options, *Report) error{c.images, c.area, c.uploads, c.rows} {
+	r := Report{TakenOver: c.TakenOver}
+	for _, step := range []func(context.Context, Options, *Report) error{c.images, c.area, c.uploads, c.leftovers, c.rows} {
 		if err := step(ctx, opts, &r); err != nil {
 			return r, err
 		}
@@ -274,6 +282,43 @@ func (c *Checker) uploads(ctx context.Context, _ Options, r *Report) error {
 			})
 		}
 	}
+}
+
+// overdue is how long the clean-up may take to remove what has ended.
+const overdue = time.Hour
+
+// leftovers looks for objects and uploads whose removal the clean-up has not managed.
+func (c *Checker) leftovers(ctx context.Context, _ Options, r *Report) error {
+	list, err := c.Catalog.Overdue(ctx, overdue)
+	if err != nil {
+		return err
+	}
+	for _, l := range list {
+		finding := func(key string) Finding {
+			return Finding{
+				Kind: Leftover, ImageID: l.ImageID, Key: key, Since: l.Ended.UTC(),
+				Detail: fmt.Sprintf("its image was deleted, or its import ended, at %s, and the clean-up has not removed it; the service's log says why", l.Ended.UTC().Format(time.RFC3339)),
+			}
+		}
+		for _, u := range l.Uploads {
+			f := finding(u.Key)
+			f.UploadID = u.ID
+			r.Findings = append(r.Findings, f)
+		}
+		for _, key := range l.Keys() {
+			info, err := c.Store.Stat(ctx, at(key))
+			if errors.Is(err, objectstore.ErrNotFound) {
+				continue
+			}
+			if err != nil && !errors.Is(err, objectstore.ErrChanged) {
+				return err
+			}
+			f := finding(key)
+			f.Bytes = info.Size
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	return nil
 }
 
 // rows looks for rows that do not fit each other.

@@ -142,3 +142,59 @@ func TestRepairLooksAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestLeftovers: what the clean-up should have removed long ago is reported, as long as
+// it is there; and it is nothing unknown.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) {
+		c, images := world(t, db)
+		now := time.Now()
+		stuck, gone, late, again := ims.NewImageID(), ims.NewImageID(), ims.NewImageID(), ims.NewImageID()
+		for id, a := range map[string]struct {
+			ended time.Time
+			looks int
+		}{stuck: {now.Add(-2 * time.Hour), 0}, gone: {now.Add(-2 * time.Hour), 0}, late: {now.Add(-time.Minute), 0}, again: {now.Add(-2 * time.Hour), 1}} {
+			if _, err := db.ExecContext(t.Context(), "INSERT INTO attempts (prefix, image_id, began_at, ended_at, due_at, looks) VALUES ($1, $2, 1, $3, $3, $4)",
+				id+"/1/", id, a.ended.UnixMilli(), a.looks); err != nil {
+				t.Fatal(err)
+			}
+			if id == gone {
+				continue
+			}
+			path := filepath.Join(images, id, "1", "disk")
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte("12345"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := c.mustCheck(t)
+		if len(r.Findings) != 1 || r.Findings[0].Kind != Leftover || r.Findings[0].Key != stuck+"/1/disk" || r.Findings[0].Bytes != 5 {
+			t.Errorf("findings %+v, want the leftover of %s", r.Findings, stuck)
+		}
+		if err := c.Repair(t.Context(), &r, now, 0); err != nil || r.Open() != 1 {
+			t.Errorf("repair: %v, %d findings stay", err, r.Open())
+		}
+	})
+}
+
+// TestGraceAfterTakeOver: at a take-over images of the lost database become unknown, and
+// the bytes of an image may be as old as the file that it was made of. So what is unknown
+// is no older than the take-over.
+func TestGraceAfterTakeOver(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	r := Report{Objects: 100, Bytes: 100, Findings: []Finding{{Kind: UnknownObject, Bytes: 1, Since: now.Add(-365 * 24 * time.Hour)}}}
+	if x := r.Removable(now, 24*time.Hour); x.Objects != 1 {
+		t.Errorf("removable %+v, want the old object", x)
+	}
+	r.TakenOver = now.Add(-time.Hour)
+	if x := r.Removable(now, 24*time.Hour); x.Objects != 0 {
+		t.Errorf("removable an hour after the take-over: %+v", x)
+	}
+	if x := r.Removable(now, time.Minute); x.Objects != 1 {
+		t.Errorf("removable after the grace: %+v", x)
+	}
+}

@@ -16,12 +16,12 @@ type Removal struct {
 }
 
 // Removable counts the unknown objects and uploads of a report that are older than
-// grace at now.
+// grace at now, none if the last take-over is younger.
 func (r Report) Removable(now time.Time, grace time.Duration) Removal {
 	var out Removal
 	for _, f := range r.Findings {
 		switch {
-		case !f.removable(now, grace):
+		case !r.removable(f, now, grace):
 		case f.Kind == UnknownObject:
 			out.Objects++
 			out.Bytes += f.Bytes
@@ -37,8 +37,9 @@ func (r Report) Much(x Removal) bool {
 	return 10*x.Objects > r.Objects || 10*x.Bytes > r.Bytes && x.Bytes > 0
 }
 
-func (f Finding) removable(now time.Time, grace time.Duration) bool {
-	return (f.Kind == UnknownObject || f.Kind == UnknownUpload) && !f.Since.After(now.Add(-grace))
+func (r Report) removable(f Finding, now time.Time, grace time.Duration) bool {
+	until := now.Add(-grace)
+	return (f.Kind == UnknownObject || f.Kind == UnknownUpload) && !f.Since.After(until) && !r.TakenOver.After(until)
 }
 
 // Repair removes what is unknown and older than grace, deletes orphaned rows and sets
@@ -51,9 +52,9 @@ func (c *Checker) Repair(ctx context.Context, r *Report, now time.Time, grace ti
 		f := &r.Findings[i]
 		var err error
 		switch {
-		case f.removable(now, grace) && f.Kind == UnknownObject:
+		case r.removable(*f, now, grace) && f.Kind == UnknownObject:
 			f.Repaired, err = c.removeObject(ctx, *f)
-		case f.removable(now, grace):
+		case r.removable(*f, now, grace):
 			err = c.Store.AbortUpload(ctx, at(f.Key), f.UploadID)
 			f.Repaired = err == nil
 		case f.Kind == Count:

@@ -20,6 +20,8 @@ type Mark struct {
 	// Nonce differs in any two marks. The database knows those of its own marks.
 	Nonce     string    `json:"nonce"`
 	WrittenAt time.Time `json:"written_at"`
+	// TakenOver is when an operator last gave the area to the installation, zero if never.
+	TakenOver time.Time `json:"taken_over,omitzero"`
 	Note      string    `json:"note"`
 }
 

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/database"
@@ -71,7 +72,7 @@ func (o *Owner) Owned() bool { return o.owned.Load() }
 // Check says whether the area is the database's, without moving the mark. Its errors are
 // those of Advance.
 func (o *Owner) Check(ctx context.Context) error {
-	mark, _, err := readMark(ctx, o.store)
+	mark, _, err := o.readMark(ctx)
 	if err != nil {
 		return err
 	}
@@ -113,14 +114,20 @@ func (o *Owner) Advance(ctx context.Context) error {
 	return err
 }
 
+// readMark is readMark whose error names the command to run.
+func (o *Owner) readMark(ctx context.Context) (*Mark, []byte, error) {
+	mark, data, err := readMark(ctx, o.store)
+	if errors.Is(err, ErrNotOwner) {
+		err = fmt.Errorf("%w: %s", err, o.opts.TakeOver)
+	}
+	return mark, data, err
+}
+
 func (o *Owner) advance(ctx context.Context) error {
 	var mine int64 // the first generation that was begun
 	for range maxMoves {
-		mark, data, err := readMark(ctx, o.store)
+		mark, data, err := o.readMark(ctx)
 		if err != nil {
-			if errors.Is(err, ErrNotOwner) {
-				return fmt.Errorf("%w: %s", err, o.opts.TakeOver)
-			}
 			return err
 		}
 		// The database is read after the mark: its marks are begun before they are written.
@@ -140,6 +147,9 @@ func (o *Owner) advance(ctx context.Context) error {
 		}
 		if mine == 0 {
 			mine = next.Generation
+		}
+		if mark != nil {
+			next.TakenOver = mark.TakenOver
 		}
 		if err := faultpoint.Hit(faultpoint.MarkBegun); err != nil {
 			return err
@@ -289,5 +299,16 @@ func (o *Owner) TakeOver(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	next.TakenOver = next.WrittenAt
 	return true, o.write(ctx, data, next)
+}
+
+// TakenOver is when the area was last given to an installation by TakeOver, zero if never
+// or if the mark is not there.
+func (o *Owner) TakenOver(ctx context.Context) (time.Time, error) {
+	mark, _, err := o.readMark(ctx)
+	if err != nil || mark == nil {
+		return time.Time{}, err
+	}
+	return mark.TakenOver, nil
 }

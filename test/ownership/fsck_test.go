@@ -275,7 +275,7 @@ func TestFsckDamage(t *testing.T) {
 func TestFsckUsage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, args := range [][]string{{}, {"--data", dir, "--read-data", "101"}, {"--data", dir, "--grace", "-1h"}, {"--data", dir, "--take-over", "--repair"}, {"--data", dir, "--no-such"}} {
+	for _, args := range [][]string{{}, {"--data", dir, "--read-data", "101"}, {"--data", dir, "--read-data", "NaN"}, {"--data", dir, "--grace", "-1h"}, {"--data", dir, "--take-over", "--repair"}, {"--data", dir, "--no-such"}} {
 		if _, stderr, status := harness.Command(t, append([]string{"fsck"}, args...)...); status != 2 {
 			t.Errorf("fsck %q: status %d: %s", args, status, stderr)
 		}

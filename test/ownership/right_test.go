@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -247,6 +248,10 @@ func TestTakeOver(t *testing.T) {
 	disk := harness.Disk(7, 3)
 	s.PutFile(t, "disks", "disk.raw", disk)
 	s.PutFile(t, "disks", "disk.mf", []byte("of another tool"))
+	old := time.Now().Add(-365 * 24 * time.Hour)
+	if err := os.Chtimes(filepath.Join(s.Dir, "buckets", "disks", "disk.raw"), old, old); err != nil {
+		t.Fatal(err)
+	}
 	s.Import(t, harness.Request("lost", "disks:disk.raw"))
 	if _, stderr, status := harness.Command(t, "fsck", "--take-over", "--yes", "--data", s.Dir); status != 1 || !strings.Contains(stderr, "another quickims") {
 		t.Errorf("taken over under a running service: %d: %s", status, stderr)
@@ -274,6 +279,10 @@ func TestTakeOver(t *testing.T) {
 	s.CheckBytes(t, s.Import(t, harness.Request("new", "disks:disk.raw")), disk)
 	if files := harness.Files(t, filepath.Join(s.Dir, "images"), ".pins", ".tmp", imagearea.MarkKey); len(files) != 2 {
 		t.Errorf("images/ holds %q, want the lost image's and the new one's", files)
+	}
+	// The lost image is as old as the take-over at most, whatever the time of its file.
+	if out, stderr, status := harness.Command(t, "fsck", "--repair", "--yes", "--data", s.Dir); status != 1 || !strings.Contains(out, "1 findings, 0 repaired") {
+		t.Errorf("repair after the take-over: %d: %s%s", status, out, stderr)
 	}
 	out, _, status = harness.Command(t, "fsck", "--take-over", "--yes", "--data", t.TempDir())
 	if status != 0 {
