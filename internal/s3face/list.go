@@ -238,17 +238,13 @@ func listUploads(q *request) error {
 		Bucket: q.bucket, KeyMarker: l.text(keyMarker), UploadIDMarker: idMarker, Delimiter: l.text(l.delimiter), Prefix: l.text(l.prefix),
 		MaxUploads: l.limit, EncodingType: l.encoding(),
 	}
-	skipping := keyMarker != "" && idMarker != "" // among the uploads of the marker's key
 	seen := map[string]bool{}
 	n := 0
 	for _, u := range all {
 		key := u.Info.Key
 		switch {
-		case !strings.HasPrefix(key, l.prefix), key < keyMarker, key == keyMarker && idMarker == "":
-			continue
-		case key == keyMarker && skipping:
-			skipping = u.ID != idMarker
-			continue
+		case !strings.HasPrefix(key, l.prefix), key < keyMarker, key == keyMarker && (idMarker == "" || u.ID <= idMarker):
+			continue // the marker's upload may be gone
 		}
 		common := ""
 		if l.delimiter != "" {

@@ -1,8 +1,11 @@
 package files
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -79,17 +82,32 @@ type Upload struct {
 	frozen *os.File // holds the exclusive lock of the state
 }
 
-// uploadIDLength is the length of an upload's id: 26 letters and digits.
-const uploadIDLength = 26
+// An upload's id has uploadIDLength letters and digits: the time at which it was begun
+// in milliseconds since 1970, then 80 random bits. So ids in ascending order are uploads
+// in the order of time, and where a listing goes on is known from an id whose upload is
+// gone. Ids of earlier releases are random.
+const (
+	uploadIDLength = 26
+	idDigits       = "234567abcdefghijklmnopqrstuvwxyz" // ascending
+)
+
+var idEncoding = base32.NewEncoding(idDigits).WithPadding(base32.NoPadding)
+
+func newUploadID(begun time.Time) string {
+	raw := make([]byte, 16)
+	binary.BigEndian.PutUint64(raw, uint64(begun.UnixMilli())<<16)
+	_, _ = rand.Read(raw[6:]) // never fails (crypto/rand)
+	return idEncoding.EncodeToString(raw)
+}
 
 // IsUploadID reports whether s has the form of an upload's id.
 func IsUploadID(s string) bool {
-	return len(s) == uploadIDLength && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
+	return len(s) == uploadIDLength && strings.Trim(s, idDigits) == ""
 }
 
 // BeginUpload begins a multipart upload and returns its id.
 func (b *Bucket) BeginUpload(info UploadInfo) (string, error) {
-	id := strings.ToLower(rand.Text())
+	id := newUploadID(info.Created)
 	dir, err := makeDirs(b.dir, uploadsDir+"/"+id)
 	if err != nil {
 		return "", b.gone(err)
@@ -188,7 +206,7 @@ func (u *Upload) Close() {
 	u.dir.Close()
 }
 
-// Uploads lists the bucket's uploads, ordered by key and, for one key, by time.
+// Uploads lists the bucket's uploads, ordered by key and, for one key, by id.
 func (b *Bucket) Uploads() ([]*Upload, error) {
 	dir, err := openDir(b.dir, uploadsDir)
 	if absent(err) {
@@ -218,18 +236,9 @@ func (b *Bucket) Uploads() ([]*Upload, error) {
 		all = append(all, &Upload{ID: u.ID, Info: u.Info})
 	}
 	slices.SortFunc(all, func(a, b *Upload) int {
-		return cmpFirst(strings.Compare(a.Info.Key, b.Info.Key), a.Info.Created.Compare(b.Info.Created), strings.Compare(a.ID, b.ID))
+		return cmp.Or(strings.Compare(a.Info.Key, b.Info.Key), strings.Compare(a.ID, b.ID))
 	})
 	return all, nil
-}
-
-func cmpFirst(by ...int) int {
-	for _, c := range by {
-		if c != 0 {
-			return c
-		}
-	}
-	return 0
 }
 
 // The state of an upload is the first byte of its lock file: absent while parts
