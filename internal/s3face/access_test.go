@@ -2,14 +2,23 @@ package s3face_test
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7/pkg/signer"
 
@@ -111,5 +120,63 @@ func TestAccessEndsInProgress(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFormEndsWithAccess: a browser's form whose file is on its way is cut off when its
+// key is revoked, and leaves no object.
+func TestFormEndsWithAccess(t *testing.T) {
+	t.Parallel()
+	who := &changing{changed: accounts{}}
+	f := start(t, func(c *s3face.Config) { c.Accounts = who })
+	makeBucket(t, f.client(t, "alice-key"), "disks")
+	policy := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, `{"expiration":%q,"conditions":[{"bucket":"disks"},{"key":"cut"}]}`,
+		time.Now().Add(time.Hour).UTC().Format("2006-01-02T15:04:05Z")))
+	mac := hmac.New(sha1.New, []byte(keys["alice-key"].secret))
+	mac.Write([]byte(policy))
+	var head bytes.Buffer
+	form := multipart.NewWriter(&head)
+	for _, field := range [][2]string{{"key", "cut"}, {"AWSAccessKeyId", "alice-key"}, {"policy", policy}, {"signature", base64.StdEncoding.EncodeToString(mac.Sum(nil))}} {
+		must(t, form.WriteField(field[0], field[1]))
+	}
+	_, err := form.CreateFormFile("file", "disk.raw")
+	must(t, err)
+
+	conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+	must(t, err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "POST /disks HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+		conn.RemoteAddr(), form.FormDataContentType(), 1<<20)
+	must(t, err)
+	answer := bufio.NewReader(conn)
+	line, err := answer.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+		t.Fatalf("before the form was sent: %q, %v", line, err)
+	}
+	_, err = answer.ReadString('\n')
+	must(t, err)
+	_, err = conn.Write(append(head.Bytes(), make([]byte, 256<<10)...))
+	must(t, err)
+	temps := func() []string {
+		found, err := filepath.Glob(filepath.Join(f.buckets, "disks", ".*", "tmp", "*"))
+		must(t, err)
+		return found
+	}
+	for len(temps()) == 0 { // the file has begun to arrive
+		runtime.Gosched()
+	}
+	who.set("alice-key", account{})
+	must(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	resp, err := http.ReadResponse(answer, nil)
+	if err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Errorf("the form ended with %d", resp.StatusCode)
+		}
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the form goes on without access")
+	}
+	if _, err := os.Stat(filepath.Join(f.buckets, "disks", "cut")); err == nil {
+		t.Error("the form left an object")
 	}
 }

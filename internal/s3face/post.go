@@ -56,7 +56,7 @@ func (q *request) postForm() error {
 	if err := q.enter(q.s.places, project); err != nil {
 		return err
 	}
-	q.sig, q.project, q.readOnly, q.op = &auth.Signature{}, project, readOnly, &postObject
+	q.sig, q.project, q.readOnly, q.op = &auth.Signature{AccessKey: sig.AccessKey}, project, readOnly, &postObject
 	policy, perr := sig.Policy(now)
 	if perr != nil {
 		return perr
@@ -68,6 +68,7 @@ func (q *request) postForm() error {
 	if err := q.authorize(); err != nil {
 		return err
 	}
+	defer q.watchAccess()()
 	if err := policy.Check(q.bucket, f.fields); err != nil {
 		return err
 	}
