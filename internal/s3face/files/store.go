@@ -18,7 +18,7 @@ package files
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
+	"hash/fnv"
 	"log/slog"
 	"os"
 	"strings"
@@ -91,8 +91,7 @@ type Store struct {
 	log        *slog.Logger
 	serving    *os.File // see sweep.go
 
-	seed maphash.Seed
-	keys [256]sync.Mutex // one of them guards the change of an object, by bucket and key
+	keys [256]sync.Mutex // see lockKey
 	// dirs is held for reading while a file is renamed into a directory, for
 	// writing while empty directories are removed.
 	dirs sync.RWMutex
@@ -105,7 +104,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: cfg.Buckets, Err: err}
 	}
-	s := &Store{root: os.NewFile(uintptr(fd), cfg.Buckets), meta: cfg.Meta, log: cfg.Log, seed: maphash.MakeSeed()}
+	s := &Store{root: os.NewFile(uintptr(fd), cfg.Buckets), meta: cfg.Meta, log: cfg.Log}
 	if fi, err := os.Stat(cfg.Meta); err != nil || !fi.IsDir() {
 		s.root.Close()
 		return nil, errors.Join(fmt.Errorf("%s is not a directory", cfg.Meta), err)
@@ -122,11 +121,28 @@ func Open(cfg Config) (*Store, error) {
 // Close closes the store. Buckets that are open stay so.
 func (s *Store) Close() error { return errors.Join(s.serving.Close(), s.root.Close()) }
 
-// lockKey locks the change of an object and returns how to unlock it.
+// lockKey locks the change of an object and returns how to unlock it: for this process
+// by a mutex, for others that serve the same buckets by a byte of keysFile. Where the
+// file system has no such locks, a condition holds against this process alone.
 func (s *Store) lockKey(bucket, key string) func() {
-	m := &s.keys[maphash.String(s.seed, bucket+"\x00"+key)%uint64(len(s.keys))]
+	name := fnv.New64a()
+	_, _ = name.Write([]byte(bucket + "\x00" + key)) // never fails
+	n := name.Sum64()
+	m := &s.keys[n%uint64(len(s.keys))]
 	m.Lock()
-	return m.Unlock
+	f, err := openAt(s.root, lockDir+"/"+keysFile, unix.O_RDWR|unix.O_CREAT, fileMode)
+	if err == nil {
+		err = flock(f, int64(n>>2), unix.F_WRLCK, true)
+	}
+	if err != nil {
+		s.log.Debug("no lock between processes", "bucket", bucket, "error", err)
+	}
+	return func() {
+		if f != nil {
+			f.Close()
+		}
+		m.Unlock()
+	}
 }
 
 // Bucket is an open bucket.

@@ -16,10 +16,13 @@ import (
 const keepUploads = 7 * 24 * time.Hour
 
 // lockDir and lockFile are the file, beside the buckets, of which each process
-// that serves them holds a shared lock. Earlier releases use the same.
+// that serves them holds a shared lock. Earlier releases use the same. keysFile is
+// another one there, of whose bytes a process locks the one of an object that it changes:
+// some network file systems keep both sorts of locks in one place.
 const (
 	lockDir  = ".vgwlocks"
 	lockFile = "serving"
+	keysFile = "keys"
 )
 
 // legacyStateDir is where earlier releases kept what was in progress.
