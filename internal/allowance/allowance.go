@@ -99,9 +99,9 @@ func (a *Allowance) Room(n int64) error {
 	return nil
 }
 
-// uploadRoom is Room for bytes that go to the buckets' disk.
-func (a *Allowance) uploadRoom(n int64) error {
-	if a.opts.Apart {
+// UploadRoom is Room for bytes that go to the buckets' disk.
+func (a *Allowance) UploadRoom(n int64) error {
+	if a == nil || a.opts.Apart {
 		return nil
 	}
 	return a.Room(n)
@@ -120,7 +120,7 @@ func (a *Allowance) Begin(ctx context.Context, projectID string, n int64) (*Uplo
 	if a == nil {
 		return nil, nil
 	}
-	if err := a.uploadRoom(n); err != nil {
+	if err := a.UploadRoom(n); err != nil {
 		return nil, err
 	}
 	if a.opts.Bytes == 0 {
@@ -133,17 +133,36 @@ func (a *Allowance) Begin(ctx context.Context, projectID string, n int64) (*Uplo
 	return &Upload{a: a, p: p}, nil
 }
 
+// BeginCopy begins a copy of n bytes that lie in a bucket already, and counts them. How
+// much room they take shows when they are copied: holes take none, and neither do blocks
+// that both files share. So who copies asks UploadRoom before it writes.
+func (a *Allowance) BeginCopy(ctx context.Context, projectID string, n int64) (*Upload, error) {
+	if a == nil || a.opts.Bytes == 0 {
+		return nil, nil
+	}
+	p, err := a.look(ctx, projectID, n)
+	if err != nil {
+		return nil, err
+	}
+	u := &Upload{a: a, p: p}
+	return u, u.count(n)
+}
+
 // Grow counts n more bytes before they are written.
 func (u *Upload) Grow(n int64) error {
 	if u == nil {
 		return nil
 	}
-	if err := u.a.uploadRoom(n); err != nil {
+	if err := u.a.UploadRoom(n); err != nil {
 		return err
 	}
 	if u.p == nil {
 		return nil
 	}
+	return u.count(n)
+}
+
+func (u *Upload) count(n int64) error {
 	u.a.mu.Lock()
 	defer u.a.mu.Unlock()
 	if u.p.used()+n > u.a.opts.Bytes {

@@ -134,10 +134,7 @@ func (q *request) copyTo(ctx context.Context, src *source, r files.Record, algor
 		return nil, err
 	}
 	defer t.Discard()
-	up, err := q.s.cfg.Allowance.Begin(ctx, q.project, src.object.Size)
-	if err == nil {
-		err = up.Grow(src.object.Size)
-	}
+	up, err := q.s.cfg.Allowance.BeginCopy(ctx, q.project, src.object.Size)
 	if err != nil {
 		return nil, err
 	}

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"github.com/quickims/quickims/internal/allowance"
@@ -76,6 +79,44 @@ func TestReserve(t *testing.T) {
 	}
 	if status, code := full.do(t, "alice-key", "DELETE", "/data/a", nil); status != http.StatusNoContent {
 		t.Errorf("a deletion: %d %s", status, code)
+	}
+}
+
+// A copy asks for the room of what it writes: a sparse disk file's holes take none.
+func TestReserveOfCopies(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 40
+	for name, c := range map[string]struct {
+		reserve int64
+		headers []string
+		want    int
+	}{
+		"a sparse file": {1, []string{"X-Amz-Copy-Source", "/data/sparse"}, http.StatusOK},
+		"an object":     {1 << 60, []string{"X-Amz-Copy-Source", "/data/full"}, http.StatusInsufficientStorage},
+		"part of data":  {1 << 60, []string{"X-Amz-Copy-Source", "/data/full", "X-Amz-Copy-Source-Range", "bytes=1-100"}, http.StatusInsufficientStorage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, func(cfg *s3face.Config) {
+				allow(allowance.Options{Disk: cfg.BucketsDir, Reserve: c.reserve})(cfg)
+			})
+			client := f.client(t, "alice-key")
+			makeBucket(t, client, "data")
+			sparse := filepath.Join(f.buckets, "data", "sparse")
+			must(t, os.WriteFile(sparse, nil, 0o600))
+			must(t, os.Truncate(sparse, size))
+			must(t, os.WriteFile(filepath.Join(f.buckets, "data", "full"), bytes.Repeat([]byte("x"), 10001), 0o600))
+			path := "/data/copy"
+			if len(c.headers) > 2 {
+				core := minio.Core{Client: client}
+				upload, err := core.NewMultipartUpload(t.Context(), "data", "copy", minio.PutObjectOptions{})
+				must(t, err)
+				path += "?partNumber=1&uploadId=" + upload
+			}
+			if status, code := f.do(t, "alice-key", "PUT", path, nil, c.headers...); status != c.want {
+				t.Errorf("%d %s, want %d", status, code, c.want)
+			}
+		})
 	}
 }
 

@@ -166,10 +166,7 @@ func uploadPartCopy(q *request) error {
 			return nil, err
 		}
 		defer w.Discard()
-		up, err := q.s.cfg.Allowance.Begin(ctx, q.project, length)
-		if err == nil {
-			err = up.Grow(length)
-		}
+		up, err := q.s.cfg.Allowance.BeginCopy(ctx, q.project, length)
 		if err != nil {
 			return nil, err
 		}

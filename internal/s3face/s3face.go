@@ -143,7 +143,7 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	store, err := files.Open(files.Config{Buckets: cfg.BucketsDir, Meta: cfg.MetaDir, Log: cfg.Logger, NoAttributes: cfg.noXattr})
+	store, err := files.Open(files.Config{Buckets: cfg.BucketsDir, Meta: cfg.MetaDir, Log: cfg.Logger, Room: cfg.Allowance.UploadRoom, NoAttributes: cfg.noXattr})
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func (u *Upload) fill(ctx context.Context, data *os.File, parts []Part, stride i
 			return err
 		}
 		if err = clear(data, off, stride); err == nil {
-			err = copyRange(ctx, data, off, own, 0, p.Size)
+			err = u.b.store.copyRange(ctx, data, off, own, 0, p.Size)
 		}
 		own.Close()
 		if err != nil {

@@ -20,7 +20,7 @@ var ErrShort = errors.New("the source became shorter while it was copied")
 // CopyRange appends n bytes of src, from off, to what was written: by a clone
 // of the blocks where the file system can, else in the kernel. Holes stay holes.
 func (t *Temp) CopyRange(ctx context.Context, src *os.File, off, n int64) error {
-	if err := copyRange(ctx, t.f, t.base+t.off, src, off, n); err != nil {
+	if err := t.b.store.copyRange(ctx, t.f, t.base+t.off, src, off, n); err != nil {
 		return err
 	}
 	t.off += n
@@ -29,8 +29,8 @@ func (t *Temp) CopyRange(ctx context.Context, src *os.File, off, n int64) error 
 }
 
 // copyRange copies n bytes of src at from to dst at to. The range of dst must
-// hold nothing yet.
-func copyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) error {
+// hold nothing yet. Before bytes are written, the store's room is asked for.
+func (s *Store) copyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, n int64) error {
 	if n > 0 && from%page == 0 && to%page == 0 {
 		whole := n
 		if fi, err := src.Stat(); err == nil && from+n < fi.Size() {
@@ -53,7 +53,11 @@ func copyRange(ctx context.Context, dst *os.File, to int64, src *os.File, from, 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			m, err := copyStepOf(dst, to+data-from, src, data, min(hole-data, copyStep))
+			step := min(hole-data, copyStep)
+			if err := s.room(step); err != nil {
+				return err
+			}
+			m, err := copyStepOf(dst, to+data-from, src, data, step)
 			if err != nil {
 				return err
 			}

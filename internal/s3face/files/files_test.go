@@ -31,11 +31,16 @@ func must(t *testing.T, err error) {
 // open makes a store with the bucket "images", and returns the bucket's directory too.
 func open(t *testing.T) (*files.Bucket, string) {
 	t.Helper()
+	return openWith(t, nil)
+}
+
+func openWith(t *testing.T, room func(int64) error) (*files.Bucket, string) {
+	t.Helper()
 	base := t.TempDir()
 	dir := filepath.Join(base, "buckets", "images")
 	must(t, os.MkdirAll(dir, 0o700))
 	must(t, os.Mkdir(filepath.Join(base, "meta"), 0o700))
-	s, err := files.Open(files.Config{Buckets: filepath.Dir(dir), Meta: filepath.Join(base, "meta"), Log: slog.New(slog.DiscardHandler)})
+	s, err := files.Open(files.Config{Buckets: filepath.Dir(dir), Meta: filepath.Join(base, "meta"), Log: slog.New(slog.DiscardHandler), Room: room})
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	b, err := s.Bucket("images")
@@ -543,5 +548,44 @@ func BenchmarkComplete(b *testing.B) {
 			b.Fatal(err)
 		}
 		u.Close()
+	}
+}
+
+// TestCompletionAsksForRoom: an upload whose parts do not lie side by side is copied when
+// it is completed. That ends when there is no room, and works later.
+func TestCompletionAsksForRoom(t *testing.T) {
+	t.Parallel()
+	full := errors.New("full")
+	var room error
+	b, dir := openWith(t, func(int64) error { return room })
+	id, err := b.BeginUpload(files.UploadInfo{Key: "disk"})
+	must(t, err)
+	u, err := b.Upload("disk", id)
+	must(t, err)
+	defer u.Close()
+	want := bytes.Repeat([]byte("data"), 3000)
+	for _, p := range []struct{ number, from, to int }{{2, 0, 5001}, {3, 5001, len(want)}} { // at odd places: nothing is cloned
+		w, err := u.WritePart(p.number, int64(p.to-p.from))
+		must(t, err)
+		_, err = w.Write(want[p.from:p.to])
+		must(t, err)
+		must(t, w.Commit(files.Part{}))
+		w.Discard()
+	}
+	must(t, u.Freeze())
+	parts, err := u.Parts()
+	must(t, err)
+	room = full
+	if _, err := u.Complete(t.Context(), parts, &files.Record{ETag: "e"}, nil); !errors.Is(err, full) {
+		t.Errorf("without room: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "disk")); err == nil {
+		t.Error("there is an object")
+	}
+	room = nil
+	_, err = u.Complete(t.Context(), parts, &files.Record{ETag: "e"}, nil)
+	must(t, err)
+	if got := read(t, b, "disk"); !bytes.Equal(got, want) {
+		t.Errorf("the object has %d bytes, other ones than the parts", len(got))
 	}
 }

@@ -79,6 +79,9 @@ type Config struct {
 	// records that are not kept with their file. Both must exist.
 	Buckets, Meta string
 	Log           *slog.Logger
+	// Room is asked before a copy writes n bytes; an error ends the copy. A clone of
+	// blocks and a hole take no room. Nil: there is room.
+	Room func(n int64) error
 	// NoAttributes: act as if files had no extended attributes. For tests.
 	NoAttributes bool
 }
@@ -88,6 +91,7 @@ type Store struct {
 	root       *os.File
 	meta       string
 	attributes bool
+	room       func(n int64) error
 	log        *slog.Logger
 	serving    *os.File // see sweep.go
 
@@ -104,7 +108,10 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: cfg.Buckets, Err: err}
 	}
-	s := &Store{root: os.NewFile(uintptr(fd), cfg.Buckets), meta: cfg.Meta, log: cfg.Log}
+	s := &Store{root: os.NewFile(uintptr(fd), cfg.Buckets), meta: cfg.Meta, log: cfg.Log, room: cfg.Room}
+	if s.room == nil {
+		s.room = func(int64) error { return nil }
+	}
 	if fi, err := os.Stat(cfg.Meta); err != nil || !fi.IsDir() {
 		s.root.Close()
 		return nil, errors.Join(fmt.Errorf("%s is not a directory", cfg.Meta), err)

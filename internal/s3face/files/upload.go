@@ -438,7 +438,7 @@ func (w *PartWriter) Write(p []byte) (n int, err error) {
 func (w *PartWriter) CopyRange(ctx context.Context, src *os.File, off, n int64) error {
 	for n > 0 {
 		step := min(n, copyStep)
-		do := func() error { return copyRange(ctx, w.f, w.base+w.off, src, off, step) }
+		do := func() error { return w.u.b.store.copyRange(ctx, w.f, w.base+w.off, src, off, step) }
 		var err error
 		if w.file != "" {
 			err = do()
