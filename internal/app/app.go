@@ -230,7 +230,7 @@ func (s *Service) openIdentity(ctx context.Context) error {
 		}
 	}
 	if err := s.identity.Bootstrap(ctx, s.seed.identity()); err != nil { // checks the sealing key
-		return err
+		return sealFault(s.cfg.Data, err)
 	}
 	if err := bindSeal(s.cfg.Data, s.installation); err != nil {
 		return err

@@ -176,9 +176,17 @@ func sealKey(dir, installation string, first bool) ([]byte, error) {
 			key = randomBytes(sealSize)
 			return key, writeSeal(dir, key, installation)
 		}
-		return nil, fmt.Errorf("%s is missing: the secret keys in the database are sealed with it; restore it from your backup, or copy it from the first machine", filepath.Join(dir, sealFile))
+		return nil, fmt.Errorf("%s is missing: the secret keys in the database are sealed with it; restore it from your backup, or copy it from the first machine; if it is lost for good, run quickims account reseal", filepath.Join(dir, sealFile))
 	}
 	return key, err
+}
+
+// sealFault says what to do about a seal.key that is not the database's.
+func sealFault(dir string, err error) error {
+	if !errors.Is(err, identity.ErrSealKey) {
+		return err
+	}
+	return fmt.Errorf("%s: %w; restore the right one from your backup; if it is lost for good, run quickims account reseal", filepath.Join(dir, sealFile), err)
 }
 
 // readSeal reads seal.key: the key and the installation that it was made for, which is
@@ -195,7 +203,7 @@ func readSeal(dir string) (key []byte, installation string, err error) {
 	case len(data) == boundSize && data[sealSize] == '\n' && data[boundSize-1] == '\n' && ims.ValidUUID(string(data[sealSize+1:boundSize-1])):
 		return data[:sealSize:sealSize], string(data[sealSize+1 : boundSize-1]), nil
 	}
-	return nil, "", fmt.Errorf("%s has %d bytes, it must have %d, or %d with the id of its installation; restore it from your backup, the stored secret keys depend on it",
+	return nil, "", fmt.Errorf("%s has %d bytes, it must have %d, or %d with the id of its installation; restore it from your backup, the stored secret keys depend on it; if it is lost for good, run quickims account reseal",
 		path, len(data), sealSize, boundSize)
 }
 

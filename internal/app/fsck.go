@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/quickims/quickims/internal/blockdev"
@@ -30,10 +28,8 @@ type Fsck struct {
 // OpenFsck opens the database and the store that a configuration names. A database and
 // an image area that do not belong together are installation.ErrNotOwner.
 func OpenFsck(ctx context.Context, cfg Config) (*Fsck, error) {
-	if cfg.Database == "" {
-		if _, err := os.Stat(filepath.Join(cfg.Data, databaseFile)); err != nil {
-			return nil, fmt.Errorf("open data directory %s: no service found; run quickims serve on it first: %w", cfg.Data, err)
-		}
+	if err := cfg.findDatabase(); err != nil {
+		return nil, err
 	}
 	f := &Fsck{Area: cfg.area(), service: Service{cfg: cfg, log: slog.New(slog.DiscardHandler)}}
 	if err := f.open(ctx, cfg); err != nil {

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -71,7 +70,7 @@ func (s *Service) bindFiles(ctx context.Context, id string) (changed []string, e
 		}
 		if _, err := identity.ReadSetup(ctx, s.db); err == nil {
 			if err := opened.Bootstrap(ctx, identity.Seed{}); err != nil { // checks the sealing key
-				return nil, fmt.Errorf("%s: %w", filepath.Join(s.cfg.Data, sealFile), err)
+				return nil, sealFault(s.cfg.Data, err)
 			}
 		} else if !errors.Is(err, identity.ErrNotFound) {
 			return nil, err

@@ -20,6 +20,7 @@ type AccountCmd struct {
 	Bucket AccountBucketCmd `cmd:"" help:"Give a bucket of the directory store to a project, or list the buckets."`
 	Revoke AccountRevokeCmd `cmd:"" help:"Delete an access key."`
 	Remove AccountRemoveCmd `cmd:"" help:"Remove a user, a user from a project, or a project; end what they opened."`
+	Reseal AccountResealCmd `cmd:"" help:"Make a new seal.key in place of a lost one; all access keys end."`
 }
 
 // Help shows the commands' use.
@@ -54,12 +55,20 @@ func (f accountFlags) in(ctx context.Context, d domainFlag, create bool) (*app.A
 }
 
 func (f accountFlags) open(ctx context.Context) (*app.Accounts, error) {
+	cfg, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	return app.OpenAccounts(ctx, cfg)
+}
+
+func (f accountFlags) config() (app.Config, error) {
 	cfg := app.DefaultConfig()
 	cfg.Data, cfg.Database = f.Data, app.Secret(f.Database)
 	if err := cfg.Validate(); err != nil {
-		return nil, &usageError{err.Error()}
+		return cfg, &usageError{err.Error()}
 	}
-	return app.OpenAccounts(ctx, cfg)
+	return cfg, nil
 }
 
 // AccountAddCmd adds a user to a project.

@@ -164,6 +164,37 @@ func (s *Service) DeleteAccessKey(ctx context.Context, accessKey string) error {
 	return nil
 }
 
+// DeleteAllAccessKeys deletes every user's access keys, ends what was opened with them, and
+// returns how many there were.
+func (s *Service) DeleteAllAccessKeys(ctx context.Context) (int, error) {
+	var keys []string
+	err := s.db.InTx(ctx, func(tx *database.Tx) error {
+		text := func(rows *sql.Rows) (text string, err error) { return text, rows.Scan(&text) }
+		users, err := collect(ctx, tx, text, `SELECT DISTINCT user_id FROM identity_access_keys ORDER BY user_id`)
+		if err != nil {
+			return err
+		}
+		for _, id := range users {
+			if _, err := lockUser(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		if keys, err = collect(ctx, tx, text, `DELETE FROM identity_access_keys RETURNING access_key`); err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if err := s.opts.End(ctx, tx, ims.Ended{AccessKey: key}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("delete all access keys: %w", err)
+	}
+	return len(keys), nil
+}
+
 // AccessKeys lists a user's access keys without their secrets, oldest first.
 func (s *Service) AccessKeys(ctx context.Context, userID string) ([]AccessKey, error) {
 	all, err := collect(ctx, s.db, func(rows *sql.Rows) (AccessKey, error) {

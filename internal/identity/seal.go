@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/cipher"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 // SealKeySize is the length of the key that seals secrets, in bytes.
 const SealKeySize = chacha20poly1305.KeySize
+
+// ErrSealKey says that a secret was sealed with another key.
+var ErrSealKey = errors.New("the seal key is not the one it was sealed with")
 
 // sealPrefix names the form of a sealed secret: XChaCha20-Poly1305, base64 of the
 // 24-byte nonce and the sealed bytes.
@@ -45,7 +49,7 @@ func (s sealer) open(accessKey, sealed string) (string, error) {
 	}
 	secret, err := s.aead.Open(nil, b[:s.aead.NonceSize()], b[s.aead.NonceSize():], []byte(accessKey))
 	if err != nil {
-		return "", fmt.Errorf("the secret of access key %s does not open: the seal key is not the one it was sealed with", accessKey)
+		return "", fmt.Errorf("the secret of access key %s does not open: %w", accessKey, ErrSealKey)
 	}
 	return string(secret), nil
 }
