@@ -2,14 +2,9 @@ package s3face_test
 
 import (
 	"bufio"
-	"bytes"
-	"crypto/hmac"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net"
 	"net/http"
 	"os"
@@ -130,23 +125,13 @@ func TestFormEndsWithAccess(t *testing.T) {
 	who := &changing{changed: accounts{}}
 	f := start(t, func(c *s3face.Config) { c.Accounts = who })
 	makeBucket(t, f.client(t, "alice-key"), "disks")
-	policy := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, `{"expiration":%q,"conditions":[{"bucket":"disks"},{"key":"cut"}]}`,
-		time.Now().Add(time.Hour).UTC().Format("2006-01-02T15:04:05Z")))
-	mac := hmac.New(sha1.New, []byte(keys["alice-key"].secret))
-	mac.Write([]byte(policy))
-	var head bytes.Buffer
-	form := multipart.NewWriter(&head)
-	for _, field := range [][2]string{{"key", "cut"}, {"AWSAccessKeyId", "alice-key"}, {"policy", policy}, {"signature", base64.StdEncoding.EncodeToString(mac.Sum(nil))}} {
-		must(t, form.WriteField(field[0], field[1]))
-	}
-	_, err := form.CreateFormFile("file", "disk.raw")
-	must(t, err)
+	head, contentType := formHead(t, [][2]string{{"key", "cut"}})
 
 	conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
 	must(t, err)
 	defer conn.Close()
 	_, err = fmt.Fprintf(conn, "POST /disks HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
-		conn.RemoteAddr(), form.FormDataContentType(), 1<<20)
+		conn.RemoteAddr(), contentType, 1<<20)
 	must(t, err)
 	answer := bufio.NewReader(conn)
 	line, err := answer.ReadString('\n')
@@ -155,7 +140,7 @@ func TestFormEndsWithAccess(t *testing.T) {
 	}
 	_, err = answer.ReadString('\n')
 	must(t, err)
-	_, err = conn.Write(append(head.Bytes(), make([]byte, 256<<10)...))
+	_, err = conn.Write(append(head, make([]byte, 256<<10)...))
 	must(t, err)
 	temps := func() []string {
 		found, err := filepath.Glob(filepath.Join(f.buckets, "disks", ".*", "tmp", "*"))

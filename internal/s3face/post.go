@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/s3face/auth"
 	"github.com/quickims/quickims/internal/s3face/files"
@@ -159,25 +161,38 @@ func (h *headReader) Read(p []byte) (int, error) {
 func (q *request) takeFields(fields map[string]string) error {
 	h := http.Header{}
 	for name, value := range fields {
+		header := name
 		switch {
-		case strings.ContainsAny(value, "\r\n\x00"):
-			if name != "key" && name != "policy" && !strings.HasPrefix(name, "success_action") && name != "redirect" && !strings.HasPrefix(name, "x-ignore-") {
-				return wire.Errorf("InvalidArgument", "The field %.60q holds an end of line.", name)
-			}
 		case name == "acl":
-			h.Set("X-Amz-Acl", value)
+			header = "x-amz-acl"
 		case name == "tagging":
 			return wire.Errorf("NotImplemented", "The field tagging is not offered: objects have no tags.")
 		case strings.HasPrefix(name, "x-amz-"):
 			if !q.op.takes(name) {
-				return wire.Errorf("NotImplemented", "The field %.100s is not offered.", name)
+				return wire.Errorf("NotImplemented", "The field %.100s is not offered.", xmlText(name))
 			}
-			h.Set(name, value)
 		case slices.Contains([]string{"content-type", "content-encoding", "content-language", "content-disposition", "cache-control", "expires", "content-md5"}, name):
-			h.Set(name, value)
+		default:
+			continue
 		}
+		if err := checkHeader(header, value); err != nil {
+			return err
+		}
+		h.Set(header, value)
 	}
 	q.r.Header = h
+	return nil
+}
+
+// checkHeader refuses what stands for a header and could not be one: no response could
+// give it back.
+func checkHeader(name, value string) error {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return wire.Errorf("InvalidArgument", "%.100q is no name of a header: it may have letters, digits and hyphens.", name)
+	}
+	if !httpguts.ValidHeaderFieldValue(value) {
+		return wire.Errorf("InvalidArgument", "The value of %.100s holds a control character.", name)
+	}
 	return nil
 }
 

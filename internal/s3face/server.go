@@ -220,8 +220,8 @@ func (q *request) fromQuery() error {
 		if q.r.ContentLength != 0 && ofNothing(lower, p.Value) {
 			continue
 		}
-		if strings.ContainsAny(p.Value, "\r\n\x00") {
-			return wire.Errorf("InvalidArgument", "The query parameter %.100q holds an end of line.", p.Name)
+		if err := checkHeader(lower, p.Value); err != nil {
+			return err
 		}
 		h.Set(lower, p.Value)
 	}

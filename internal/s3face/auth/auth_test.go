@@ -342,3 +342,25 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+// Of several ranges of sizes in a policy, all hold.
+func TestPolicyRanges(t *testing.T) {
+	t.Parallel()
+	for ranges, want := range map[string][2]int64{
+		`["content-length-range",0,10]`:                                     {0, 10},
+		`["content-length-range",0,10],["content-length-range",5,1000]`:     {5, 10},
+		`["content-length-range",5,1000],["content-length-range",0,"10"]`:   {5, 10},
+		`["content-length-range",0,10],["content-length-range",11,1000]`:    {-1, -1},
+		`["content-length-range",0,0],["content-length-range",0,104857600]`: {0, 0},
+	} {
+		p, err := parsePolicy([]byte(`{"expiration":"2100-01-01T00:00:00Z","conditions":[`+ranges+`]}`), exampleTime)
+		switch {
+		case want[0] < 0:
+			if err == nil || err.Code != "InvalidPolicyDocument" {
+				t.Errorf("%s: %v", ranges, err)
+			}
+		case err != nil || p.Min != want[0] || p.Max != want[1]:
+			t.Errorf("%s: %+v, %v", ranges, p, err)
+		}
+	}
+}

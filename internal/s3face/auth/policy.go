@@ -175,6 +175,12 @@ func (p *Policy) add(raw json.RawMessage) (bad string) {
 		if !ok1 || !ok2 || least > most {
 			return fmt.Sprintf("the range %.60s must be of two numbers of bytes, the smaller one first", raw)
 		}
+		if p.Max >= 0 { // there is another range: both hold
+			least, most = max(least, p.Min), min(most, p.Max)
+		}
+		if least > most {
+			return "the ranges of its size have nothing in common"
+		}
 		p.Min, p.Max = least, most
 		return ""
 	}
