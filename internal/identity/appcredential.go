@@ -228,7 +228,7 @@ func (s *Service) LoginApplicationCredential(ctx context.Context, in Application
 		return "", Token{}, err
 	}
 	if !good || !user.isEnabled() || !a.ExpiresAt.IsZero() && !s.opts.Clock().Before(a.ExpiresAt) {
-		return "", Token{}, unauthorized("the application credential or its secret is wrong, or it has expired")
+		return "", Token{}, s.refuseLogin(in.Source, user.id, "the application credential or its secret is wrong, or it has expired")
 	}
 	s.logins.give(userKey(in.Source, user.id))
 	return s.issue(ctx, user, Scope{ProjectID: a.ProjectID}, []string{MethodApplicationCredential}, opened{application: a.ID, notAfter: a.ExpiresAt})

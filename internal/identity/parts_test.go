@@ -280,6 +280,18 @@ func TestFailedLoginsAreCountedByWhatWasFound(t *testing.T) {
 		if got := kinds([]PasswordLogin{in}); got[ims.KindThrottled] != 1 {
 			t.Errorf("a wrong password after made-up names: %v", got)
 		}
+		_, token, err := w.LoginPassword(t.Context(), PasswordLogin{UserID: w.admin.ID, Password: testSeed.Password, Source: "192.0.2.3"}, Scope{ProjectID: testSeed.ProjectID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		app, _, err := w.CreateApplicationCredential(t.Context(), token.Principal, ApplicationCredential{Name: "robot"}, "a long secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = w.LoginApplicationCredential(t.Context(), ApplicationLogin{ID: app.ID, Secret: "a guess", Source: "192.0.2.2"})
+		if e, ok := errors.AsType[*ims.Error](err); !ok || e.Kind() != ims.KindThrottled {
+			t.Errorf("a wrong secret after made-up names: %v", err)
+		}
 		// Right logins count for nothing, however many there are.
 		in.Password = testSeed.Password
 		for range 3 * loginBurst {

@@ -103,11 +103,7 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 		return "", Token{}, err
 	}
 	if !good || !user.isEnabled() {
-		// When the address has guessed too many names, a right name is told no more.
-		if wait := s.logins.wait(addressKey(in.Source)); user.id != "" && wait > 0 {
-			return "", Token{}, throttled(wait)
-		}
-		return "", Token{}, unauthorized("the user or the password is wrong")
+		return "", Token{}, s.refuseLogin(in.Source, user.id, "the user or the password is wrong")
 	}
 	s.logins.give(userKey(in.Source, user.id))
 	return s.issue(ctx, user, scope, []string{MethodPassword}, opened{passwordHash: hash})
@@ -118,6 +114,15 @@ func (s *Service) LoginPassword(ctx context.Context, in PasswordLogin, scope Sco
 // too, so that nobody can lock a user out from elsewhere.
 func userKey(source, userID string) string { return "user " + source + " " + userID }
 func addressKey(source string) string      { return "address " + source }
+
+// refuseLogin is the error of a login that failed. When the address has guessed too many
+// names, a right name is told no more.
+func (s *Service) refuseLogin(source, userID, why string) error {
+	if wait := s.logins.wait(addressKey(source)); userID != "" && wait > 0 {
+		return throttled(wait)
+	}
+	return unauthorized("%s", why)
+}
 
 func throttled(wait time.Duration) error {
 	return ims.Faultf(ims.CodeToken, "too many failed logins, try again in %d s", int(wait.Seconds())+1).WithKind(ims.KindThrottled)
