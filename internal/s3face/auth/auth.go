@@ -177,11 +177,6 @@ func (s *Signature) Verify(r *Request, secret, region string, now time.Time) *wi
 	return wire.Errorf("AccessDenied", "The request is not signed.")
 }
 
-// Presigned reports whether the signature stands in the query.
-func (s *Signature) Presigned() bool {
-	return s.Kind == V4Query || s.Kind == OBSQuery || s.Kind == V2Query
-}
-
 // OBS reports whether the request speaks OBS's dialect: headers named x-obs-.
 func (s *Signature) OBS() bool { return s.Kind.obs() }
 

@@ -46,9 +46,6 @@ func Errorf(code, format string, args ...any) *Error {
 // Err returns an error with the sentence that its code has in the table.
 func Err(code string) *Error { return &Error{Code: code, Message: codes[code].message} }
 
-// Known reports whether the table has a code.
-func Known(code string) bool { _, ok := codes[code]; return ok }
-
 type codeInfo struct {
 	status  int
 	message string

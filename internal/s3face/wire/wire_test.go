@@ -53,7 +53,7 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Add([]byte(`<CreateBucketConfiguration><LocationConstraint>eu</LocationConstraint></CreateBucketConfiguration>`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, doc := range []any{new(wire.Delete), new(wire.CompleteMultipartUpload), new(wire.CreateBucketConfiguration)} {
-			if err := wire.Unmarshal(body, doc); err != nil && !wire.Known(err.Code) {
+			if err := wire.Unmarshal(body, doc); err != nil && wire.Err(err.Code).Message == "" {
 				t.Errorf("unknown code %s", err.Code)
 			}
 		}
