@@ -269,6 +269,10 @@ func (o *Owner) refuse(why string, args ...any) error {
 // takenOver is why a job fails that was unfinished at a take-over.
 const takenOver = "the operator gave the image area to this database while the job was unfinished; start it again"
 
+// unknownLead is by how much the generation grows at a take-over of an area whose mark is
+// lost or damaged: nobody knows how far ahead another database was.
+const unknownLead = 1 << 32
+
 // TakeOver gives the area to the database, whatever its mark says, for an operator who
 // asked for it. Jobs that the database takes for unfinished fail first: in an older copy
 // of a database their images may be active by now. What their attempts wrote becomes
@@ -283,7 +287,7 @@ func (o *Owner) TakeOver(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	least := int64(0)
+	least := id.Generation + unknownLead
 	if mark != nil {
 		least = mark.Generation
 		if mark.Installation == id.ID {
