@@ -27,6 +27,7 @@ type watchedBody struct {
 	left    atomic.Int64 // bytes that were announced and not read; -1: who knows
 
 	deadline sync.Mutex // guards the two below, and the connection's read deadline
+	until    time.Time  // when the reads must have ended; zero: there is no such time
 	started  bool       // somebody has read, so that the client was told to go on
 	answered bool
 	lost     bool       // the right to the request, see watchAccess
@@ -58,7 +59,11 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		return 0, errLost
 	}
 	b.started = true
-	_ = b.control.SetReadDeadline(time.Now().Add(stallTimeout)) // HTTP/1 connections have deadlines
+	end := time.Now().Add(stallTimeout)
+	if !b.until.IsZero() && end.After(b.until) {
+		end = b.until
+	}
+	_ = b.control.SetReadDeadline(end) // HTTP/1 connections have deadlines
 	b.deadline.Unlock()
 	n, err := b.read(p)
 	if err != nil {
@@ -82,6 +87,14 @@ func (b *watchedBody) read(p []byte) (int, error) {
 		b.left.Add(-int64(n))
 	}
 	return n, err
+}
+
+// endBy bounds the time of all reads from now on, however steadily bytes come; the zero
+// time ends the bound.
+func (b *watchedBody) endBy(t time.Time) {
+	b.deadline.Lock()
+	defer b.deadline.Unlock()
+	b.until = t
 }
 
 // cut ends a read under way and fails all later ones.

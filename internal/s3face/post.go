@@ -21,7 +21,11 @@ import (
 )
 
 // maxFields bounds what a form may have before its file, in bytes. S3 takes 20 KiB.
-const maxFields = 64 << 10
+// formTime is how long a client may take to send it.
+const (
+	maxFields = 64 << 10
+	formTime  = 30 * time.Second
+)
 
 // postObject is the upload of a browser's form. Its headers are the form's fields.
 var postObject = operation{name: "PostObject", method: "POST", level: onObject, writes: true, adds: true,
@@ -37,7 +41,15 @@ type form struct {
 // postForm stores the file of a form. The form's signature is among its fields,
 // so these are read first, and nothing behind them before it is proven.
 func (q *request) postForm() error {
+	// Whoever it is sends bytes before anything is proven: that holds no other's place,
+	// and takes its time once.
+	q.leave()
+	if err := q.enter(q.s.forms, admit.Network(admit.Caller(q.r))); err != nil {
+		return err
+	}
+	q.w.body.endBy(time.Now().Add(q.s.cfg.formTime))
 	f, err := readForm(q.r)
+	q.w.body.endBy(time.Time{})
 	if err != nil {
 		return err
 	}
@@ -101,6 +113,9 @@ func readForm(r *http.Request) (*form, error) {
 	bad := func(err error) error {
 		if head.left == 0 {
 			return wire.Errorf("MaxMessageLengthExceeded", "The form has more than %d bytes before its file.", maxFields)
+		}
+		if timeout := interface{ Timeout() bool }(nil); errors.As(err, &timeout) && timeout.Timeout() {
+			return wire.Err("RequestTimeout")
 		}
 		return wire.Errorf("MalformedPOSTRequest", "The form cannot be read: %.100s.", err)
 	}

@@ -85,16 +85,19 @@ type Config struct {
 	// Ready, if not nil, is called when requests are answered.
 	Ready func()
 
-	noXattr bool // tests: as if files had no extended attributes
+	noXattr  bool          // tests: as if files had no extended attributes
+	formTime time.Duration // tests: in place of the constant
 }
 
 // maxRequests is how many authenticated requests are in progress at a time. Each holds
 // buffers of about 400 KiB. A project may have no more of them than it leaves free.
 // maxStrangers is how many others there may be, which have no buffers yet; of these an
-// address may have no more than it leaves free.
+// address may have no more than it leaves free. Strangers who send forms have maxForms
+// places of their own, because a form's signature is in its body.
 const (
 	maxRequests  = 256
 	maxStrangers = 1024
+	maxForms     = 128
 	maxLookups   = 16 // of access keys
 )
 
@@ -120,6 +123,9 @@ func (c *Config) validate() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.formTime == 0 {
+		c.formTime = formTime
 	}
 	if c.Grace <= 0 {
 		c.Grace = 10 * time.Second
@@ -149,7 +155,7 @@ func serve(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), places: admit.NewShares(maxRequests, 0), strangers: admit.NewShares(maxStrangers, 0), lookups: admit.NewShares(maxLookups, maxStrangers)}
+	s := &server{cfg: cfg, store: store, hosts: newHosts(cfg), places: admit.NewShares(maxRequests, 0), strangers: admit.NewShares(maxStrangers, 0), forms: admit.NewShares(maxForms, 0), lookups: admit.NewShares(maxLookups, maxStrangers)}
 	front := s.httpServer()
 	listener := cfg.Listener
 	if cfg.Gate != nil {

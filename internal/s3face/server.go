@@ -33,6 +33,7 @@ type server struct {
 	places *admit.Shares // of projects, for requests in progress
 	// strangers are the requests that have shown no valid credentials, by address.
 	strangers *admit.Shares
+	forms     *admit.Shares // of strangers too, by address
 	lookups   *admit.Shares // of access keys at once, by address
 	requests  sync.WaitGroup
 }
