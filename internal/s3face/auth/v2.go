@@ -111,7 +111,11 @@ func (s *Signature) verifyV2(r *Request, secret string, now time.Time) *wire.Err
 		}
 	}
 	s.payload = unsignedPayload
-	for _, path := range []string{wire.Escape(r.Path, true), r.RawPath} {
+	paths := []string{wire.Escape(r.Path, true), r.RawPath}
+	if r.Bucket == "" && strings.LastIndexByte(r.RawPath, '/') == 0 && r.RawPath != "/" {
+		paths = append(paths, r.RawPath+"/") // boto signs /BUCKET/ and sends /BUCKET, which is the same
+	}
+	for _, path := range paths {
 		h := hmac.New(sha1.New, []byte(secret))
 		h.Write([]byte(s.v2String(r, path)))
 		if hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(s.signature)) {
