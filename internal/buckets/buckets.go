@@ -209,11 +209,14 @@ func emptyFolders(path string) ([]string, error) {
 }
 
 // Give makes the project the owner of a bucket, for the operator; it makes the folder
-// if there is none. ErrBadName; ErrTaken if another project owns the bucket, unless
+// if there is none. ErrBadName, also of what is no folder; ErrTaken if another project owns the bucket, unless
 // force is set. made says that the folder is new.
 func (k *Keeper) Give(ctx context.Context, bucket, projectID string, force bool) (made bool, err error) {
 	err = k.locked(ctx, "give away", bucket, func() error {
 		there, err := k.there(bucket)
+		if errors.Is(err, ErrTaken) {
+			return fmt.Errorf("%s is no folder: %w", filepath.Join(k.folder, bucket), ErrBadName)
+		}
 		if err != nil {
 			return err
 		}

@@ -121,6 +121,9 @@ func TestFolderMadeByHand(t *testing.T) {
 		if made, err := k.Give(ctx, "new", ada, false); !made || err != nil || !w.there(t, "new") {
 			t.Errorf("a bucket without a folder: made %v, %v", made, err)
 		}
+		must(t, os.Symlink(w.folder, filepath.Join(w.folder, "linked")))
+		_, err = k.Give(ctx, "linked", ada, true) // no force makes a bucket of it
+		wantError(t, err, buckets.ErrBadName)
 		must(t, os.Mkdir(filepath.Join(w.folder, "another"), 0o700))
 		list, err := k.List(ctx)
 		must(t, err)

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -136,6 +137,12 @@ func TestWhatEndsWithWhat(t *testing.T) {
 			return w.SetRole(ctx, identity.Grant{UserID: w.alice.ID, ProjectID: lab, Role: ims.RoleMember})
 		}, token: true, child: true, login: true, key: true, holds: true},
 		"key revoked": {do: func(ctx context.Context, w world, key, _ string) error { return w.DeleteAccessKey(ctx, key) }, token: true, child: true, login: true, holds: true},
+		"all keys deleted": {do: func(ctx context.Context, w world, _, _ string) error {
+			if n, err := w.DeleteAllAccessKeys(ctx); err != nil || n < 2 {
+				return fmt.Errorf("%d keys were deleted, want alice's and the first one: %w", n, err)
+			}
+			return nil
+		}, token: true, child: true, login: true, holds: true},
 		"new password": {do: func(ctx context.Context, w world, _, _ string) error {
 			return w.SetPassword(ctx, w.alice.ID, "another password")
 		}, key: true},
@@ -169,7 +176,7 @@ func TestWhatEndsWithWhat(t *testing.T) {
 				w.wantHolds(t, "the token", p, end.holds)
 				w.wantHolds(t, "a token made from it", last.Principal, end.holds)
 				w.wantHolds(t, "an unscoped token made from it", middle.Principal, end.holds)
-				w.wantHolds(t, "the access key", byKey, end.key || end.holds && name != "key revoked")
+				w.wantHolds(t, "the access key", byKey, end.key || end.holds && name != "key revoked" && name != "all keys deleted")
 				if _, err := w.attach(ctx, p); (err == nil) != end.holds {
 					t.Errorf("attach anew by the token: %v", err)
 				}
