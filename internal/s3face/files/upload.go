@@ -1,7 +1,6 @@
 package files
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -206,39 +205,43 @@ func (u *Upload) Close() {
 	u.dir.Close()
 }
 
-// Uploads lists the bucket's uploads, ordered by key and, for one key, by id.
-func (b *Bucket) Uploads() ([]*Upload, error) {
+// Uploads calls found for each of the bucket's uploads, in no order. What it holds in
+// memory does not grow with their number.
+func (b *Bucket) Uploads(ctx context.Context, found func(*Upload)) error {
 	dir, err := openDir(b.dir, uploadsDir)
 	if absent(err) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var all []*Upload
-	for _, name := range names {
-		if !IsUploadID(name) {
-			continue
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if !IsUploadID(name) {
+				continue
+			}
+			u, err := b.openUpload(name)
+			if errors.Is(err, ErrNoUpload) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			u.Close()
+			found(&Upload{ID: u.ID, Info: u.Info})
 		}
-		u, err := b.openUpload(name)
-		if errors.Is(err, ErrNoUpload) {
-			continue
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		u.Close()
-		all = append(all, &Upload{ID: u.ID, Info: u.Info})
 	}
-	slices.SortFunc(all, func(a, b *Upload) int {
-		return cmp.Or(strings.Compare(a.Info.Key, b.Info.Key), strings.Compare(a.ID, b.ID))
-	})
-	return all, nil
 }
 
 // The state of an upload is the first byte of its lock file: absent while parts
