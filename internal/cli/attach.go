@@ -96,11 +96,7 @@ func (c *AttachCmd) Run(ctx context.Context, s *session) error {
 	if c.Qemu == stdoutPath && s.json {
 		return usagef("--json and --qemu-config -: standard output is the configuration's")
 	}
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, c.Image)
+	service, id, err := c.connectTo(ctx, s, c.Image)
 	if err != nil {
 		return err
 	}

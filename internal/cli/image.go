@@ -148,11 +148,7 @@ func (ImageShowCmd) Help() string {
 
 // Run shows it.
 func (c *ImageShowCmd) Run(ctx context.Context, s *session) error {
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, c.Image)
+	service, id, err := c.connectTo(ctx, s, c.Image)
 	if err != nil {
 		return err
 	}

@@ -99,11 +99,7 @@ func (c *ImageSetCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, c.Image)
+	service, id, err := c.connectTo(ctx, s, c.Image)
 	if err != nil {
 		return err
 	}
@@ -165,11 +161,7 @@ func (c *ImageTagRemoveCmd) Run(ctx context.Context, s *session) error {
 }
 
 func changeTags(ctx context.Context, s *session, f serverFlags, image string, tags []ims.Tag, remove bool) error {
-	service, err := f.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, image)
+	service, id, err := f.connectTo(ctx, s, image)
 	if err != nil {
 		return err
 	}
@@ -210,11 +202,7 @@ type ImageTagListCmd struct {
 
 // Run lists them.
 func (c *ImageTagListCmd) Run(ctx context.Context, s *session) error {
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, c.Image)
+	service, id, err := c.connectTo(ctx, s, c.Image)
 	if err != nil {
 		return err
 	}
@@ -259,11 +247,7 @@ func (c *ImageUnshareCmd) Run(ctx context.Context, s *session) error {
 }
 
 func (c memberFlags) change(ctx context.Context, s *session, what string, share bool) error {
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, c.Image)
+	service, id, err := c.connectTo(ctx, s, c.Image)
 	if err != nil {
 		return err
 	}
@@ -328,11 +312,7 @@ type ImageMembersCmd struct {
 
 // Run lists them.
 func (c *ImageMembersCmd) Run(ctx context.Context, s *session) error {
-	service, err := c.connect(s)
-	if err != nil {
-		return err
-	}
-	id, err := s.imageID(ctx, service, c.Image)
+	service, id, err := c.connectTo(ctx, s, c.Image)
 	if err != nil {
 		return err
 	}

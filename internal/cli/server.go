@@ -89,6 +89,14 @@ func (f serverFlags) connect(s *session) (*client.Client, error) {
 	return client.New(config, client.Options{UserAgent: "quickims/" + s.version().Version})
 }
 
+// connectTo makes the client of the API and finds the image that ref means.
+func (f serverFlags) connectTo(ctx context.Context, s *session, ref string) (service *client.Client, id string, err error) {
+	if service, err = f.connect(s); err == nil {
+		id, err = s.imageID(ctx, service, ref)
+	}
+	return service, id, err
+}
+
 // store makes the client of the object store.
 func (f serverFlags) store(s *session) (*client.Store, error) {
 	config, err := f.config(s)
