@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,8 +204,8 @@ func TestDataFileLikeQEMU(t *testing.T) {
 	})
 }
 
-// A file that was cut anywhere is an error at opening or when the lost part is
-// read, never zeros.
+// A file that was cut anywhere is an error at opening or when the lost part is read,
+// never zeros. If only the last cluster lacks its end, the file is read as QEMU reads it.
 func TestCutFile(t *testing.T) {
 	qemutest.Run(t, 3, func(t *rapid.T, dir string) {
 		r, _ := anyRecipe(t)
@@ -227,7 +228,13 @@ func TestCutFile(t *testing.T) {
 				continue
 			}
 			n, err := img.ReadAt(got, 0)
-			if !bytes.Equal(got[:n], want[:n]) {
+			if len(img.Notes()) > 0 && err == nil {
+				if !bytes.Equal(got[:n], cutDisk(t, dir, whole, cut)) {
+					t.Fatalf("cut at %d of %d, within a cluster: QEMU reads other bytes", cut, size)
+				}
+				continue
+			}
+			if len(img.Notes()) == 0 && !bytes.Equal(got[:n], want[:n]) {
 				t.Fatalf("cut at %d of %d: other bytes were read", cut, size)
 			}
 			if err == nil && int64(n) != r.Size {
@@ -235,6 +242,23 @@ func TestCutFile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// cutDisk is the disk that QEMU reads of the first n bytes of a file.
+func cutDisk(t qemutest.TB, dir string, file io.ReaderAt, n int64) []byte {
+	t.Helper()
+	path := filepath.Join(dir, "cut")
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, n))
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err == nil {
+		data, err = os.ReadFile(qemutest.Raw(t, path, "qcow2"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // A file that QEMU did not close is read as QEMU reads it: what is marked dirty
