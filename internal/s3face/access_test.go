@@ -165,3 +165,48 @@ func TestFormEndsWithAccess(t *testing.T) {
 		t.Error("the form left an object")
 	}
 }
+
+// TestCopyEndsWithAccess: a copy that takes its time, here for the checksum of a large
+// disk file, ends when its key is revoked, and leaves no object.
+func TestCopyEndsWithAccess(t *testing.T) {
+	t.Parallel()
+	who := &changing{changed: accounts{}}
+	f := start(t, func(c *s3face.Config) { c.Accounts = who })
+	makeBucket(t, f.client(t, "alice-key"), "disks")
+	large := filepath.Join(f.buckets, "disks", "large")
+	must(t, os.WriteFile(large, nil, 0o600))
+	must(t, os.Truncate(large, 1<<40)) // hours of hashing
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		req, err := http.NewRequestWithContext(t.Context(), "PUT", f.url+"/disks/copy", nil)
+		if err != nil {
+			return
+		}
+		req.Header.Set("X-Amz-Copy-Source", "/disks/large")
+		req.Header.Set("X-Amz-Checksum-Algorithm", "SHA1")
+		req.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+		if resp, err := f.transport.RoundTrip(signer.SignV4(*req, "alice-key", keys["alice-key"].secret, "", "eu-de")); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	temps := func() int {
+		found, err := filepath.Glob(filepath.Join(f.buckets, "disks", ".*", "tmp", "*"))
+		must(t, err)
+		return len(found)
+	}
+	for temps() == 0 {
+		runtime.Gosched()
+	}
+	who.set("alice-key", account{})
+	<-ended
+	for limit := time.Now().Add(30 * time.Second); temps() > 0; runtime.Gosched() {
+		if time.Now().After(limit) {
+			must(t, os.Truncate(large, 0)) // or the test would not end
+			t.Fatal("the copy goes on without access")
+		}
+	}
+	if _, err := os.Stat(filepath.Join(f.buckets, "disks", "copy")); err == nil {
+		t.Error("there is a copy")
+	}
+}

@@ -149,7 +149,7 @@ func (q *request) copyTo(ctx context.Context, src *source, r files.Record, algor
 	r.Checksum = src.object.Checksum
 	if algorithm != "" && (r.Checksum == nil || r.Checksum.Algorithm != algorithm || r.Checksum.Type != checksum.FullObject) {
 		sum := algorithm.New()
-		if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, io.NewSectionReader(src.file, 0, src.object.Size), make([]byte, copyBuffer)); err != nil {
+		if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, whileReader{ctx, io.NewSectionReader(src.file, 0, src.object.Size)}, make([]byte, copyBuffer)); err != nil {
 			return nil, err
 		}
 		r.Checksum = &files.Checksum{Algorithm: algorithm, Type: checksum.FullObject, Value: checksum.Encode(sum.Sum(nil))}
@@ -160,6 +160,20 @@ func (q *request) copyTo(ctx context.Context, src *source, r files.Record, algor
 	o, err := t.Publish(q.key, &r, condition)
 	stored = err == nil
 	return o, err
+}
+
+// whileReader reads until a context ends.
+type whileReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (w whileReader) Read(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.r.Read(p)
 }
 
 // noBody refuses a body where there should be none.

@@ -181,7 +181,7 @@ func uploadPartCopy(q *request) error {
 			sum = p.Algorithm.New()
 			sums = append(sums, sum)
 		}
-		if err := readAll(src, start, length, sums...); err != nil {
+		if err := readAll(ctx, src, start, length, sums...); err != nil {
 			return nil, err
 		}
 		if sum != nil {
@@ -202,8 +202,8 @@ func uploadPartCopy(q *request) error {
 }
 
 // readAll reads a range of a source into hashes.
-func readAll(src *source, start, length int64, to ...io.Writer) error {
-	n, err := io.CopyBuffer(io.MultiWriter(to...), io.NewSectionReader(src.file, start, length), make([]byte, copyBuffer))
+func readAll(ctx context.Context, src *source, start, length int64, to ...io.Writer) error {
+	n, err := io.CopyBuffer(io.MultiWriter(to...), whileReader{ctx, io.NewSectionReader(src.file, start, length)}, make([]byte, copyBuffer))
 	if err == nil && n < length {
 		err = files.ErrShort
 	}

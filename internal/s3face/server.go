@@ -414,8 +414,11 @@ func (q *request) patiently(do func(ctx context.Context) (any, error)) error {
 		doc any
 		err error
 	}
-	// The work goes on when the client is gone: it would only have to do it again.
-	ctx := context.WithoutCancel(q.ctx)
+	// The work goes on when the client is gone: it would only have to do it again. It
+	// ends with the client's right to it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(q.ctx))
+	defer cancel()
+	gone := q.ctx.Done()
 	done := make(chan result, 1)
 	go func() {
 		doc, err := do(ctx)
@@ -438,6 +441,10 @@ func (q *request) patiently(do func(ctx context.Context) (any, error)) error {
 				_, _ = q.w.Write(withoutHeader(wire.Marshal(r.doc)))
 			}
 			return nil
+		case <-gone:
+			if gone = nil; q.w.isLost() {
+				cancel()
+			}
 		case <-tick.C:
 			if !begun {
 				begun = true
