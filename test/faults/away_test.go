@@ -114,6 +114,20 @@ func TestDatabaseGone(t *testing.T) {
 // when there is space again.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
+	t.Run("the database meets it", func(t *testing.T) {
+		t.Parallel()
+		diskFull(t, "disk_reserve: 0\n", http.StatusServiceUnavailable)
+	})
+	t.Run("the reserve is asked for first", func(t *testing.T) {
+		t.Parallel()
+		diskFull(t, "disk_reserve: 8MiB\n", http.StatusInsufficientStorage)
+	})
+}
+
+// diskFull fills the disk of a service, wants imports to be refused with the status, and
+// to be accepted again once there is room.
+func diskFull(t *testing.T, config string, status int) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small tmpfs takes root")
 	}
@@ -129,7 +143,7 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s, disk := sourceServer(t, harness.Options{Dir: dir})
+	s, disk := sourceServer(t, harness.Options{Dir: dir, Config: config})
 	token := s.Token(t)
 	ballast := filepath.Join(dir, "ballast")
 	f, err := os.Create(ballast)
@@ -150,7 +164,7 @@ func TestDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		code, _, _ := a.Error()
-		if a.Status == http.StatusServiceUnavailable && code == string(ims.CodeInternal) {
+		if a.Status == status && code == string(ims.CodeInternal) {
 			break
 		}
 		if a.Status == http.StatusOK {

@@ -31,7 +31,11 @@ func (u *Upload) Complete(ctx context.Context, parts []Part, r *Record, conditio
 	o, err := u.b.publish(f, dir, name, u.Info.Key, r, condition)
 	if err != nil {
 		if name == "data" {
-			_, _ = u.frozen.WriteAt([]byte{0}, 0) // else Freeze does it
+			// Once the rename is done, data is an object's file, whatever failed after it:
+			// the upload stays closed, so that no late part writes into the object.
+			if _, gone := statAt(u.dir, "data"); gone == nil {
+				_, _ = u.frozen.WriteAt([]byte{0}, 0) // else Freeze does it
+			}
 		} else {
 			_ = unlinkAt(dir, name, 0)
 		}
