@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -80,23 +79,8 @@ func (s *server) patchGlanceImage(c *call) error {
 // readGlancePatch reads the operations. In version 2.0 the operation's name is the key of
 // its path.
 func readGlancePatch(body []byte, v20 bool) ([]ims.OpenStackOp, error) {
-	v, err := jsonBody(body)
-	if err != nil {
-		return nil, err
-	}
-	list, ok := v.([]any)
-	if !ok {
-		return nil, ims.Faultf(ims.CodeBadFormat, "the body must be an array of operations, it is %s", typeName(v))
-	}
-	if len(list) > maxPatchOps {
-		return nil, ims.Faultf(ims.CodeBadFormat, "%d operations, at most %d are allowed", len(list), maxPatchOps)
-	}
 	var ops []ims.OpenStackOp
-	for i, v := range list {
-		o := &fields{at: fmt.Sprintf("operation %d: ", i+1), fault: new(error)}
-		if o.values, ok = v.(map[string]any); !ok {
-			return nil, ims.Faultf(ims.CodeBadFormat, "operation %d must be an object, it is %s", i+1, typeName(v))
-		}
+	err := eachPatchOp(body, func(n int, o *fields) error {
 		op := ims.OpenStackOp{Strict: v20}
 		path := ""
 		if v20 {
@@ -109,20 +93,25 @@ func readGlancePatch(body []byte, v20 bool) ([]ims.OpenStackOp, error) {
 			op.Op, path = o.required("op", ims.CodeBadFormat), o.required("path", ims.CodeBadFormat)
 		}
 		if err := o.failed(); err != nil {
-			return nil, err
+			return err
 		}
 		if op.Op != "add" && op.Op != "replace" && op.Op != "remove" {
-			return nil, ims.Faultf(ims.CodeBadFormat, "operation %d is %q; it must be add, replace or remove", i+1, ims.Clip(op.Op))
+			return ims.Faultf(ims.CodeBadFormat, "operation %d is %q; it must be add, replace or remove", n, ims.Clip(op.Op))
 		}
+		var ok bool
 		if op.Key, ok = pointerKey(path); !ok {
-			return nil, ims.Faultf(ims.CodeBadFormat, "operation %d: the path is %q; it must be / and the name of a key", i+1, ims.Clip(path))
+			return ims.Faultf(ims.CodeBadFormat, "operation %d: the path is %q; it must be / and the name of a key", n, ims.Clip(path))
 		}
 		value, given := o.values["value"]
 		if !given && op.Op != "remove" {
-			return nil, ims.Faultf(ims.CodeBadFormat, "operation %d: value is required", i+1)
+			return ims.Faultf(ims.CodeBadFormat, "operation %d: value is required", n)
 		}
 		op.Value = withFloat(value)
 		ops = append(ops, op)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return ops, nil
 }

@@ -149,33 +149,45 @@ func (s *server) patchImage(c *call) error {
 // maxPatchOps is how many operations a PATCH may hold.
 const maxPatchOps = 100
 
-// readPatch reads an array of operations.
-func readPatch(body []byte) ([]ims.PatchOp, error) {
+// eachPatchOp reads the array of operations of a PATCH and hands each to read, with its
+// number from 1. It stops at the first error.
+func eachPatchOp(body []byte, read func(n int, o *fields) error) error {
 	v, err := jsonBody(body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	list, ok := v.([]any)
 	if !ok {
-		return nil, ims.Faultf(ims.CodeBadFormat, "the body must be an array of operations, it is %s", typeName(v))
+		return ims.Faultf(ims.CodeBadFormat, "the body must be an array of operations, it is %s", typeName(v))
 	}
 	if len(list) > maxPatchOps {
-		return nil, ims.Faultf(ims.CodeBadFormat, "%d operations, at most %d are allowed", len(list), maxPatchOps)
+		return ims.Faultf(ims.CodeBadFormat, "%d operations, at most %d are allowed", len(list), maxPatchOps)
 	}
-	var ops []ims.PatchOp
 	for i, v := range list {
 		o := &fields{at: fmt.Sprintf("operation %d: ", i+1), fault: new(error)}
 		if o.values, ok = v.(map[string]any); !ok {
-			return nil, ims.Faultf(ims.CodeBadFormat, "operation %d must be an object, it is %s", i+1, typeName(v))
+			return ims.Faultf(ims.CodeBadFormat, "operation %d must be an object, it is %s", i+1, typeName(v))
 		}
+		if err := read(i+1, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readPatch reads the operations as IMS spells them.
+func readPatch(body []byte) ([]ims.PatchOp, error) {
+	var ops []ims.PatchOp
+	err := eachPatchOp(body, func(_ int, o *fields) error {
 		op := ims.PatchOp{Op: o.required("op", ims.CodeBadFormat), Path: o.required("path", ims.CodeBadFormat), Value: o.values["value"]}
 		if n, ok := op.Value.(json.Number); ok {
 			op.Value, _ = n.Float64() // what no float64 holds is infinite, beyond every range
 		}
-		if err := o.failed(); err != nil {
-			return nil, err
-		}
 		ops = append(ops, op)
+		return o.failed()
+	})
+	if err != nil {
+		return nil, err
 	}
 	return ops, nil
 }
