@@ -76,12 +76,12 @@ type ImageData struct {
 // the one after the id after. The ids are random, so that the first ones are a sample.
 func (c *Catalog) ActiveData(ctx context.Context, after string, limit int) ([]ImageData, error) {
 	var out []ImageData
-	err := each(ctx, c.db, `SELECT id, project_id, data_key, data_etag, data_format, data_size, data_virtual_size, data_bitmap_key, data_bitmap_etag, data_bitmap_size
+	err := each(ctx, c.db, `SELECT id, project_id, data_key, data_etag, data_format, data_size, data_virtual_size, data_bitmap_key, data_bitmap_etag, data_bitmap_size, generation
 		FROM images WHERE status = $1 AND deleted_at IS NULL AND data_bucket = '' AND id > $2 ORDER BY id LIMIT $3`,
 		[]any{string(ims.ImageActive), after, limit}, func(rows *sql.Rows) error {
 			var i ImageData
 			d := &i.Data
-			err := rows.Scan(&i.ID, &i.ProjectID, &d.Key, &d.ETag, &d.Format, &d.Size, &d.VirtualSize, &d.BitmapKey, &d.BitmapETag, &d.BitmapSize)
+			err := rows.Scan(&i.ID, &i.ProjectID, &d.Key, &d.ETag, &d.Format, &d.Size, &d.VirtualSize, &d.BitmapKey, &d.BitmapETag, &d.BitmapSize, &d.Generation)
 			out = append(out, i)
 			return err
 		})

@@ -138,6 +138,12 @@ func sourceOf(job ims.Job) ims.Data {
 	}
 }
 
+// lies reports whether data lies where want says. The catalog draws its generation.
+func lies(data, want ims.Data) bool {
+	want.Generation = data.Generation
+	return data == want
+}
+
 // saving makes an image whose data is being adopted, and gives the job with its lease.
 func (c fixture) saving(project string) (ims.Image, ims.Job) {
 	c.t.Helper()

@@ -18,7 +18,7 @@ const imageColumns = `id, project_id, enterprise_project_id, name, description, 
 	min_disk_gib, min_ram_mib, max_ram_mib, protected, attributes, source_url, file_size,
 	data_bucket, data_version, data_key, data_etag, data_format, data_size, data_virtual_size,
 	data_bitmap_key, data_bitmap_etag, data_bitmap_size, members, visibility, hidden, phase,
-	disk_format, container_format, properties, md5, sha512, created_at, updated_at, active_at`
+	disk_format, container_format, properties, md5, sha512, generation, created_at, updated_at, active_at`
 
 // imageRow is an image as its columns hold it.
 type imageRow struct {
@@ -37,7 +37,7 @@ func (r *imageRow) fields() []any {
 		&r.MinDiskGiB, &r.MinRAMMiB, &r.MaxRAMMiB, &r.Protected, &r.attributes, &r.SourceURL, &r.FileSize,
 		&r.Data.Bucket, &r.Data.Version, &r.Data.Key, &r.Data.ETag, &r.Data.Format, &r.Data.Size, &r.Data.VirtualSize,
 		&r.Data.BitmapKey, &r.Data.BitmapETag, &r.Data.BitmapSize, &r.Members, &r.MadeVisible, &r.Hidden, &r.phase,
-		&r.DiskFormat, &r.ContainerFormat, &r.properties, &r.MD5, &r.SHA512, &r.created, &r.updated, &r.active,
+		&r.DiskFormat, &r.ContainerFormat, &r.properties, &r.MD5, &r.SHA512, &r.Data.Generation, &r.created, &r.updated, &r.active,
 	}
 }
 

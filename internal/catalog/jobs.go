@@ -202,6 +202,11 @@ func dataArgs(d ims.Data) []any {
 	return []any{d.Bucket, d.Version, d.Key, d.ETag, d.Format, d.Size, d.VirtualSize, d.BitmapKey, d.BitmapETag, d.BitmapSize}
 }
 
+// generationOfSource is the image's generation, or a new one, $15, unless the image was
+// pinned to this very source before.
+const generationOfSource = `CASE WHEN generation <> '' AND data_bucket = $4 AND data_version = $5 AND data_key = $6 AND data_etag = $7
+	THEN generation ELSE $15 END`
+
 // BeginAdopt saves the step, makes the image saving and records the attempt, in one
 // transaction: only then may the attempt write to the image area. Until the image is
 // published its data is source: where the bytes lie that are being adopted.
@@ -216,7 +221,8 @@ func (c *Catalog) BeginAdopt(ctx context.Context, job ims.Job, source ims.Data) 
 		if err := c.recordAttempt(ctx, tx, job); err != nil {
 			return err
 		}
-		return c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(source), string(ims.ImageSaving))...)
+		return c.leaveQueue(ctx, tx, job, setData+", status = $14, generation = "+generationOfSource,
+			append(dataArgs(source), string(ims.ImageSaving), ims.NewGeneration())...)
 	}), "begin the adoption of image "+job.ImageID)
 }
 
@@ -255,7 +261,7 @@ func (c *Catalog) fail(ctx context.Context, tx *database.Tx, job ims.Job, code i
 	if err := saveStep(ctx, tx, job); err != nil {
 		return err
 	}
-	if err := c.leaveQueue(ctx, tx, job, setData+", status = $14", append(dataArgs(ims.Data{}), string(ims.ImageKilled))...); err != nil {
+	if err := c.leaveQueue(ctx, tx, job, setData+", status = $14, generation = ''", append(dataArgs(ims.Data{}), string(ims.ImageKilled))...); err != nil {
 		return err
 	}
 	if err := endAttachments(ctx, tx, job.ImageID); err != nil {

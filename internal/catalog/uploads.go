@@ -87,8 +87,8 @@ func (c *Catalog) FinishUpload(ctx context.Context, job ims.Job, up Uploaded, st
 			return err
 		}
 		up.Data.Bucket, up.Data.Version = "", ""
-		if err := c.leaveQueue(ctx, tx, job, setData+", md5 = $14, sha512 = $15, file_size = $16",
-			append(dataArgs(up.Data), up.MD5, up.SHA512, up.Data.Size)...); err != nil {
+		if err := c.leaveQueue(ctx, tx, job, setData+", md5 = $14, sha512 = $15, file_size = $16, generation = $17",
+			append(dataArgs(up.Data), up.MD5, up.SHA512, up.Data.Size, ims.NewGeneration())...); err != nil {
 			return err
 		}
 		if !stage {

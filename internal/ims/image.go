@@ -103,6 +103,9 @@ type Data struct {
 	Size             int64  // bytes of the stored object
 	BitmapSize       int64  // bytes of the stored bitmap
 	VirtualSize      int64  // bytes of the disk that a machine sees
+	// Generation names the bytes: 32 hex digits, drawn when the source was pinned or the
+	// upload came, and kept through adoption. "" if there are none.
+	Generation string
 }
 
 // Image is a disk image and what is known of it.

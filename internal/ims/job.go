@@ -103,5 +103,9 @@ func NewJobID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// NewGeneration draws the name of an image's bytes: 128 bits in hex, which nothing else
+// will ever have.
+func NewGeneration() string { return NewJobID() }
+
 // ValidJobID reports whether s has the form of a job id.
 func ValidJobID(s string) bool { return jobID.MatchString(s) }
