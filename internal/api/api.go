@@ -70,7 +70,9 @@ type Config struct {
 	// OSVersions gives the table of operating systems, which may change while the service
 	// runs; nil: the table that the service comes with.
 	OSVersions func() *ims.OSVersions
-	Limits     ims.Limits
+	// ServiceProject is the project whose admins may publish images; "": nobody may.
+	ServiceProject string
+	Limits         ims.Limits
 	// NBDURI gives the URI at which the disk of a token's attachment is served; nil: no
 	// listener serves any, and nothing can be attached.
 	NBDURI func(token string) string

@@ -19,6 +19,9 @@ func (s *server) createGlanceImage(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := s.mayPublish(c, ims.VisibilityPrivate, img); err != nil {
+		return err
+	}
 	if img, err = s.Catalog.CreateImage(c.Context(), img, s.Limits); err != nil {
 		return err
 	}
@@ -67,13 +70,22 @@ func (s *server) patchGlanceImage(c *call) error {
 		return err
 	}
 	img, err := s.Catalog.UpdateImage(c.Context(), c.principal.Tenant, c.project(), c.PathValue("image_id"), func(img *ims.Image) error {
-		return img.PatchOpenStack(ops)
+		was := img.MadeVisible
+		if err := img.PatchOpenStack(ops); err != nil {
+			return err
+		}
+		return s.mayPublish(c, was, *img)
 	})
 	if err != nil {
 		return imageFault(err)
 	}
 	writeJSON(c.w, http.StatusOK, newGlanceImage(img))
 	return nil
+}
+
+// mayPublish is the fault of a caller who may not give the image its visibility.
+func (s *server) mayPublish(c *call, was ims.Visibility, img ims.Image) error {
+	return ims.MayPublish(c.principal, s.ServiceProject, was, img.MadeVisible)
 }
 
 // readGlancePatch reads the operations. In version 2.0 the operation's name is the key of

@@ -38,7 +38,7 @@ func readImageFilter(q *query, limit int) (ims.ImageFilter, error) {
 	readConstants(q, &f)
 	readMachine(q, &f)
 	readSupport(q, &f)
-	f.Protected = q.boolean("protected")
+	f.Protected, f.PublicProtected = q.boolean("protected"), true
 	f.MinDiskGiB = q.whole("min_disk")
 	f.MinRAMMiB = q.whole("min_ram")
 	f.Created = readTime(q, "created_at")
@@ -83,18 +83,20 @@ func readStatus(q *query, f *ims.ImageFilter) {
 	}
 }
 
-// readSharing reads the filters by whose an image is and who shares it. No image here is
-// public or sold.
+// readSharing reads the filters by whose an image is and who sees it. No image here is
+// sold.
 func readSharing(q *query, f *ims.ImageFilter) {
 	f.Owner = q.one("owner")
 	f.Visibility = ims.Visibility(q.choice("visibility", "private", "public", "shared"))
-	f.None = f.None || f.Visibility == ims.VisibilityPublic
 	switch q.choice("__imagetype", "private", "gold", "shared", "market") {
 	case "private":
 		f.OwnAlone = true
 	case "shared":
 		f.SharedAlone = true
-	case "gold", "market":
+	case "gold":
+		f.None = f.None || f.Visibility != "" && f.Visibility != ims.VisibilityPublic
+		f.Visibility = ims.VisibilityPublic
+	case "market":
 		f.None = true
 	}
 	switch status := q.choice("member_status", "accepted", "rejected", "pending", "all"); status {

@@ -69,7 +69,7 @@ func (w imageWire) MarshalJSON() ([]byte, error) {
 	return beside(out, w.attributes)
 }
 
-// newImageWire shows an image to a project: its owner, or one that it is shared with.
+// newImageWire shows an image to a project that sees it.
 func newImageWire(img ims.Image, viewer string) imageWire {
 	w := imageWire{
 		ID: img.ID, Name: img.Name, Status: string(img.Status), Owner: img.ProjectID,
@@ -98,6 +98,10 @@ func newImageWire(img ims.Image, viewer string) imageWire {
 	if img.ProjectID != viewer {
 		// Where the owner has its files, and how it groups its images, is its own affair.
 		w.ImageType, w.DataOrigin, w.EnterpriseProjectID = "shared", "file", ims.DefaultEnterpriseProject
+	}
+	if img.Visibility() == ims.VisibilityPublic {
+		w.ImageType = "gold"
+		w.Protected = w.Protected || img.ProjectID != viewer // who does not own it can't delete it
 	}
 	if img.Status == ims.ImageActive {
 		// What a saving image is read from is not told.

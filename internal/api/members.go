@@ -51,14 +51,14 @@ func answerMember(c *call, m ims.Member, err error) error {
 	return nil
 }
 
-// ownerAlone is the fault of a member that does what is the owner's. Who does not see
-// the image is told that there is none.
+// ownerAlone is the fault of who sees the image, as a member or since it is public, and
+// does what is the owner's. Who does not see the image is told that there is none.
 func (s *server) ownerAlone(c *call) error {
-	_, m, err := s.visibleImage(c)
-	if err != nil || m == nil {
+	img, _, err := s.visibleImage(c)
+	if err != nil || img.ProjectID == c.project() {
 		return err
 	}
-	return ims.Faultf(ims.CodeOwnerOnly, "the image is shared with this project; who its members are is for its owner to say").WithKind(ims.KindForbidden)
+	return ims.Faultf(ims.CodeOwnerOnly, "the image is another project's; this is for its owner alone").WithKind(ims.KindForbidden)
 }
 
 // listMembers is GET /v2/images/{image_id}/members: all for the owner, for a member
@@ -138,9 +138,12 @@ func (s *server) updateMember(c *call) error {
 	if err != nil {
 		return err
 	}
-	_, self, err := s.visibleImage(c)
+	img, self, err := s.visibleImage(c)
 	if err != nil {
 		return err
+	}
+	if self == nil && img.ProjectID != c.project() {
+		return memberFault(catalog.ErrNoMember)
 	}
 	if self == nil {
 		return ims.Faultf(ims.CodeNotAllowed, "whether it accepts an image is for the member to say, not for the image's owner").WithKind(ims.KindForbidden)

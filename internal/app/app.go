@@ -365,7 +365,7 @@ func (s *Service) wire() error {
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
 		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
-		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, Limits: limits, OpenAPI: quickims.OpenAPI,
+		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, ServiceProject: s.seed.ProjectID, Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Damaged:     blockdev.Damaged, Missing: blockdev.Missing,
 		Ready: s.ready, Draining: s.draining.Load, Registry: registry, Logger: s.log,

@@ -154,7 +154,8 @@ func (c *Catalog) Image(ctx context.Context, projectID, id string) (ims.Image, e
 // UpdateImage changes an image in one transaction and returns it as it is then. What
 // change may set: the descriptive fields, the tags, protection, visibility and the
 // enterprise project, which must be one of the domain's (IMG.0155). Members set to 0 end
-// all sharing and the members' attachments. The id, project, state, data, source, sizes
+// all sharing and the members' attachments, unless the image is public then; one that is
+// public no more loses the attachments of all other projects. The id, project, state, data, source, sizes
 // and times stay what they are. An error of change leaves the image as it was
 // and is returned. change may be called again, on a fresh copy.
 func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id string, change func(*ims.Image) error) (ims.Image, error) {
@@ -182,7 +183,8 @@ func (c *Catalog) UpdateImage(ctx context.Context, domainID, projectID, id strin
 		if err := updateImage(ctx, tx, img); err != nil {
 			return err
 		}
-		if img.Members == 0 && old.Members > 0 {
+		withdrawn := old.MadeVisible == ims.VisibilityPublic && img.MadeVisible != ims.VisibilityPublic
+		if img.Members == 0 && old.Members > 0 || withdrawn {
 			if err := c.endSharing(ctx, tx, img); err != nil {
 				return err
 			}

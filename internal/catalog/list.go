@@ -51,12 +51,18 @@ type where struct {
 	none bool // nothing can match
 }
 
-// add appends a condition; each ? in it stands for the next argument.
-func (w *where) add(condition string, args ...any) {
+// bind gives a condition in which each ? stands for the next argument.
+func (w *where) bind(condition string, args ...any) string {
 	for _, arg := range args {
 		w.args = append(w.args, arg)
 		condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(w.args)), 1)
 	}
+	return condition
+}
+
+// add appends a condition; each ? in it stands for the next argument.
+func (w *where) add(condition string, args ...any) {
+	condition = w.bind(condition, args...)
 	if w.text.Len() > 0 {
 		w.text.WriteString(" AND ")
 	}
@@ -126,16 +132,17 @@ func (w *where) member(column, name, value string) error {
 	return nil
 }
 
-// Images lists a project's images, and those that are shared with it. The order is that of the sort key, then of the id,
-// both in the direction asked for, so that it is the same at every call. MarkerID
-// continues behind that image, which may have been deleted since; behind one that the
-// project never had, and that is not shared with it, there is nothing. Filter values are compared byte by byte.
+// Images lists a project's images, those that are shared with it, and public ones. The
+// order is that of the sort key, then of the id, both in the direction asked for, so that
+// it is the same at every call. MarkerID continues behind that image, which may have been
+// deleted since; behind one that the project never had, and that it does not see, there is
+// nothing. Filter values are compared byte by byte.
 func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilter) ([]ims.Image, error) {
 	order, err := orderOf(f.Sort)
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.matching(ctx, projectID, f)
+	w, parts, err := matching(projectID, f)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +151,7 @@ func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilte
 			return nil, err
 		}
 	}
-	if w.none {
+	if w.none || len(parts) == 0 {
 		return nil, nil
 	}
 	limit := min(f.Limit, ims.MaxListLimit)
@@ -156,8 +163,18 @@ func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilte
 		terms = append(terms, k.column+" "+k.dir())
 	}
 	by := strings.Join(terms, ", ") // image_tags has no such columns
-	w.args = append(w.args, limit)
-	page := fmt.Sprintf("WHERE %s ORDER BY %s LIMIT $%d", w.text.String(), by, len(w.args))
+	last := w.bind(" ORDER BY "+by+" LIMIT ?", limit)
+	// Each part is read in the list's order by itself, as far as the page may reach.
+	for i := range parts {
+		parts[i] += " AND " + w.text.String() + last
+	}
+	page := "WHERE " + parts[0]
+	if len(parts) > 1 {
+		for i := range parts {
+			parts[i] = fmt.Sprintf("SELECT id FROM (SELECT id FROM images WHERE %s) AS part%d", parts[i], i)
+		}
+		page = "WHERE id IN (" + strings.Join(parts, " UNION ALL ") + ")" + last
+	}
 	list, err := selectImages(ctx, c.db, page, by, w.args)
 	if err != nil {
 		return nil, fmt.Errorf("list the images of project %s: %w", projectID, err)
@@ -197,12 +214,15 @@ func orderOf(keys []ims.SortOrder) ([]orderKey, error) {
 	return append(out, orderKey{"id", keys[len(keys)-1].Asc}), nil
 }
 
-func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFilter) (*where, error) {
-	w := &where{none: f.None}
-	if err := c.within(ctx, w, projectID, f); err != nil {
-		return nil, err
+// matching gives what all images of a list must meet, and the parts of which an image
+// must meet one.
+func matching(projectID string, f ims.ImageFilter) (w *where, parts []string, err error) {
+	w = &where{none: f.None}
+	if parts, err = w.within(projectID, f); err != nil {
+		return nil, nil, err
 	}
 	w.add("deleted_at IS NULL")
+	w.equal("project_id", f.Owner)
 	var status []string
 	for _, s := range f.Status {
 		status = append(status, string(s))
@@ -210,22 +230,23 @@ func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFil
 	if len(status) == 0 {
 		w.add("status <> 'killed'")
 	}
-	err := errors.Join(w.oneOf(statusColumn, status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names), w.oneOf("platform", f.Platforms),
+	err = errors.Join(w.oneOf(statusColumn, status), w.oneOf("id", f.IDs), w.oneOf("name", f.Names), w.oneOf("platform", f.Platforms),
 		w.oneOf("disk_format", f.DiskFormats), w.oneOf("container_format", f.ContainerFormats), w.oneOf("md5", f.MD5s), w.oneOf("sha512", f.SHA512s))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	w.equal("env", string(f.Env))
-	if f.EnterpriseProjectID != ims.AllEnterpriseProjects {
-		w.equal("enterprise_project_id", f.EnterpriseProjectID)
-	}
 	w.equal("os_type", f.OSType)
 	w.equal("os_bit", f.OSBit)
 	w.equal("os_version", f.OSVersion)
 	w.equal("architecture", f.Architecture)
 	w.equal("firmware", f.Firmware)
 	w.equal(formatColumn, f.DiskFormat)
-	if f.Protected != nil {
+	switch {
+	case f.Protected == nil:
+	case f.PublicProtected:
+		w.add("(protected OR visibility = 'public' AND project_id <> ?) = ?", projectID, *f.Protected)
+	default:
 		w.add("protected = ?", *f.Protected)
 	}
 	if f.MinDiskGiB != nil {
@@ -249,16 +270,16 @@ func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFil
 	w.when("created_at", f.Created)
 	w.when("updated_at", f.Updated)
 	if n := max(len(f.Attributes), len(f.Properties), len(f.Tags), len(f.BareTags)); n > maxFilterValues {
-		return nil, ims.Faultf(ims.CodeBadFormat, "%d attributes or tags in one filter, at most %d are allowed", n, maxFilterValues)
+		return nil, nil, ims.Faultf(ims.CodeBadFormat, "%d attributes or tags in one filter, at most %d are allowed", n, maxFilterValues)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
 		if err := w.member("attributes", name, f.Attributes[name]); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Properties)) {
 		if err := w.member("properties", name, f.Properties[name]); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, text := range f.BareTags {
@@ -274,7 +295,7 @@ func (c *Catalog) matching(ctx context.Context, projectID string, f ims.ImageFil
 			w.add("EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id AND t.tag_key = ?)", t.Key)
 		}
 	}
-	return w, nil
+	return w, parts, nil
 }
 
 // behindMarker restricts a list to what comes after the marker in the order.
@@ -286,7 +307,7 @@ func (c *Catalog) behindMarker(ctx context.Context, w *where, order []orderKey, 
 	for i, k := range order {
 		into[i], columns[i] = &at[i], k.column
 	}
-	err := c.db.QueryRowContext(ctx, "SELECT "+strings.Join(columns, ", ")+` FROM images WHERE id = $2 AND (project_id = $1
+	err := c.db.QueryRowContext(ctx, "SELECT "+strings.Join(columns, ", ")+` FROM images WHERE id = $2 AND (project_id = $1 OR visibility = 'public'
 		OR EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = images.id AND m.member_id = $1))`, projectID, f.MarkerID).Scan(into...)
 	if err := orNotFound(err); errors.Is(err, ErrNotFound) {
 		w.none = true

@@ -12,8 +12,9 @@ import (
 )
 
 // An image is its owner's. A member sees it, and once it has accepted, reads and
-// attaches it; all else is the owner's, to whom a member's id means nothing more than
-// a name. Who changes members holds the image's lock.
+// attaches it; everybody sees, reads and attaches a public one. All else is the owner's,
+// to whom a member's id means nothing more than a name. Who changes members or publishes
+// holds the image's lock.
 
 const memberColumns = "image_id, member_id, status, created_at, updated_at"
 
@@ -34,20 +35,37 @@ func memberStatuses(list []ims.MemberStatus) []string {
 	return out
 }
 
-// VisibleImage reads an image of a project's own, or one that is shared with it; of the
-// latter it gives the membership too. ErrNotFound for all others.
+// VisibleImage reads an image of a project's own, a public one, or one that is shared
+// with it; of the last it gives the membership too. ErrNotFound for all others.
 func (c *Catalog) VisibleImage(ctx context.Context, projectID, id string) (ims.Image, *ims.Member, error) {
 	img, err := selectImage(ctx, c.db, projectID, id)
 	if !errors.Is(err, ErrNotFound) || !ims.ValidUUID(id) {
 		return img, nil, err
 	}
-	owner, m, err := membership(ctx, c.db, projectID, id)
+	owner, m, err := seen(ctx, c.db, projectID, id)
 	if err != nil {
 		return ims.Image{}, nil, wrap(err, "read image "+id)
 	}
 	img, err = selectImage(ctx, c.db, owner, id)
-	return img, &m, err
+	if err == nil && m == nil && img.Visibility() != ims.VisibilityPublic {
+		return ims.Image{}, nil, ErrNotFound // it was withdrawn meanwhile
+	}
+	return img, m, err
 }
+
+// seen finds what makes an image of another project visible to a project: it is public,
+// or shared, which has a membership.
+func seen(ctx context.Context, q database.Querier, projectID, id string) (owner string, m *ims.Member, err error) {
+	err = orNotFound(q.QueryRowContext(ctx, "SELECT project_id FROM images WHERE id = $1 AND "+isPublic, id).Scan(&owner))
+	if !errors.Is(err, ErrNotFound) {
+		return owner, nil, err
+	}
+	owner, found, err := membership(ctx, q, projectID, id)
+	return owner, &found, err
+}
+
+// isPublic is the condition on an image that all projects see. An index has those.
+const isPublic = "visibility = 'public' AND deleted_at IS NULL AND status <> 'killed'"
 
 // membership finds what makes an image of another project visible to a project.
 func membership(ctx context.Context, q database.Querier, projectID, id string) (owner string, m ims.Member, err error) {
@@ -58,14 +76,14 @@ func membership(ctx context.Context, q database.Querier, projectID, id string) (
 	return owner, m, err
 }
 
-// lockReadable locks an image that a project may read: its own, or one that is shared
-// with it and that it accepted. It stays readable until the transaction ends.
+// lockReadable locks an image that a project may read: its own, a public one, or one that
+// is shared with it and that it accepted. It stays readable until the transaction ends.
 func lockReadable(ctx context.Context, tx *database.Tx, projectID, id string) (ims.Image, error) {
 	img, err := lockImage(ctx, tx, projectID, id)
 	if !errors.Is(err, ErrNotFound) || !ims.ValidUUID(id) {
 		return img, err
 	}
-	owner, _, err := membership(ctx, tx, projectID, id)
+	owner, _, err := seen(ctx, tx, projectID, id)
 	if err != nil {
 		return ims.Image{}, err
 	}
@@ -73,15 +91,15 @@ func lockReadable(ctx context.Context, tx *database.Tx, projectID, id string) (i
 		return ims.Image{}, err
 	}
 	// Only now nobody changes it.
-	_, m, err := membership(ctx, tx, projectID, id)
+	_, m, err := seen(ctx, tx, projectID, id)
 	if err != nil {
 		return ims.Image{}, err
 	}
-	return img, MayRead(&m)
+	return img, MayRead(m)
 }
 
-// MayRead is nil if a member has accepted the image, or for the owner, who is none; else
-// the fault says what to do.
+// MayRead is nil if a member has accepted the image, and for who sees it and is no member:
+// its owner, or everybody if it is public. Else the fault says what to do.
 func MayRead(m *ims.Member) error {
 	if m == nil || m.Status == ims.MemberAccepted {
 		return nil
@@ -90,50 +108,44 @@ func MayRead(m *ims.Member) error {
 		WithKind(ims.KindForbidden)
 }
 
-// within restricts a list to what a project may see.
-func (c *Catalog) within(ctx context.Context, w *where, projectID string, f ims.ImageFilter) error {
+// within gives the parts of what a project may see that a list is made of: its own images,
+// those that are shared with it, public ones. Each is a condition with an index of its own.
+func (w *where) within(projectID string, f ims.ImageFilter) ([]string, error) {
 	statuses := f.MemberStatus
 	if len(statuses) == 0 {
 		statuses = []ims.MemberStatus{ims.MemberAccepted}
 	}
+	if len(statuses) > len(ims.MemberStatuses) {
+		return nil, ims.Faultf(ims.CodeBadFormat, "%d values of member_status, at most %d are allowed", len(statuses), len(ims.MemberStatuses))
+	}
 	// The enterprise project of another's image is the other's.
 	inEnterprise := f.EnterpriseProjectID != "" && f.EnterpriseProjectID != ims.AllEnterpriseProjects
-	shared := !f.OwnAlone && (f.Visibility == "" || f.Visibility == ims.VisibilityShared) && !inEnterprise && f.Owner != projectID
-	if shared {
-		// Most projects are members of nothing, and their lists need not look further.
-		some := &where{}
-		some.add("member_id = ?", projectID)
-		if err := some.oneOf("status", memberStatuses(statuses)); err != nil {
-			return err
+	others := !f.OwnAlone && f.Owner != projectID
+	var parts []string
+	if !f.SharedAlone && (f.Owner == "" || f.Owner == projectID) {
+		own := w.bind("project_id = ?", projectID) + map[ims.Visibility]string{
+			ims.VisibilityShared:    " AND (members > 0 OR visibility = 'shared')",
+			ims.VisibilityPrivate:   " AND members = 0 AND visibility = 'private'",
+			ims.VisibilityCommunity: " AND visibility = 'community'",
+			ims.VisibilityPublic:    " AND visibility = 'public'",
+		}[f.Visibility]
+		if f.OwnAlone {
+			own += " AND visibility <> 'public'"
 		}
-		n, err := count(ctx, c.db, "SELECT COUNT(*) FROM (SELECT 1 FROM image_members WHERE "+some.text.String()+" LIMIT 1) AS found", some.args...)
-		if err != nil {
-			return fmt.Errorf("ask what is shared with project %s: %w", projectID, err)
+		if inEnterprise {
+			w.none = w.none || !database.Storable(f.EnterpriseProjectID)
+			own += w.bind(" AND enterprise_project_id = ?", f.EnterpriseProjectID)
 		}
-		shared = n > 0
+		parts = append(parts, own)
 	}
-	own := !f.SharedAlone && (f.Owner == "" || f.Owner == projectID)
-	ownMembers := map[ims.Visibility]string{
-		ims.VisibilityShared:    " AND (members > 0 OR visibility = 'shared')",
-		ims.VisibilityPrivate:   " AND members = 0 AND visibility = 'private'",
-		ims.VisibilityCommunity: " AND visibility = 'community'",
-		ims.VisibilityPublic:    " AND visibility = 'public'",
-	}[f.Visibility]
-	member := "id IN (SELECT m.image_id FROM image_members m WHERE m.member_id = ? AND m.status IN " + marks(len(statuses)) + ")"
-	args := append([]any{projectID}, anys(memberStatuses(statuses))...)
-	switch {
-	case own && shared:
-		w.add("(project_id = ?"+ownMembers+" OR "+member+")", append([]any{projectID}, args...)...)
-	case own:
-		w.add("project_id = ?"+ownMembers, projectID)
-	case shared:
-		w.add(member, args...)
-	default:
-		w.none = true
-		w.add("project_id = ?", projectID)
+	if others && !inEnterprise && (f.Visibility == "" || f.Visibility == ims.VisibilityShared) {
+		args := append([]any{projectID}, anys(memberStatuses(statuses))...)
+		parts = append(parts, w.bind("id IN (SELECT m.image_id FROM image_members m WHERE m.member_id = ? AND m.status IN "+marks(len(statuses))+")", args...))
 	}
-	w.equal("project_id", f.Owner)
-	return nil
+	if others && !f.SharedAlone && (f.Visibility == "" && !inEnterprise || f.Visibility == ims.VisibilityPublic) {
+		parts = append(parts, isPublic+w.bind(" AND project_id <> ?", projectID))
+	}
+	return parts, nil
 }
 
 // marks is "(?, …)" for n arguments of where.add.
@@ -155,7 +167,7 @@ func anys(list []string) []any {
 
 // AddMember shares an image with a project, whose answer is pending. An image without
 // data is shared if early is set. Faults that a client is told of: the image is not active
-// (IMG.0046), the project is its owner (IMG.0076), it
+// (IMG.0046), the project is its owner (IMG.0076), the image is public (IMG.0089), it
 // is a member already (IMG.0035, a conflict), there are ims.MaxMembers (IMG.0088).
 func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string, early bool) (ims.Member, error) {
 	var m ims.Member
@@ -169,6 +181,8 @@ func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string, e
 			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be shared", img.Status)
 		case member == projectID:
 			return ims.Faultf(ims.CodeShareWithSelf, "member is the project that the image belongs to")
+		case img.MadeVisible == ims.VisibilityPublic:
+			return ims.Faultf(ims.CodeSharePublic, "the image is public: all projects see it, it has no members")
 		}
 		now := c.now()
 		m = ims.Member{ImageID: id, ProjectID: member, Status: ims.MemberPending, CreatedAt: now, UpdatedAt: now}
@@ -199,14 +213,16 @@ func (c *Catalog) countMembers(ctx context.Context, tx *database.Tx, projectID, 
 }
 
 // Members lists an image's members, the earliest first: all for its owner, for a member
-// itself alone. ErrNotFound for all others.
+// itself alone; of a public image none. ErrNotFound for who does not see the image.
 func (c *Catalog) Members(ctx context.Context, projectID, id string) ([]ims.Member, error) {
-	_, self, err := c.VisibleImage(ctx, projectID, id)
-	if err != nil {
+	img, self, err := c.VisibleImage(ctx, projectID, id)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if self != nil {
+	case self != nil:
 		return []ims.Member{*self}, nil
+	case img.ProjectID != projectID:
+		return nil, nil
 	}
 	var out []ims.Member
 	err = each(ctx, c.db, "SELECT "+memberColumns+" FROM image_members WHERE image_id = $1 ORDER BY created_at, member_id", []any{id}, func(rows *sql.Rows) error {
@@ -308,10 +324,13 @@ func endMemberships(ctx context.Context, tx *database.Tx, member string) error {
 	return nil
 }
 
-// endSharing removes all members of an image, and their attachments.
+// endSharing removes all members of an image. Unless it is public, the attachments of all
+// other projects end.
 func (c *Catalog) endSharing(ctx context.Context, tx *database.Tx, img ims.Image) error {
-	if _, err := tx.ExecContext(ctx, "DELETE FROM attachments WHERE image_id = $1 AND project_id <> $2", img.ID, img.ProjectID); err != nil {
-		return err
+	if img.MadeVisible != ims.VisibilityPublic {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM attachments WHERE image_id = $1 AND project_id <> $2", img.ID, img.ProjectID); err != nil {
+			return err
+		}
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1", img.ID); err != nil {
 		return err

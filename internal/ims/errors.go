@@ -45,6 +45,7 @@ const (
 	CodeShareWithSelf      Code = "IMG.0076"
 	CodeToken              Code = "IMG.0087"
 	CodeMemberQuota        Code = "IMG.0088"
+	CodeSharePublic        Code = "IMG.0089"
 	CodeImageBeingMade     Code = "IMG.0090"
 	CodeUnsupported        Code = "IMG.0105"
 	CodeBucketName         Code = "IMG.0109"

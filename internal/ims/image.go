@@ -173,6 +173,17 @@ func (img Image) Visibility() Visibility {
 	return img.MadeVisible
 }
 
+// MayPublish returns the fault of a caller who makes an image public, or withdraws one that
+// was, and who is no admin of the service's own project; nil for all other callers and
+// changes. serviceProject may be "": then nobody publishes.
+func MayPublish(p Principal, serviceProject string, was, now Visibility) error {
+	if (was == VisibilityPublic) == (now == VisibilityPublic) || p.IsAdmin() && p.ProjectID == serviceProject && serviceProject != "" {
+		return nil
+	}
+	return Faultf(CodeNotAllowed, "visibility: admins of the service's own project alone publish and withdraw images; private and shared are offered to this caller").
+		WithKind(KindForbidden)
+}
+
 // NewImageID makes a random image id.
 func NewImageID() string { return uuid.NewString() }
 

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// ImageFilter selects images of a list: a project's own, and those of others that are
-// shared with it and that it accepted. Empty fields do not filter.
+// ImageFilter selects images of a list: a project's own, those of others that are shared
+// with it and that it accepted, and public ones. Empty fields do not filter.
 type ImageFilter struct {
 	Owner string // project
-	// Visibility is "private" or "shared": shared are a project's own that were made so or
-	// have members, and those of others.
+	// Visibility, if set: shared are a project's own that were made so or have members, and
+	// those that others share with it; public are everybody's.
 	Visibility Visibility
-	// OwnAlone leaves out what others share, SharedAlone what is the project's own.
+	// OwnAlone leaves out what others share and what is public, SharedAlone what is the
+	// project's own and what is public.
 	OwnAlone, SharedAlone bool
 	// MemberStatus are what the project answered to what others share; empty: accepted.
 	MemberStatus []MemberStatus
@@ -21,7 +22,8 @@ type ImageFilter struct {
 	Names  []string
 	Status []ImageStatus // empty: all but killed and deleted
 	Env    EnvType
-	// EnterpriseProjectID may be AllEnterpriseProjects, which does not filter.
+	// EnterpriseProjectID may be AllEnterpriseProjects, which does not filter. Any other
+	// leaves out what is others', unless Visibility asks for public images.
 	EnterpriseProjectID string
 	Tags                []TagFilter // all must match
 
@@ -30,8 +32,10 @@ type ImageFilter struct {
 	Architecture, Firmware   string
 	DiskFormat               string // of the stored data, which an active image alone has
 	Protected                *bool
-	MinDiskGiB, MinRAMMiB    *int // exactly
-	Created, Updated         TimeFilter
+	// PublicProtected makes public images of others count as protected.
+	PublicProtected       bool
+	MinDiskGiB, MinRAMMiB *int // exactly
+	Created, Updated      TimeFilter
 	// What the Image API's filters ask for of what it shows. Each list matches by any of its
 	// values, BareTags by all of them: each is the text that a tag is shown as.
 	DiskFormats, ContainerFormats []string

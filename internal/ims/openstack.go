@@ -162,19 +162,21 @@ func (img *Image) setOpenStack(key string, value any) *Error {
 	return img.setProperty(key, value)
 }
 
+// setVisibility settles who sees the image. Whether the caller may publish is for
+// MayPublish to say.
 func (img *Image) setVisibility(value any) *Error {
 	text, _ := value.(string)
 	switch v := Visibility(text); v {
-	case VisibilityPrivate:
+	case VisibilityPrivate, VisibilityPublic:
 		img.MadeVisible, img.Members = v, 0
 	case VisibilityShared:
 		img.MadeVisible = v
-	case VisibilityPublic, VisibilityCommunity:
+	case VisibilityCommunity:
 		if v != img.MadeVisible {
-			return Faultf(CodeNotAllowed, "visibility %s is not offered to this project; private and shared are", v).WithKind(KindForbidden)
+			return Faultf(CodeNotAllowed, "visibility %s is not offered; private, shared and, to who may publish, public are", v).WithKind(KindForbidden)
 		}
 	default:
-		return Faultf(CodeBadFormat, "visibility is %s; it must be private or shared", show(value))
+		return Faultf(CodeBadFormat, "visibility is %s; it must be private, shared or public", show(value))
 	}
 	return nil
 }
