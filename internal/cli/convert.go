@@ -8,29 +8,30 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/term"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/create"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
-	"github.com/quickims/quickims/internal/diskformat/zvhd"
 	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/inspect"
 )
 
-// ConvertCmd makes ZVHD2, RAW or ZVHD of a disk file.
+// ConvertCmd writes a disk file in another format.
 type ConvertCmd struct {
 	inputFlags
-	In     string `arg:"" name:"in" help:"Disk file of any format that is read, a block device, or - for standard input, which is RAW."`
-	Out    string `arg:"" name:"out" help:"File to write, or - for standard output."`
-	Output string `short:"O" name:"output-format" placeholder:"FORMAT" help:"Format of OUT: zvhd2, raw or zvhd. Default: by the ending of OUT's name, else zvhd2, or raw if IN is ZVHD2."`
-	Level  *int   `placeholder:"1-4" help:"How hard to compress: 1 is fastest, 4 smallest. Default: 1."`
-	Size   string `placeholder:"SIZE" help:"Size of the disk on standard input, in bytes or with K, M, G or T. Wanted if OUT is standard output."`
-	Force  bool   `help:"Replace OUT if it is there."`
+	In     string            `arg:"" name:"in" help:"Disk file of any format that is read, a block device, or - for standard input, which is RAW."`
+	Out    string            `arg:"" name:"out" help:"File to write, or - for standard output."`
+	Output string            `short:"O" name:"output-format" placeholder:"FORMAT" help:"Format of OUT: zvhd2, raw, qcow2, vmdk, vhd, vhdx or zvhd. Default: by the ending of OUT's name, else zvhd2, or raw if IN is ZVHD2."`
+	Set    map[string]string `short:"o" name:"option" placeholder:"KEY=VALUE" help:"Option of OUT's format, once for each: compression=none, zstd or zlib of qcow2 (default: none); subformat=streamOptimized or monolithicSparse of vmdk; subformat=dynamic or fixed and size=exact or mib of vhd (Azure wants fixed and mib). Default: the first of each."`
+	Level  *int              `placeholder:"1-4" help:"Compression level: 1 is fastest, 4 smallest. Default: 1."`
+	Size   string            `placeholder:"SIZE" help:"Size of the disk on standard input, in bytes or with K, M, G or T. Wanted if OUT is standard output."`
+	Force  bool              `help:"Replace OUT if it is there."`
 }
 
 // Help shows the command's use.
@@ -44,66 +45,76 @@ Examples:
     quickims convert -O raw /dev/vg0/disk disk.raw
     zcat disk.raw.gz | quickims convert - disk.zvhd2
     quickims convert disk.vmdk - | ssh host "cat >disk.zvhd2"
+    quickims convert -o compression=zstd disk.raw disk.qcow2
+    quickims convert -o subformat=fixed -o size=mib disk.qcow2 azure.vhd
 `
 }
 
 // std stands for standard input or output.
 const std = "-"
 
-// endings are the names' endings that settle OUT's format.
-var endings = map[string]diskformat.Format{
-	".zvhd2": diskformat.ZVHD2, ".zvhd": diskformat.ZVHD,
-	".raw": diskformat.Raw, ".img": diskformat.Raw, ".bin": diskformat.Raw, ".dd": diskformat.Raw,
+// otherEndings are names' endings that do not begin with a format's name.
+var otherEndings = map[string]diskformat.Format{
+	".img": diskformat.Raw, ".bin": diskformat.Raw, ".dd": diskformat.Raw, ".vpc": diskformat.VHD,
 }
 
-// otherEndings are those of formats that users may hope for.
-var otherEndings = []string{".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi", ".qed", ".iso", ".ova"}
+// notWritten are endings of formats that users may hope for.
+var notWritten = []string{".qcow", ".vdi", ".qed", ".iso", ".ova"}
 
-// target is OUT's format as far as the call tells: "" leaves it to IN.
-func (c *ConvertCmd) target() (diskformat.Format, error) {
-	ending := strings.ToLower(filepath.Ext(c.Out))
-	switch f := diskformat.Format(strings.ToLower(c.Output)); {
-	case f == "" && c.Out != std:
-		for _, other := range otherEndings {
-			if ending == other {
-				return "", usagef("%s: convert writes ZVHD2, RAW and ZVHD, not %s (-O zvhd2 writes that under this name)", c.Out, ending[1:])
-			}
+// target is OUT's format as far as the call tells: nil leaves it to IN.
+func (c *ConvertCmd) target() (*create.Format, error) {
+	if c.Output != "" {
+		f, err := create.Find(c.Output)
+		if err != nil {
+			return nil, usagef("-O %v", err)
 		}
-		return endings[ending], nil
-	case f == "", f == diskformat.Raw, f == diskformat.ZVHD2, f == diskformat.ZVHD:
-		return f, nil
+		return &f, nil
 	}
-	return "", usagef("-O %s: the formats are zvhd2, raw and zvhd", c.Output)
+	ending := strings.ToLower(filepath.Ext(c.Out))
+	if slices.Contains(notWritten, ending) && c.Out != std {
+		return nil, usagef("%s: convert does not write %s (-O zvhd2 writes that under this name)", c.Out, ending[1:])
+	}
+	for _, f := range create.Formats {
+		if c.Out != std && (ending == "."+string(f.Name) || otherEndings[ending] == f.Name) {
+			return &f, nil
+		}
+	}
+	return nil, nil
 }
 
-// Levels of zstd and zlib for our four.
-var (
-	zstdLevels = [...]int{1, 3, 7, 11} // as klauspost/compress tells its four encoders apart
-	zlibLevels = [...]int{1, 5, 7, 9}
-)
-
-// memoryOf is about what a block on its way takes at each level, in MiB, encoder
-// and buffers together.
-var memoryOf = [...]int{12, 16, 26, 60}
-
-// memoryBudget is what the blocks on their way may take together, in MiB.
-const memoryBudget = 200
-
-// workers is how many blocks are compressed at once: one for each core, unless
-// their memory forbids.
-func (c *ConvertCmd) workers() int {
-	return max(1, min(runtime.GOMAXPROCS(0), memoryBudget/memoryOf[c.level()]))
+// options are those of OUT.
+func (c *ConvertCmd) options() create.Options {
+	o := create.Options{Set: c.Set}
+	if c.Level != nil {
+		o.Level = *c.Level
+	}
+	if c.Out != std {
+		o.Name = filepath.Base(c.Out)
+	}
+	return o
 }
 
-func (c *ConvertCmd) level() int {
-	if c.Level == nil {
-		return 0
+// settle is OUT's format, once IN is known as far as it is.
+func (c *ConvertCmd) settle(target *create.Format, in diskformat.Format) (create.Format, error) {
+	if target == nil {
+		name := diskformat.ZVHD2
+		if in == diskformat.ZVHD2 {
+			name = diskformat.Raw
+		}
+		f, err := create.Find(string(name))
+		if err != nil {
+			return f, err
+		}
+		target = &f
 	}
-	return *c.Level - 1
+	if err := target.Check(c.options()); err != nil {
+		return *target, usagef("%v", err)
+	}
+	return *target, nil
 }
 
 // check looks at what the grammar can't say.
-func (c *ConvertCmd) check(s *session) (target diskformat.Format, size int64, err error) {
+func (c *ConvertCmd) check(s *session) (target *create.Format, size int64, err error) {
 	if target, err = c.target(); err != nil {
 		return target, 0, err
 	}
@@ -115,10 +126,8 @@ func (c *ConvertCmd) check(s *session) (target diskformat.Format, size int64, er
 	}
 	out, isFile := s.Stdout.(*os.File)
 	switch {
-	case c.Level != nil && (*c.Level < 1 || *c.Level > 4):
-		return target, 0, usagef("--level %d: it is 1 (fastest) to 4 (smallest)", *c.Level)
-	case c.Level != nil && target == diskformat.Raw:
-		return target, 0, usagef("--level goes with compressed formats, not with raw")
+	case c.Level != nil && *c.Level == 0:
+		return target, 0, usagef("--level is 0; it must be 1 (fastest) to 4 (smallest)")
 	case c.Size != "" && c.In != std:
 		return target, 0, usagef("--size goes with standard input alone; %s has a size of its own", c.In)
 	case c.In == std && c.AllowBacking:
@@ -126,18 +135,14 @@ func (c *ConvertCmd) check(s *session) (target diskformat.Format, size int64, er
 	case c.In == std && c.Format != "" && diskformat.Format(strings.ToLower(c.Format)) != diskformat.Raw:
 		return target, 0, usagef("-f %s: only RAW is read from standard input; the other formats must be read here and there, so put it into a file", c.Format)
 	case c.In == std && c.Out == std && size < 0:
-		return target, 0, usagef("--size is wanted: %s says how large the disk is at its front, and standard output can't be written there again", orElse(target, diskformat.ZVHD2))
+		return target, 0, usagef("--size is required: the file says how large the disk is at its front, and standard output cannot be written there again")
 	case c.Out == std && isFile && term.IsTerminal(int(out.Fd())):
 		return target, 0, usagef("standard output is a terminal; send it to a file or a program")
 	}
-	return target, size, nil
-}
-
-func orElse(f, other diskformat.Format) diskformat.Format {
-	if f == "" {
-		return other
+	if target != nil {
+		_, err = c.settle(target, "")
 	}
-	return f
+	return target, size, err
 }
 
 // parseSize reads a size as qemu-img does: bytes, or a number with K, M, G or T,
@@ -182,8 +187,12 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 	if c.In == std {
 		stdin, close := s.stdin(ctx)
 		defer close()
-		return c.finish(ctx, s, orElse(target, diskformat.ZVHD2), func(out sink) (convertDoc, error) {
-			doc, err := c.stream(ctx, s, stdin, size, orElse(target, diskformat.ZVHD2), out)
+		format, err := c.settle(target, diskformat.Raw)
+		if err != nil {
+			return err
+		}
+		return c.finish(ctx, s, format.Name, func(out sink) (convertDoc, error) {
+			doc, err := c.stream(ctx, s, stdin, size, format.Name, out)
 			doc.Seconds = s.now().Sub(began).Seconds()
 			return doc, err
 		})
@@ -201,21 +210,16 @@ func (c *ConvertCmd) Run(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	if target == "" {
-		target = diskformat.ZVHD2
-		if src.Format == diskformat.ZVHD2 {
-			target = diskformat.Raw
-		}
-	}
-	if c.Level != nil && target == diskformat.Raw {
-		return usagef("--level goes with compressed formats, not with raw")
+	format, err := c.settle(target, src.Format)
+	if err != nil {
+		return err
 	}
 	var said warnings
 	if hints, err := diskformat.ReadHints(src, src.OrigSize); err == nil { // else the conversion says what is wrong
 		said.warn(s, inspect.TableNotes(hints)...)
 	}
-	return c.finish(ctx, s, target, func(out sink) (convertDoc, error) {
-		doc, err := c.convert(ctx, s, src, target, out)
+	return c.finish(ctx, s, format.Name, func(out sink) (convertDoc, error) {
+		doc, err := c.convert(ctx, s, src, format, out)
 		if err == nil {
 			err = src.unchanged()
 		}
@@ -311,35 +315,19 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 }
 
 // convert writes a disk in another format.
-func (c *ConvertCmd) convert(ctx context.Context, s *session, src *diskFile, target diskformat.Format, out sink) (doc convertDoc, err error) {
+func (c *ConvertCmd) convert(ctx context.Context, s *session, src *diskFile, target create.Format, out sink) (doc convertDoc, err error) {
 	total := src.OrigSize
 	doc.DiskSize = total
 	m := s.bytesMeter("convert", total)
 	defer func() { m.close(err) }()
-	data := src.Data(ctx)
-	switch target {
-	case diskformat.ZVHD2:
-		made, err := zvhd2.Convert(ctx, out.writer(), src, total, zvhd2.ConvertOptions{
-			Options: zvhd2.Options{Level: zstdLevels[c.level()], Concurrency: c.workers(), Progress: m.progress}, Data: data})
-		doc.Blocks, doc.DataBlocks = int64(made.Blocks), int64(made.DataBlocks)
-		return doc, err
-	case diskformat.ZVHD:
-		made, err := zvhd.Convert(ctx, out.writer(), src, total, zvhd.Options{
-			Level: zlibLevels[c.level()], Concurrency: c.workers(), Progress: m.progress, Data: data})
-		doc.Blocks, doc.DataBlocks = int64(made.Blocks), int64(made.DataBlocks)
-		return doc, err
+	opts := c.options()
+	opts.Data, opts.Progress = src.Data(ctx), m.progress
+	made, err := target.Write(ctx, out.writer(), src.Image, total, opts)
+	if errors.Is(err, create.ErrNeedsFile) {
+		err = usagef("%s with these options cannot be written to standard output: its front is known only at the end; write to a file", target.Name)
 	}
-	if disk, ok := src.Image.(*zvhd2.File); ok {
-		doc.Blocks, doc.DataBlocks = int64(disk.Blocks()), int64(disk.DataBlocks())
-		if out.file != nil {
-			return doc, disk.Extract(ctx, out.file, zvhd2.ExtractOptions{Options: zvhd2.Options{Progress: m.progress}})
-		}
-	}
-	opts := sparse.CopyOptions{Data: data, Concurrency: c.workers(), Progress: m.progress}
-	if out.file != nil {
-		return doc, sparse.Copy(ctx, out.file, src, total, opts)
-	}
-	return doc, sparse.Stream(ctx, out.stream, src, total, opts)
+	doc.Blocks, doc.DataBlocks = made.Blocks, made.DataBlocks
+	return doc, err
 }
 
 // stream writes the RAW disk on standard input in another format. A size of less
@@ -367,15 +355,15 @@ func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.ReadCloser, s
 	m := s.bytesMeter("convert", max(size, 0))
 	defer func() { m.close(err) }()
 	switch target {
-	case diskformat.ZVHD:
-		return doc, usagef("-O zvhd is not made of standard input, only zvhd2 and raw are")
 	case diskformat.ZVHD2:
 		var made zvhd2.Summary
 		made, err = zvhd2.ConvertStream(ctx, out.writer(), readCloser{whole, in}, size,
-			zvhd2.Options{Level: zstdLevels[c.level()], Concurrency: c.workers(), Progress: m.progress})
+			zvhd2.Options{Level: c.options().ZstdLevel(), Concurrency: c.options().Workers(), Progress: m.progress})
 		doc.DiskSize, doc.Blocks, doc.DataBlocks = made.DiskSize, int64(made.Blocks), int64(made.DataBlocks)
-	default:
+	case diskformat.Raw:
 		doc.DiskSize, err = c.streamRaw(ctx, whole, size, out, m)
+	default:
+		return doc, usagef("-O %s is not made of standard input, only zvhd2 and raw are", target)
 	}
 	doc.Input = convertedFile{c.In, diskformat.Raw, doc.DiskSize}
 	return doc, err

@@ -13,21 +13,23 @@ import (
 const (
 	magic = "QFI\xfb"
 
-	offVersion       = 4
-	offBackingOffset = 8
-	offBackingSize   = 16
-	offClusterBits   = 20
-	offSize          = 24
-	offCryptMethod   = 32
-	offL1Size        = 36
-	offL1Offset      = 40
-	offSnapshots     = 60
-	headerLen2       = 72 // version 2 ends here
-	offIncompatible  = 72
-	offRefcountOrder = 96
-	offHeaderLength  = 100
-	headerLen3       = 104 // version 3 has at least this
-	offCompression   = 104 // one byte, if header_length goes beyond it
+	offVersion          = 4
+	offBackingOffset    = 8
+	offBackingSize      = 16
+	offClusterBits      = 20
+	offSize             = 24
+	offCryptMethod      = 32
+	offL1Size           = 36
+	offL1Offset         = 40
+	offRefcounts        = 48
+	offRefcountClusters = 56
+	offSnapshots        = 60
+	headerLen2          = 72 // version 2 ends here
+	offIncompatible     = 72
+	offRefcountOrder    = 96
+	offHeaderLength     = 100
+	headerLen3          = 104 // version 3 has at least this
+	offCompression      = 104 // one byte, if header_length goes beyond it
 )
 
 // Incompatible features: a reader that does not know one must not read.
