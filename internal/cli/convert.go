@@ -36,7 +36,7 @@ type ConvertCmd struct {
 
 // Help shows the command's use.
 func (ConvertCmd) Help() string {
-	return `IN may be raw, qcow2, vmdk, vhd, vhdx, vdi, zvhd or zvhd2; which it is says its content, not its name. Holes are neither read nor stored, RAW is written sparse, and all cores are used. OUT appears when it is whole and on the disk, not before.
+	return `IN may be raw, qcow2, vmdk, vhd, vhdx, vdi, qcow, qed, zvhd or zvhd2; which it is says its content, not its name. Holes are neither read nor stored, RAW is written sparse, and all cores are used. OUT appears when it is whole and on the disk, not before.
 
 Examples:
 

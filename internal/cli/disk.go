@@ -16,7 +16,7 @@ import (
 
 // inputFlags are those of the commands that read a disk file of any format.
 type inputFlags struct {
-	Format       string `short:"f" name:"format" placeholder:"FORMAT" help:"Format of the file, instead of what its content says: raw, qcow2, vmdk, vhd, vhdx, vdi, zvhd or zvhd2."`
+	Format       string `short:"f" name:"format" placeholder:"FORMAT" help:"Format of the file, instead of what its content says: raw, qcow2, vmdk, vhd, vhdx, vdi, qcow, qed, zvhd or zvhd2."`
 	AllowBacking bool   `name:"allow-backing" help:"Open the backing and data files that a qcow2 file names. Only for files that you trust: it may name any file of yours."`
 }
 

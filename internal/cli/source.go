@@ -164,7 +164,7 @@ func (src *source) base() string {
 }
 
 // qemuFormats are those that are not read here but by qemu-img, under the same name.
-var qemuFormats = []diskformat.Format{diskformat.QCOW, diskformat.QED, diskformat.Parallels, diskformat.DMG}
+var qemuFormats = []diskformat.Format{diskformat.Parallels, diskformat.DMG}
 
 // mfPath is where the bitmap of a RAW file is put.
 func mfPath(path string) string { return bitmapPaths(path)[0] }

@@ -18,7 +18,9 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/extents"
+	"github.com/quickims/quickims/internal/diskformat/qcow"
 	"github.com/quickims/quickims/internal/diskformat/qcow2"
+	"github.com/quickims/quickims/internal/diskformat/qed"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/diskformat/vdi"
 	"github.com/quickims/quickims/internal/diskformat/vhd"
@@ -31,7 +33,7 @@ import (
 // Formats are the formats that [Open] reads.
 var Formats = []diskformat.Format{
 	diskformat.Raw, diskformat.QCOW2, diskformat.VMDK, diskformat.VHD, diskformat.VHDX,
-	diskformat.VDI, diskformat.ZVHD, diskformat.ZVHD2,
+	diskformat.VDI, diskformat.QCOW, diskformat.QED, diskformat.ZVHD, diskformat.ZVHD2,
 }
 
 // aliases are other tools' names of formats.
@@ -173,6 +175,10 @@ func (d *Disk) open(depth int) (err error) {
 		d.Image, err = given(vhdx.Open(src.ReaderAt, src.Size))
 	case diskformat.VDI:
 		d.Image, err = given(vdi.Open(src.ReaderAt, src.Size))
+	case diskformat.QCOW:
+		d.Image, err = given(qcow.Open(src.ReaderAt, src.Size))
+	case diskformat.QED:
+		d.Image, err = given(qed.Open(src.ReaderAt, src.Size))
 	default:
 		return diskformat.Errorf(d.Format, diskformat.ErrUnsupported, "", "this format is told from others but not read")
 	}

@@ -195,7 +195,7 @@ func TestWhatIsNotRead(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, f, err)
 		}
 	}
-	for _, name := range []string{"", "gzip", "qed", "raw "} {
+	for _, name := range []string{"", "gzip", "parallels", "raw "} {
 		if f, err := open.ParseFormat(name); err == nil {
 			t.Errorf("%q is %s", name, f)
 		}
