@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/quickims/quickims/internal/diskcheck"
@@ -13,17 +14,19 @@ import (
 // CheckCmd tells whether a system disk is ready for a quick import.
 type CheckCmd struct {
 	inputFlags
-	Image string `arg:"" name:"image" help:"Disk file of any format that is read, or a block device."`
-	All   bool   `short:"a" help:"List also what is in order."`
+	Image string             `arg:"" name:"image" help:"Disk file of any format that is read, or a block device."`
+	All   bool               `short:"a" help:"List also what is in order, and each thing that could not be looked at."`
+	For   diskcheck.Platform `enum:"otc,openstack,kvm" default:"otc" placeholder:"PLATFORM" help:"Where the machine will run: otc (Open Telekom Cloud), openstack, or kvm (a host without a metadata service). Default: otc."`
 }
 
 // Help shows the command's use.
 func (CheckCmd) Help() string {
-	return `A quick import changes nothing in a disk: whatever a machine needs to start from it must be in it already. The partition table, the boot loader and the files of the system are read, without mounting; nothing is written. The exit status is 0 unless a finding is an error.
+	return `A quick import changes nothing in a disk: whatever a machine needs to start from it, and to be reached, must be in it already. The partition table, the boot loader and the files of the system are read, without mounting; nothing is written. The exit status is 0 if the disk is ready, 1 if a finding is an error, 3 if none is but not all could be looked at.
 
 Examples:
 
     quickims check disk.qcow2
+    quickims check --for kvm disk.qcow2
     quickims check --json disk.raw
 `
 }
@@ -32,7 +35,9 @@ Examples:
 type checkDoc struct {
 	Path         string                    `json:"path"`
 	Format       diskformat.Format         `json:"format"`
-	Ready        bool                      `json:"ready"`
+	For          diskcheck.Platform        `json:"for"`
+	Verdict      diskcheck.Verdict         `json:"verdict"`
+	Ready        bool                      `json:"ready"`     // the verdict is ready
 	DiskSize     int64                     `json:"disk_size"` // bytes
 	Table        diskformat.PartitionTable `json:"partition_table"`
 	OSType       string                    `json:"os_type,omitempty"`
@@ -44,7 +49,9 @@ type checkDoc struct {
 	Findings     []checkFinding            `json:"findings"`
 	Seconds      float64                   `json:"seconds"`
 
-	all bool
+	all    bool
+	width  int // of the texts below a finding, in characters
+	colour func(diskcheck.Severity, string) string
 }
 
 type checkPartition struct {
@@ -77,7 +84,7 @@ func (c *CheckCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer src.Close()
-	report, err := diskcheck.Check(ctx, src, src.OrigSize)
+	report, err := diskcheck.Check(ctx, src, src.OrigSize, c.For)
 	if err == nil {
 		err = src.unchanged()
 	}
@@ -85,21 +92,36 @@ func (c *CheckCmd) Run(ctx context.Context, s *session) error {
 		return fmt.Errorf("check %s: %w", c.Image, interrupted(ctx, err))
 	}
 	doc := newCheckDoc(report)
-	doc.Path, doc.Format, doc.all, doc.Seconds = c.Image, src.Format, c.All, s.now().Sub(began).Seconds()
+	doc.Path, doc.Format, doc.For, doc.all, doc.Seconds = c.Image, src.Format, c.For, c.All, s.now().Sub(began).Seconds()
+	doc.colour = func(severity diskcheck.Severity, text string) string {
+		return s.coloured(s.Stdout, severityColours[severity], text)
+	}
+	if width := s.width(s.Stdout); width > 0 {
+		doc.width = max(min(wrapAt, width-severityWidth), severityWidth)
+	}
 	if err := s.result(doc, doc.print); err != nil {
 		return err
 	}
-	if !doc.Ready {
-		return fmt.Errorf("%s is not ready for a quick import: findings that are errors: %d", c.Image, report.Count(diskcheck.Error))
+	switch doc.Verdict {
+	case diskcheck.NotReady:
+		return &exitError{StatusFailed}
+	case diskcheck.Undecided:
+		return &exitError{statusUndecided}
 	}
 	return nil
 }
 
+// statusUndecided: nothing was found against the disk, but not all could be looked at.
+const statusUndecided = 3
+
+var severityColours = map[diskcheck.Severity]string{diskcheck.Error: red, diskcheck.Warning: yellow, diskcheck.Unknown: cyan, diskcheck.OK: green}
+
 func newCheckDoc(r diskcheck.Report) checkDoc {
 	doc := checkDoc{
-		Ready: r.Ready(), DiskSize: r.Size, Table: r.Table,
+		Verdict: r.Verdict(), Ready: r.Verdict() == diskcheck.Ready, DiskSize: r.Size, Table: r.Table,
 		OSType: r.OSType, OSName: r.OSName, OSVersion: r.OSVersion, Architecture: r.Architecture, Firmware: r.Firmware,
 		Partitions: []checkPartition{}, Findings: []checkFinding{},
+		width: wrapAt, colour: func(_ diskcheck.Severity, text string) string { return text },
 	}
 	for _, p := range r.Partitions {
 		doc.Partitions = append(doc.Partitions, checkPartition(p))
@@ -139,32 +161,73 @@ func (doc checkDoc) print(w io.Writer) {
 		row(name, text)
 	}
 	fmt.Fprintln(w)
-	fine := 0
-	for _, f := range doc.Findings {
-		if f.Severity == diskcheck.OK && !doc.all {
-			fine++
-			continue
+	line := func(severity diskcheck.Severity, name, text string) {
+		margin := fmt.Sprintf("%-*s", severityWidth, name)
+		if severity != "" {
+			margin = doc.colour(severity, name) + strings.Repeat(" ", severityWidth-len(name))
 		}
-		fmt.Fprintf(w, "%s\t%s\n", f.Severity, f.ID)
-		texts := [][2]string{{"found", f.Found}, {"why", f.Why}, {"fix", f.Fix}}
-		for _, text := range texts {
+		fmt.Fprintf(w, "%s%s\n", margin, strings.Join(wrap(text, doc.width), "\n"+strings.Repeat(" ", severityWidth)))
+	}
+	full := func(f checkFinding) {
+		line(f.Severity, string(f.Severity), string(f.ID))
+		for _, text := range [][2]string{{"found", f.Found}, {"why", f.Why}, {"fix", f.Fix}} {
 			if text[1] != "" {
-				fmt.Fprintf(w, "  %s\t%s\n", text[0], strings.Join(wrap(text[1], wrapAt), "\n\t"))
+				line("", "  "+text[0], text[1])
 			}
 		}
 	}
-	if fine > 0 {
-		more := "1 more is in order (--all lists it)"
-		if fine != 1 {
-			more = fmt.Sprintf("%d more are in order (--all lists them)", fine)
+	of := func(severity diskcheck.Severity) []checkFinding {
+		return slices.DeleteFunc(slices.Clone(doc.Findings), func(f checkFinding) bool { return f.Severity != severity })
+	}
+	errs, warns, unknown, fine := of(diskcheck.Error), of(diskcheck.Warning), of(diskcheck.Unknown), of(diskcheck.OK)
+	for _, f := range slices.Concat(errs, warns) {
+		full(f)
+	}
+	if doc.all {
+		for _, f := range slices.Concat(unknown, fine) {
+			full(f)
 		}
-		fmt.Fprintf(w, "ok\t%s\n", more)
+	} else {
+		if len(unknown) > 0 {
+			var names []string
+			for _, f := range unknown {
+				if !slices.Contains(names, string(f.ID)) {
+					names = append(names, string(f.ID))
+				}
+			}
+			line(diskcheck.Unknown, "unknown", fmt.Sprintf("could not be looked at: %s; %s (--all says more)", strings.Join(names, ", "), unknown[0].Found))
+		}
+		if len(fine) > 0 {
+			line(diskcheck.OK, "ok", count(len(fine), "more is in order (--all lists it)", "more are in order (--all lists them)"))
+		}
 	}
-	ready := "ready for a quick import"
-	if !doc.Ready {
-		ready = "not ready for a quick import"
+	verdict := map[diskcheck.Verdict]string{
+		diskcheck.Ready: "ready for a quick import", diskcheck.NotReady: "not ready for a quick import",
+		diskcheck.Undecided: "nothing speaks against a quick import, but not all could be looked at",
+	}[doc.Verdict]
+	worst := map[diskcheck.Verdict]diskcheck.Severity{diskcheck.Ready: diskcheck.OK, diskcheck.NotReady: diskcheck.Error, diskcheck.Undecided: diskcheck.Unknown}[doc.Verdict]
+	var counts []string
+	if len(errs) > 0 {
+		counts = append(counts, count(len(errs), "error", "errors"))
 	}
-	fmt.Fprintf(w, "\n%s: %s, %s\n", doc.Path, ready, seconds(doc.Seconds))
+	if len(warns) > 0 {
+		counts = append(counts, count(len(warns), "warning", "warnings"))
+	}
+	if len(counts) > 0 {
+		verdict += " (" + strings.Join(counts, ", ") + ")"
+	}
+	fmt.Fprintf(w, "\n%s: %s, %s\n", doc.Path, doc.colour(worst, verdict), seconds(doc.Seconds))
+}
+
+// severityWidth is that of the longest severity, and of the space behind it.
+const severityWidth = 9
+
+// count is a number with a word in the right form.
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // wrap breaks a text into lines of at most width characters, where words allow.

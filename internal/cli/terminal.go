@@ -32,7 +32,9 @@ func (s *session) width(w io.Writer) int {
 // Colours of SGR, ECMA-48.
 const (
 	red    = "31"
+	green  = "32"
 	yellow = "33"
+	cyan   = "36"
 )
 
 // coloured is text in a colour, where w is a terminal that has colours and nobody asked

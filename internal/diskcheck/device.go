@@ -25,13 +25,14 @@ type device struct {
 	tag, value string // of byContent: UUID, LABEL, PARTUUID or PARTLABEL
 	number     int    // of byName: the partition on the first disk; 0: another disk, or whole
 	virtio     bool   // of byName: a disk on virtio-blk
+	other      bool   // of byName: not the first disk
 }
 
 var (
 	// sda1, hdb, vda2, xvda1; mmcblk0p1, nvme0n1p2: drivers' names for disks, in
 	// the order in which they were found.
 	diskName  = regexp.MustCompile(`^/dev/(sd|hd|vd|xvd)([a-z]+)([0-9]*)$`)
-	cardName  = regexp.MustCompile(`^/dev/(?:mmcblk[0-9]+|nvme[0-9]+n[0-9]+)(?:p([0-9]+))?$`)
+	cardName  = regexp.MustCompile(`^/dev/(mmcblk[0-9]+|nvme[0-9]+n[0-9]+)(?:p([0-9]+))?$`)
 	mapperDev = regexp.MustCompile(`^/dev/(mapper/.+|[A-Za-z][A-Za-z0-9+_.-]*/[^/]+)$`)
 )
 
@@ -62,15 +63,15 @@ func parseDevice(spec string) device {
 		return d
 	}
 	if m := diskName.FindStringSubmatch(spec); m != nil {
-		d.naming, d.virtio = byName, m[1] == "vd"
-		if m[2] == "a" {
+		d.naming, d.virtio, d.other = byName, m[1] == "vd", m[2] != "a"
+		if !d.other {
 			d.number, _ = strconv.Atoi(m[3])
 		}
 		return d
 	}
 	if m := cardName.FindStringSubmatch(spec); m != nil {
-		d.naming = byName
-		d.number, _ = strconv.Atoi(m[1])
+		d.naming, d.other = byName, m[1] != "mmcblk0" && m[1] != "nvme0n1"
+		d.number, _ = strconv.Atoi(m[2])
 		return d
 	}
 	if mapperDev.MatchString(spec) {
@@ -112,7 +113,7 @@ func (c *checker) find(d device) int {
 			value = p.Name
 		}
 		switch {
-		case d.naming == byName && d.number != 0 && d.number == p.Number:
+		case d.naming == byName && !d.other && d.number != 0 && d.number == p.Number:
 			return i
 		case d.naming != byContent || value == "":
 		case d.value == value, strings.HasSuffix(d.tag, "UUID") && strings.EqualFold(d.value, value):

@@ -208,7 +208,7 @@ func (p part) content(t *testing.T, at int64) piece {
 func check(t *testing.T, s *system) diskcheck.Report {
 	t.Helper()
 	d := s.build(t)
-	r, err := diskcheck.Check(t.Context(), d, d.size)
+	r, err := diskcheck.Check(t.Context(), d, d.size, diskcheck.OTC)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,10 @@
 // Package diskcheck answers one question about a system disk: is it ready for a
 // quick import? A quick import changes nothing in the disk, so whatever a machine
-// of the cloud needs to start from it must be in it already: a boot loader for
+// needs to start from it and to be reached must be in it already: a boot loader for
 // the firmware, drivers for virtio, mounts that do not depend on how a disk is
-// named, a network that asks for its address.
+// named, a network that asks for its address, keys for the SSH server and a way in.
+// What the disk lacks counts together with what the programs on it will do at the
+// first start: cloud-init, systemd, netplan, ifupdown, NetworkManager, growpart.
 //
 // [Check] reads the partition table, the boot loaders and the files of the
 // system, without mounting, through package filesystem. It makes [Finding]s: what
@@ -100,22 +102,41 @@ func (r Report) Count(s Severity) int {
 	return n
 }
 
-// Ready reports whether nothing is known that would keep a machine from starting.
-func (r Report) Ready() bool { return r.Count(Error) == 0 }
+// Verdict is what a report comes to.
+type Verdict string
 
-// Check looks at a disk of size bytes. An error is one of reading the disk, or
-// the context's; the Report then holds what was found before. Nothing in the
+// The verdicts.
+const (
+	Ready     Verdict = "ready"     // it starts and can be reached
+	NotReady  Verdict = "not ready" // something is found that keeps it from that
+	Undecided Verdict = "undecided" // nothing is, but not all could be looked at
+)
+
+// Verdict is NotReady if there is an Error, else Undecided if something is Unknown.
+func (r Report) Verdict() Verdict {
+	switch {
+	case r.Count(Error) > 0:
+		return NotReady
+	case r.Count(Unknown) > 0:
+		return Undecided
+	}
+	return Ready
+}
+
+// Check looks at a disk of size bytes for a platform. An error is one of reading the
+// disk, or the context's; the Report then holds what was found before. Nothing in the
 // disk's bytes makes an error.
-func Check(ctx context.Context, disk io.ReaderAt, size int64) (Report, error) {
+func Check(ctx context.Context, disk io.ReaderAt, size int64, platform Platform) (Report, error) {
 	if size < 0 {
 		return Report{}, fmt.Errorf("checking the disk: its size is %d", size)
 	}
 	d := &watched{disk: disk}
-	c := &checker{Report: Report{Size: size}, src: filesystem.NewSource(ctx, d, size, budget)}
+	c := &checker{Report: Report{Size: size}, platform: platform, src: filesystem.NewSource(ctx, d, size, budget)}
 	defer c.src.Release()
+	c.services.c = c
 	steps := []func(){
 		c.partitions, c.volumes, c.bootMode, c.findRoot, c.architecture, c.firmware, c.osVersion,
-		c.fstab, c.bootConfig, c.kernels, c.cloudInit, c.network, c.hostKeys, c.machineID,
+		c.bootConfig, c.fstab, c.kernels, c.readServices, c.cloudInit, c.growRoot, c.network, c.sshServer, c.access, c.machineID,
 	}
 	var err error
 	for _, step := range steps {
@@ -170,9 +191,13 @@ type checker struct {
 	trouble  int      // how often that was so
 	before   int      // trouble before the present check
 
-	entries   []bootEntry
-	cloud     bool // cloud-init will run
-	noNetwork bool // cloud-init is told to leave the network alone
+	entries  []bootEntry
+	platform Platform
+	services services
+	cloud    cloudState
+	cloudCfg cloudConfig
+	ssh      bool                // the SSH server will start
+	sshd     map[string][]string // its settings
 }
 
 // place is a folder in a Tree.

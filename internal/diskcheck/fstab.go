@@ -89,7 +89,10 @@ func (c *checker) mountAll() {
 
 const (
 	byUUIDFix = "Write UUID=… there; blkid prints them."
-	noSuchFix = "Take the line out, add nofail to its options, or correct it; blkid prints what is there."
+	noSuchFix = "Remove the line, add nofail to its options, or correct it; blkid prints what is there."
+
+	staysReadOnly = "and the kernel mounts the root file system for reading alone (ro): nothing can be written to it"
+	staysFix      = "Write a line for /, with the root file system by UUID."
 )
 
 // fstab checks how the system names what it mounts.
@@ -99,6 +102,9 @@ func (c *checker) fstab() {
 	}
 	text, err := c.text("/etc/fstab")
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.readOnlyRoot():
+		c.add(Fstab, Error, staysFix, "there is no /etc/fstab, "+staysReadOnly)
+		return
 	case errors.Is(err, fs.ErrNotExist):
 		c.add(Fstab, Warning, "Write one, with the root file system by UUID, unless the system mounts by other means.", "there is no /etc/fstab")
 		return
@@ -107,7 +113,11 @@ func (c *checker) fstab() {
 		return
 	}
 	good, swaps, bad := 0, 0, len(c.Findings)
-	for _, m := range parseFstab(text) {
+	lines := parseFstab(text)
+	if c.readOnlyRoot() && !slices.ContainsFunc(lines, func(m mountLine) bool { return m.dir == "/" }) {
+		c.add(Fstab, Error, staysFix, "/etc/fstab has no line for /, "+staysReadOnly)
+	}
+	for _, m := range lines {
 		swap := m.kind == "swap" || m.dir == "none" && m.kind != "ignore"
 		if swap && m.naming != notADevice {
 			swaps++
@@ -118,7 +128,7 @@ func (c *checker) fstab() {
 		}
 		problem, weak := c.judge(m.device)
 		fix := byUUIDFix
-		if m.naming == byContent {
+		if m.naming == byContent || m.other {
 			fix = noSuchFix
 		}
 		switch {
@@ -163,10 +173,13 @@ func isRemovable(m mountLine) bool {
 func (c *checker) judge(d device) (problem string, weak bool) {
 	switch d.naming {
 	case byName:
-		if d.virtio {
+		switch {
+		case d.other:
+			return "is on another disk, which is not in the image", false
+		case d.virtio:
 			return "goes by device name; it is the right one only while the disk is the first on virtio-blk", true
 		}
-		return "goes by device name, which the cloud's machine does not give it", false
+		return "goes by device name, which the machine does not give it", false
 	case byHardware:
 		return "goes by the hardware of the machine it was made on", false
 	case byContent:

@@ -41,7 +41,7 @@ func FuzzText(f *testing.F) {
 			t.Errorf("%d cards", n)
 		}
 		parseINI(s)
-		dataSourceList(s)
+		yamlList(s, "datasource_list")
 		networkDisabled(s)
 		parseDevice(s)
 		unescapeUdev(s)

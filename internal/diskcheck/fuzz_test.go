@@ -72,7 +72,7 @@ func TestSeeds(t *testing.T) {
 		if !bytes.Equal(d.Pack(), fstest.Unpack(b).Pack()) {
 			t.Errorf("%s is another disk in the memory of the one before", name)
 		}
-		r, err := diskcheck.Check(t.Context(), d, d.Size)
+		r, err := diskcheck.Check(t.Context(), d, d.Size, diskcheck.OTC)
 		if err != nil || r.OSVersion != "Debian GNU/Linux 12.0.0 64bit" || len(find(r, diskcheck.VirtioBlk)) != 1 || find(r, diskcheck.VirtioBlk)[0].Severity != diskcheck.OK {
 			t.Errorf("%s: %v, %q\n%s", name, err, r.OSVersion, show(r))
 		}
@@ -86,7 +86,7 @@ func FuzzCheck(f *testing.F) {
 	d := new(fstest.Disk)
 	fuzztest.Fuzz(f, func(t *testing.T, b []byte) {
 		d.Refill(b)
-		r, err := diskcheck.Check(t.Context(), d, d.Size)
+		r, err := diskcheck.Check(t.Context(), d, d.Size, diskcheck.OTC)
 		if err != nil {
 			t.Fatalf("an error of the disk, which has none: %v", err)
 		}

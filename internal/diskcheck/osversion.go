@@ -129,12 +129,16 @@ func (c *checker) osVersion() {
 	r, file := c.release()
 	if file == "" {
 		c.OSVersion = otherLinux(c.bits)
-		c.add(OSVersion, Unknown, "Name the os_version yourself if you know the system.", "there is no /etc/os-release; %s fits any Linux", c.OSVersion)
+		c.add(OSVersion, Warning, "Name the os_version yourself if you know the system.", "there is no /etc/os-release; %s fits any Linux", c.OSVersion)
 		return
 	}
 	c.OSName = shown(cmp.Or(r.Name, strings.TrimSpace(r.ID+" "+r.Version), "the system"))
 	version, how := chooseVersion(ims.DefaultOSVersions(), r, c.bits, c.Architecture)
 	c.OSVersion = version
+	if how > sameMajor && c.platform == KVM { // nothing there goes by it
+		c.add(OSVersion, OK, "", "%s (%s) is not in the table; %q is the nearest", c.OSName, file, version)
+		return
+	}
 	switch how {
 	case exact:
 		c.add(OSVersion, OK, "", "%s is %q (%s)", c.OSName, version, file)

@@ -119,7 +119,8 @@ func TestDevices(t *testing.T) {
 		"ID=scsi-1":                      {naming: byHardware},
 		"/dev/sda3":                      {naming: byName, number: 3},
 		"/dev/sda":                       {naming: byName},
-		"/dev/sdb1":                      {naming: byName},
+		"/dev/sdb1":                      {naming: byName, other: true},
+		"/dev/nvme1n1p2":                 {naming: byName, number: 2, other: true},
 		"/dev/vda1":                      {naming: byName, number: 1, virtio: true},
 		"/dev/xvda12":                    {naming: byName, number: 12},
 		"/dev/nvme0n1p2":                 {naming: byName, number: 2},
@@ -161,16 +162,17 @@ func TestNetplan(t *testing.T) {
 		text string
 		want []card
 	}{
-		{"network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true # yes\n", []card{{name: "eth0", dhcp: true}}},
+		{"network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true # yes\n", []card{{name: "eth0", match: "eth0", dhcp: true}}},
 		{"network:\n  ethernets:\n    \"ens3\":\n      dhcp4: \"yes\"\n      match: {macaddress: '00:11:22:33:44:55'}\n", []card{{name: "ens3", dhcp: true, mac: true}}},
-		{"network:\n  ethernets:\n    ens3:\n      dhcp4: false\n      addresses:\n        - 192.0.2.1/24\n      nameservers:\n        addresses: [192.0.2.9]\n", []card{{name: "ens3", static: true, named: true}}},
-		{"network:\n  ethernets:\n    ens3:\n      dhcp4: no\n      addresses: []\n", []card{{name: "ens3", named: true}}},
+		{"network:\n  ethernets:\n    ens3:\n      dhcp4: false\n      addresses:\n        - 192.0.2.1/24\n      nameservers:\n        addresses: [192.0.2.9]\n", []card{{name: "ens3", match: "ens3", static: true}}},
+		{"network:\n  ethernets:\n    ens3:\n      dhcp4: no\n      addresses: []\n", []card{{name: "ens3", match: "ens3"}}},
 		{"network: {ethernets: {eth0: {dhcp4: true}}}\n", nil},
-		{"network:\n  ethernets:\n    eth0: {dhcp4: true}\n    eth1: {addresses: [192.0.2.1/24]}\n", []card{{name: "eth0", dhcp: true}, {name: "eth1", static: true}}},
+		{"network:\n  ethernets:\n    eth0: {dhcp4: true}\n    eth1: {addresses: [192.0.2.1/24]}\n", []card{{name: "eth0", match: "eth0", dhcp: true}, {name: "eth1", match: "eth1", static: true}}},
 		{"network:\n  bonds:\n    bond0:\n      interfaces: [a, b]\n      dhcp4: on\n  renderer: networkd\n", []card{{name: "bond0", dhcp: true}}},
-		{"ethernets:\n  eth0:\n    dhcp6: true\n", []card{{name: "eth0", auto6: true}}},
-		{"network:\n  ethernets:\n    ens192:\n      dhcp4: false\n      dhcp6: true\n      addresses: [10.0.0.5/24]\n", []card{{name: "ens192", auto6: true, static: true, named: true}}},
-		{"network:\n  ethernets:\n    ens192: {dhcp6: true}\n    eno1: {match: {driver: virtio_net}, dhcp4: true}\n", []card{{name: "ens192", auto6: true, named: true}, {name: "eno1", dhcp: true}}},
+		{"ethernets:\n  eth0:\n    dhcp6: true\n", []card{{name: "eth0", match: "eth0", auto6: true}}},
+		{"network:\n  ethernets:\n    ens192:\n      dhcp4: false\n      dhcp6: true\n      addresses: [10.0.0.5/24]\n", []card{{name: "ens192", auto6: true, static: true, match: "ens192"}}},
+		{"network:\n  ethernets:\n    ens192: {dhcp6: true}\n    eno1: {match: {driver: virtio_net}, dhcp4: true}\n", []card{{name: "ens192", auto6: true, match: "ens192"}, {name: "eno1", dhcp: true}}},
+		{"network:\n  ethernets:\n    all-en:\n      match:\n        name: en*\n      dhcp4: true\n    b: {match: {name: 'eth*'}, dhcp4: true}\n", []card{{name: "all-en", match: "en*", dhcp: true}, {name: "b", match: "eth*", dhcp: true}}},
 		{"      dhcp4: true\n", nil},
 	} {
 		if got := parseNetplan(tt.text); !slices.Equal(got, tt.want) {

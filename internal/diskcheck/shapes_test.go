@@ -38,6 +38,7 @@ func rocky() *system {
 			{kind: "83", name: "root", size: 32 * mib, fs: "xfs", uuid: rootUUID, files: files{
 				"bin": "-> usr/bin", "lib": "-> usr/lib", "boot/": "",
 				"usr/bin/bash": elf(2, elfX64), "usr/bin/sh": "-> bash", "usr/bin/cloud-init": "x",
+				"usr/bin/growpart": "", "usr/sbin/sshd": "", "usr/sbin/NetworkManager": "", "usr/sbin/xfs_growfs": "", "sbin": "-> usr/sbin",
 				"etc/os-release":     "-> ../usr/lib/os-release",
 				"usr/lib/os-release": "NAME=\"Rocky Linux\"\nVERSION=\"9.4 (Blue Onyx)\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\nPRETTY_NAME=\"Rocky Linux 9.4 (Blue Onyx)\"\n",
 				"etc/fstab":          "UUID=" + rootUUID + " / xfs defaults 0 0\nUUID=" + bootUUID + " /boot xfs defaults 0 0\nUUID=0a1b2c3d-0000-4000-8000-000000000003 none swap defaults 0 0\n",
@@ -128,8 +129,8 @@ func TestHiddenRoot(t *testing.T) {
 					t.Errorf("%s: %+v, want %s", id, f, want)
 				}
 			}
-			if r.Firmware != "bios" || r.Architecture != "x86" || r.OSVersion != "" || !r.Ready() {
-				t.Errorf("the request would be %q %q %q, ready: %v\n%s", r.OSVersion, r.Architecture, r.Firmware, r.Ready(), show(r))
+			if r.Firmware != "bios" || r.Architecture != "x86" || r.OSVersion != "" || r.Verdict() != diskcheck.Undecided {
+				t.Errorf("the request would be %q %q %q, %s\n%s", r.OSVersion, r.Architecture, r.Firmware, r.Verdict(), show(r))
 			}
 		})
 	}
@@ -151,7 +152,7 @@ func TestWindows(t *testing.T) {
 	bios := &system{label: "dos", code: "\x33\xc0 Microsoft's boot code", parts: []part{{kind: "7", name: "windows", active: true, size: 4 * mib, raw: ntfs}}}
 	for want, s := range map[string]*system{"uefi": uefi, "bios": bios} {
 		r := check(t, s)
-		if r.OSType != "Windows" || r.Firmware != want || r.Architecture != "x86" || r.OSVersion != "" || !r.Ready() {
+		if r.OSType != "Windows" || r.Firmware != want || r.Architecture != "x86" || r.OSVersion != "" || r.Verdict() != diskcheck.Undecided {
 			t.Errorf("%s: %q %q %q %q\n%s", want, r.OSType, r.Architecture, r.Firmware, r.OSVersion, show(r))
 		}
 		for _, f := range r.Findings {
@@ -179,6 +180,7 @@ func TestARM(t *testing.T) {
 		}},
 		{kind: "L", name: "root", size: 16 * mib, fs: "ext4", uuid: rootUUID, args: []string{"-L", "oe-root"}, files: files{
 			"usr/bin/sh": elf(2, elfAA64), "bin": "-> usr/bin", "lib": "-> usr/lib", "efi/": "", "usr/bin/cloud-init": "x",
+			"usr/bin/growpart": "", "usr/sbin/sshd": "", "sbin": "-> usr/sbin", "usr/sbin/resize2fs": "", "usr/lib/systemd/network/99-default.link": "",
 			"etc/os-release":                         "NAME=\"openEuler\"\nVERSION=\"22.03 (LTS-SP3)\"\nID=\"openEuler\"\nVERSION_ID=\"22.03\"\nPRETTY_NAME=\"openEuler 22.03 (LTS-SP3)\"\n",
 			"etc/fstab":                              "LABEL=oe-root / ext4 defaults 0 1\nPARTLABEL=esp /efi vfat umask=0077 0 2\n",
 			"etc/systemd/network/20-dhcp.network":    "[Match]\nName=en*\n[Network]\nDHCP=yes\n",
@@ -214,7 +216,7 @@ func TestOldCentOS(t *testing.T) {
 			"lib/modules/" + version + "/kernel/drivers/net/virtio_net.ko": "x", "lib/modules/" + version + "/kernel/drivers/block/virtio_blk.ko": "x", "var/": "",
 			"etc/sysconfig/network-scripts/ifcfg-lo":   "DEVICE=lo\nIPADDR=127.0.0.1\n",
 			"etc/sysconfig/network-scripts/ifcfg-eth0": "DEVICE=eth0\nBOOTPROTO=static\nHWADDR=00:50:56:00:00:01\nIPADDR=192.0.2.7\nONBOOT=yes\n",
-			"etc/ssh/ssh_host_rsa_key":                 "k",
+			"etc/ssh/ssh_host_rsa_key":                 "k", "usr/sbin/sshd": "",
 		}, args: []string{"-L", "/"}},
 		{kind: "5", name: "extended", size: 12 * mib},
 	}}
@@ -227,7 +229,7 @@ func TestOldCentOS(t *testing.T) {
 	d.add(ext, link)
 	p := part{fs: "ext3", size: 8 * mib, uuid: bootUUID, files: files{"log/x": "y"}}
 	d.pieces = append(d.pieces, p.content(t, ext+mib))
-	r, err := diskcheck.Check(t.Context(), d, d.size)
+	r, err := diskcheck.Check(t.Context(), d, d.size, diskcheck.OTC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,8 +266,8 @@ func TestNotADisk(t *testing.T) {
 		t.Error("the system in a disk without partitions is not seen")
 	}
 	for _, size := range []int64{0, 1, 511, 512, 4096, mib} {
-		r, err := diskcheck.Check(t.Context(), &layered{size: size}, size)
-		if err != nil || r.Ready() || r.Table != "none" {
+		r, err := diskcheck.Check(t.Context(), &layered{size: size}, size, diskcheck.OTC)
+		if err != nil || r.Verdict() != diskcheck.NotReady || r.Table != "none" {
 			t.Errorf("%d zeros: %v, %+v", size, err, r)
 		}
 	}
@@ -287,7 +289,7 @@ func TestDamagedTable(t *testing.T) {
 		{"damaged, with backup", with(d, 512+16, []byte{1, 2, 3, 4}), diskcheck.Error, "its backup at the end of the disk is sound"},
 		{"damaged, without backup", with(with(d, 512+16, []byte{1, 2, 3, 4}), d.size-512, make([]byte, 512)), diskcheck.Error, "there is no backup"},
 	} {
-		r, err := diskcheck.Check(t.Context(), tt.disk, tt.disk.size)
+		r, err := diskcheck.Check(t.Context(), tt.disk, tt.disk.size, diskcheck.OTC)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +310,7 @@ func TestPartitionsAreCounted(t *testing.T) {
 	second[0], second[9] = 0, 16
 	one := with(with(&layered{size: 4 * mib}, 446, entry), 510, []byte{0x55, 0xaa})
 	for want, disk := range map[string]*layered{"MBR with 1 partition": one, "MBR with 2 partitions": with(one, 446+16, second)} {
-		r, err := diskcheck.Check(t.Context(), disk, disk.size)
+		r, err := diskcheck.Check(t.Context(), disk, disk.size, diskcheck.OTC)
 		if f := find(r, diskcheck.PartitionTable); err != nil || len(f) != 1 || f[0].Found != want {
 			t.Errorf("%+v, %v; right is %q", f, err, want)
 		}
@@ -335,26 +337,26 @@ func (c *cut) ReadAt(p []byte, off int64) (int, error) {
 func TestDiskErrors(t *testing.T) {
 	t.Parallel()
 	d := debian().build(t)
-	r, err := diskcheck.Check(t.Context(), &cut{d, 6*mib + 100<<10, d.size}, d.size)
+	r, err := diskcheck.Check(t.Context(), &cut{d, 6*mib + 100<<10, d.size}, d.size, diskcheck.OTC)
 	if !errors.Is(err, errSector) {
 		t.Errorf("a bad sector in the root file system gives %v", err)
 	}
 	if r.Table != "gpt" || len(r.Partitions) != 3 {
 		t.Errorf("what was found before is %+v", r)
 	}
-	if _, err := diskcheck.Check(t.Context(), &cut{d, 0, 512}, d.size); !errors.Is(err, errSector) {
+	if _, err := diskcheck.Check(t.Context(), &cut{d, 0, 512}, d.size, diskcheck.OTC); !errors.Is(err, errSector) {
 		t.Errorf("a bad first sector gives %v", err)
 	}
-	if _, err := diskcheck.Check(t.Context(), &layered{size: 7 * mib, pieces: d.pieces}, d.size); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := diskcheck.Check(t.Context(), &layered{size: 7 * mib, pieces: d.pieces}, d.size, diskcheck.OTC); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a disk that ends before its size gives %v", err)
 	}
-	if _, err := diskcheck.Check(t.Context(), d, -1); err == nil {
+	if _, err := diskcheck.Check(t.Context(), d, -1, diskcheck.OTC); err == nil {
 		t.Error("a negative size is accepted")
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	mine := errors.New("mine")
 	cancel(mine)
-	if _, err := diskcheck.Check(ctx, d, d.size); !errors.Is(err, mine) {
+	if _, err := diskcheck.Check(ctx, d, d.size, diskcheck.OTC); !errors.Is(err, mine) {
 		t.Errorf("a cancelled context gives %v", err)
 	}
 }
@@ -380,7 +382,7 @@ func TestManyPartitions(t *testing.T) {
 	for i := range int64(100) {
 		many.pieces = append(many.pieces, piece{(1 + i) * mib, mib, io.NewSectionReader(d, mib, mib)})
 	}
-	r, err := diskcheck.Check(t.Context(), many, many.size)
+	r, err := diskcheck.Check(t.Context(), many, many.size, diskcheck.OTC)
 	if err != nil || len(r.Partitions) != 100 {
 		t.Fatalf("%d partitions (%v)", len(r.Partitions), err)
 	}

@@ -1,6 +1,7 @@
 package diskcheck
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,8 +52,15 @@ func (c *checker) volumes() {
 		switch {
 		case v.Err != nil && v.Type != "":
 			broken++
-			c.add(Storage, Error, "Check the file system on the machine it came from (fsck, xfs_repair), then make the image again.",
-				"%s holds %s that can't be opened: %v", c.describe(v), v.Name, v.Err)
+			fix := "Check the file system on the machine it came from (fsck, xfs_repair), then make the image again."
+			if errors.Is(v.Err, filesystem.ErrTooLarge) {
+				fix = "Make the partition as large as the file system again"
+				if strings.HasPrefix(v.Type, "ext") {
+					fix += "; if it shall be smaller, shrink the file system first (resize2fs), then the partition"
+				}
+				fix += ". A check of the file system does not mend this."
+			}
+			c.add(Storage, Error, fix, "%s holds %s that can't be opened: %v", c.describe(v), v.Name, v.Err)
 		case v.Volume == nil && v.Type != "" && v.Type != "swap":
 			c.add(Storage, Unknown, "", "%s holds %s, which is not read here", c.describe(v), v.Name)
 		}
@@ -144,7 +152,7 @@ func (c *checker) missingRoot() {
 			"this is a disk of Windows; NTFS is not read here, so only the partition table and the boot mode were checked")
 	case len(hidden) > 0:
 		c.noRoot = "the root file system can't be read"
-		fix := "Check the points below yourself, or install the system without that layer: a cloud's disks are made safe and encrypted below the machine."
+		fix := "Check the points below yourself, or install the system without that layer: a cloud makes disks safe and encrypts them below the machine."
 		if !slices.ContainsFunc(c.vols, func(v volume) bool { return v.Volume == nil && isLayer(v.Type) }) {
 			fix = "Repair the file system (fsck) on the machine that the disk is of, or make the image again from the whole disk."
 		}

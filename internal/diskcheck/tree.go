@@ -59,6 +59,15 @@ func (t *tree) Lstat(name string) (filesystem.Node, error) {
 	return n, err
 }
 
+func (t *tree) Readlink(name string) (string, error) {
+	target, err := t.Tree.Readlink(name)
+	t.c.note(err)
+	return target, err
+}
+
+// any reports whether one of the paths exists.
+func (t *tree) any(names ...string) bool { return slices.ContainsFunc(names, t.Exists) }
+
 func (t *tree) Exists(name string) bool {
 	_, err := t.Stat(name)
 	return err == nil

@@ -30,6 +30,8 @@ import (
 var (
 	// ErrCorrupt: the bytes contradict the file system's format or each other.
 	ErrCorrupt = errors.New("corrupt")
+	// ErrTooLarge: the file system is larger than what it lies in. It is ErrCorrupt, too.
+	ErrTooLarge = fmt.Errorf("%w, larger than its partition", ErrCorrupt)
 	// ErrUnsupported: well formed, but with a feature that is not read here.
 	ErrUnsupported = errors.New("unsupported")
 	// ErrLimit: reading on would exceed a limit of this package or the budget.

@@ -87,6 +87,19 @@ func (t *Tree) Lstat(name string) (Node, error) {
 	return p.node, err
 }
 
+// Readlink gives the target of the symbolic link at the end of a path. A path that
+// ends at something else is [io/fs.ErrInvalid].
+func (t *Tree) Readlink(name string) (string, error) {
+	p, err := t.walk(name, false)
+	if err != nil {
+		return "", err
+	}
+	if p.node.Kind != Symlink {
+		return "", fmt.Errorf("reading the link %s: it is a %s: %w", name, p.node.Kind, fs.ErrInvalid)
+	}
+	return p.target(name)
+}
+
 // ReadDir lists a directory, sorted by name. A name with a slash or a zero byte,
 // which no path can mean, is left out.
 func (t *Tree) ReadDir(name string) ([]Entry, error) {

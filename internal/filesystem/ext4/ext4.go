@@ -139,7 +139,7 @@ func (v *Volume) validate() error {
 	case v.descSize < 32 || v.descSize > 1024 || bits.OnesCount64(v.descSize) != 1:
 		return corrupt("s_desc_size is %d, it must be a power of two from 64 to 1024", v.descSize)
 	case v.blocks > uint64(v.src.Size())/block:
-		return corrupt("it has %d blocks of %d bytes, its partition has room for %d: the partition was made smaller, or the disk was cut off",
+		return filesystem.Errorf(filesystem.ErrTooLarge, "it has %d blocks of %d bytes, its partition has room for %d: the partition was made smaller, or the disk was cut off",
 			v.blocks, block, uint64(v.src.Size())/block)
 	case v.firstData >= v.blocks || v.firstData > 1:
 		return corrupt("s_first_data_block is %d", v.firstData)

@@ -121,7 +121,7 @@ func open(src *filesystem.Source) (*Volume, error) {
 	case v.blocks > v.agCount*v.agBlocks || v.blocks <= (v.agCount-1)*v.agBlocks:
 		return nil, corrupt("sb_dblocks is %d, with %d allocation groups of %d blocks", v.blocks, v.agCount, v.agBlocks)
 	case v.blocks > uint64(src.Size())>>v.blockLog:
-		return nil, corrupt("it has %d blocks of %d bytes, its partition has room for %d: the partition was made smaller, or the disk was cut off",
+		return nil, filesystem.Errorf(filesystem.ErrTooLarge, "it has %d blocks of %d bytes, its partition has room for %d: the partition was made smaller, or the disk was cut off",
 			v.blocks, v.blockSize, src.Size()>>v.blockLog)
 	}
 	v.dirBlockSize = v.blockSize << dirLog
