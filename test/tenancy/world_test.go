@@ -21,9 +21,10 @@ import (
 	"github.com/quickims/quickims/test/harness"
 )
 
-// states of the owner's images. But for "private" and "deleted", each image is shared
-// with the three member projects; "shared" is active and has nothing else to it.
-var states = []string{"queued", "saving", "shared", "private", "deactivated", "protected", "attached", "killed", "deleted"}
+// states of an image. They are the owner's, and but for "private" and "deleted" shared with
+// the three member projects; "shared" is active and has nothing else to it. "public" is an
+// image of the service's own project.
+var states = []string{"queued", "saving", "shared", "private", "deactivated", "protected", "attached", "killed", "deleted", "public"}
 
 // persona is who calls: the column of the table whose answers it must get, and how it
 // proves itself.
@@ -85,7 +86,10 @@ func newWorld(t *testing.T, url string) *world {
 	w.makePersonas(t)
 	w.makeImages(t, hold)
 	w.secrets = []string{w.things["owner"], w.things["user"], w.things["credential"]}
-	for _, o := range w.images {
+	for state, o := range w.images {
+		if state == "public" {
+			continue
+		}
 		w.secrets = append(w.secrets, o.image, o.job, o.attachment)
 	}
 	w.secrets = slices.DeleteFunc(w.secrets, func(id string) bool { return id == "" })
@@ -301,7 +305,7 @@ func (w *world) makeImages(t *testing.T, hold string) {
 	})
 	for _, state := range states {
 		switch state {
-		case "queued", "saving":
+		case "queued", "saving", "public":
 		case "killed":
 			begin(state, "page.raw")
 		default:
@@ -312,7 +316,7 @@ func (w *world) makeImages(t *testing.T, hold string) {
 		switch state {
 		case "queued":
 			w.images[state] = object{image: w.send(t, http.StatusCreated, admin, "POST", "/image/v2/images", `{"name":"queued","disk_format":"raw","container_format":"bare"}`)["id"].(string)}
-		case "saving":
+		case "saving", "public":
 		case "killed":
 			w.images[state] = object{image: wait(state, "FAIL"), job: jobs[state]}
 		default:
@@ -320,7 +324,7 @@ func (w *world) makeImages(t *testing.T, hold string) {
 		}
 	}
 	for _, state := range states {
-		if state != "private" {
+		if state != "private" && state != "public" {
 			w.share(t, w.images[state].image)
 		}
 	}
@@ -348,6 +352,22 @@ func (w *world) finish(t *testing.T) {
 	o.attachment = w.send(t, http.StatusOK, admin, "POST", "/v1/"+w.things["owner"]+"/attachments", `{"image_id":"`+o.image+`"}`)["attachment_id"].(string)
 	w.images["attached"] = o
 	w.send(t, http.StatusNoContent, admin, "DELETE", "/v2/images/"+w.images["deleted"].image, "")
+	w.images["public"] = w.publish(t)
+}
+
+// publish makes a public image of the service's own project.
+func (w *world) publish(t *testing.T) object {
+	t.Helper()
+	w.PutFile(t, "services", disk, harness.Disk(6, 1))
+	w.PutFile(t, "services", "disk.mf", []byte("of another tool"))
+	request := harness.Request("public", "services:"+disk)
+	request["image_tags"] = []map[string]string{{"key": "k", "value": "v"}}
+	o := object{job: w.Accept(t, request)}
+	if job := w.Wait(t, o.job); job.Status == "SUCCESS" {
+		o.image = job.Entities.ImageID
+	}
+	w.exec(t, "UPDATE images SET visibility = 'public' WHERE id = $1", o.image)
+	return o
 }
 
 // clone makes another image like one of the world's, with all that hangs on it, for a
