@@ -96,7 +96,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.gate.enter(c), nil
+	return l.gate.Enter(c), nil
 }
 
 // The connections that a Gate gives out keep all methods of what they wrap: writes of
@@ -125,9 +125,9 @@ func (c unixConn) Close() error { c.release(); return c.UnixConn.Close() }
 // Close implements net.Conn.
 func (c otherConn) Close() error { c.release(); return c.Conn.Close() }
 
-// enter gives the connection a stranger's place, or at once a known one if it is a
-// proxy's.
-func (g *Gate) enter(c net.Conn) net.Conn {
+// Enter gives a connection a stranger's place, or at once a known one if it is a proxy's:
+// for one that no Listener of the gate accepted.
+func (g *Gate) Enter(c net.Conn) net.Conn {
 	peer := peerOf(c)
 	p := &place{gate: g, conn: c, address: Network(peer)}
 	limits := g.opts.Limits()

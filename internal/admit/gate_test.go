@@ -168,7 +168,7 @@ func TestWhoMakesRoom(t *testing.T) {
 	enter := func(name string) *place {
 		a, b := net.Pipe()
 		t.Cleanup(func() { a.Close() })
-		c := g.enter(b)
+		c := g.Enter(b)
 		t.Cleanup(func() { c.Close() })
 		open[name] = c
 		return placeBelow(c)
@@ -282,7 +282,7 @@ func TestOwnersShare(t *testing.T) {
 	for range 3 {
 		a, b := net.Pipe()
 		defer a.Close()
-		c := p.enter(b)
+		c := p.Enter(b)
 		defer c.Close()
 		places = append(places, placeBelow(c))
 	}

@@ -30,11 +30,13 @@ import (
 	"github.com/quickims/quickims/internal/buckets"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/database"
+	"github.com/quickims/quickims/internal/handover"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/importer"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/installation"
 	"github.com/quickims/quickims/internal/keystone"
+	"github.com/quickims/quickims/internal/nbd"
 	"github.com/quickims/quickims/internal/objectstore"
 	"github.com/quickims/quickims/internal/queue"
 )
@@ -85,6 +87,15 @@ type Service struct {
 	draining atomic.Bool
 	// gates bound the connections of these listeners.
 	gates gates
+	// bound are the listeners as they were bound, for the process that takes over.
+	bound []boundListener
+	// nbdServer serves nbd; nil without it.
+	nbdServer *nbd.Server
+	// before is the process that this one takes over from, after the one that takes over
+	// from this one; nil without. control is where the latter connects.
+	before  *before
+	after   *handover.Peer
+	control *net.UnixListener
 }
 
 // New opens everything that the service needs and binds its listeners. The data
@@ -99,6 +110,9 @@ func New(ctx context.Context, cfg Config, seed Seed, log *slog.Logger) (*Service
 }
 
 func (s *Service) open(ctx context.Context) error {
+	if s.before != nil {
+		return s.openAfter(ctx)
+	}
 	// A first start whose port is taken leaves no data folder behind.
 	if _, err := os.Stat(s.cfg.Data); errors.Is(err, fs.ErrNotExist) {
 		if err := s.listen(); err != nil {
@@ -108,6 +122,19 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.openFolder(); err != nil {
 		return err
 	}
+	if err := s.openRows(ctx); err != nil {
+		return err
+	}
+	if s.api == nil {
+		if err := s.listen(); err != nil {
+			return err
+		}
+	}
+	return s.wire()
+}
+
+// openRows opens the database and what hangs on it.
+func (s *Service) openRows(ctx context.Context) error {
 	if err := s.openDatabase(ctx); err != nil {
 		return err
 	}
@@ -117,15 +144,7 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.openCatalog(ctx); err != nil {
 		return err
 	}
-	if err := s.openBuckets(ctx); err != nil {
-		return err
-	}
-	if s.api == nil {
-		if err := s.listen(); err != nil {
-			return err
-		}
-	}
-	return s.wire()
+	return s.openBuckets(ctx)
 }
 
 // openFolder makes and locks the data folder.
@@ -173,7 +192,7 @@ func (s *Service) openCatalog(ctx context.Context) error {
 		return err
 	}
 	s.catalog = catalog.New(s.db, catalog.Options{Holds: s.identity.HoldsUntil})
-	if s.db.Dialect() == database.SQLite {
+	if s.db.Dialect() == database.SQLite && s.before == nil {
 		// This process alone uses the database: whoever held a lease is dead.
 		return s.catalog.ExpireLeases(ctx)
 	}
@@ -303,8 +322,8 @@ func (s *Service) listen() (err error) {
 	if s.certificate, err = loadCertificate(s.cfg); err != nil {
 		return err
 	}
-	if s.api, err = net.Listen("tcp", s.cfg.Listen); err != nil {
-		return fmt.Errorf("listen: %w", err)
+	if s.api, err = s.bind("listen", s.cfg.Listen); err != nil {
+		return err
 	}
 	s.gates = newGates(s.cfg.proxies, s.log)
 	s.api = s.gates.api.Listener(s.api)
@@ -312,8 +331,8 @@ func (s *Service) listen() (err error) {
 		s.api = tls.NewListener(s.api, config)
 	}
 	if s.cfg.S3Listen != "" {
-		if s.s3, err = net.Listen("tcp", s.cfg.S3Listen); err != nil {
-			return fmt.Errorf("s3_listen: %w", err)
+		if s.s3, err = s.bind("s3_listen", s.cfg.S3Listen); err != nil {
+			return err
 		}
 	}
 	if err := s.listenMetrics(); err != nil {
@@ -344,13 +363,16 @@ func (s *Service) wire() error {
 		return fmt.Errorf("set up the queue: %w", err)
 	}
 	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{
-		Memory: int64(s.cfg.Cache.Memory), Dir: s.cfg.Cache.Dir, DirSize: int64(s.cfg.Cache.DirSize), Logger: s.log,
+		Memory: int64(s.cfg.Cache.Memory), Dir: s.cfg.Cache.Dir, DirFromOther: s.before != nil, DirSize: int64(s.cfg.Cache.DirSize), Logger: s.log,
 	}); err != nil {
 		return fmt.Errorf("set up the cache: %w", err)
 	}
 	s.damage = newDamage(s.catalog, s.log)
 	served := disks{s.store, s.cache, s.catalog, s.damage}
 	s.exports = newExports(served, s.log)
+	if err := s.newNBDServer(); err != nil {
+		return err
+	}
 	uri := s.nbdURI
 	if s.nbdURI("") == "" {
 		uri = nil
@@ -439,6 +461,7 @@ func (s *Service) drain(ctx, work context.Context, stop func()) {
 	case <-work.Done():
 		return
 	}
+	_ = notifySystemd("STOPPING=1")
 	s.draining.Store(true)
 	delay := s.cfg.drainDelay()
 	s.log.Info("stopping", "drain_delay", delay.String())
@@ -450,24 +473,35 @@ func (s *Service) drain(ctx, work context.Context, stop func()) {
 	}
 }
 
-// Run serves until ctx ends, then drains: requests and imports under way may finish.
-// It prints one line to stdout when it is ready to serve. Each value of hangups makes
-// it reload; nil means none.
+// Run serves until ctx ends or another process takes over, then drains: requests and
+// imports under way may finish. It prints one line to stdout when it is ready to serve.
+// Each value of hangups makes it reload; nil means none.
 func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan struct{}) error {
 	defer s.Close()
 	go s.reloadOn(hangups)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, work := errgroup.WithContext(serving)
-	group.Go(func() error { s.drain(ctx, work, stop); return nil })
-	server := api.NewServer(s.handler, s.log)
-	s.gates.api.Serve(server)
 	// Work in progress outlives the signal by drainTime.
 	busy, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
-	if err := s.queue.Start(busy); err != nil {
-		return fmt.Errorf("start the queue: %w", err)
+	duties := s.newDuties(busy)
+	if err := duties.start(); err != nil {
+		return err
 	}
+	if err := s.assume(); err != nil {
+		abort()
+		return errors.Join(err, duties.stop(busy))
+	}
+	// Clients of NBD are served until they were passed on.
+	blocks, stopBlocks := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBlocks()
+	if s.nbd != nil {
+		group.Go(func() error { return s.serveNBD(blocks) })
+	}
+	group.Go(func() error { s.drain(ctx, work, stop); return nil })
+	server := api.NewServer(s.handler, s.log)
+	s.gates.api.Serve(server)
 	group.Go(func() error {
 		if err := server.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve the API: %w", err)
@@ -480,36 +514,22 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan stru
 	} else {
 		close(s3Ready)
 	}
-	if s.nbd != nil {
-		group.Go(func() error { return s.serveNBD(work) })
-	}
-	group.Go(func() error { return s.keepOwning(work) })
-	group.Go(func() error { return s.importer.RunCleanUp(work) })
-	group.Go(func() error {
-		s.every(work, surveyEvery, "compare the database with the image area", s.survey)
-		return nil
-	})
 	if s.metrics != nil {
 		group.Go(func() error { return s.serveMetrics(work) })
 	}
+	group.Go(func() error { return duties.failed(work) })
+	group.Go(func() error { s.serveHandOvers(work, duties, stop); return nil })
 	group.Go(func() error {
-		s.every(work, reconcileEvery, "look for jobs that nobody holds", s.reconcile)
-		return nil
-	})
-	group.Go(func() error { s.every(work, purgeEvery, "remove expired tokens", s.identity.PurgeTokens); return nil })
-	group.Go(func() error {
-		s.every(work, purgeEvery, "remove attachments that have ended", s.catalog.PurgeAttachments)
-		return nil
-	})
-	group.Go(func() error {
-		s.every(work, purgeEvery, "remove old jobs and images", func(ctx context.Context) error { return s.catalog.Purge(ctx, s.cfg.Limits.limits()) })
+		<-work.Done()
+		s.passRest()
+		stopBlocks()
 		return nil
 	})
 	group.Go(func() error {
 		<-work.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
-		return errors.Join(server.Shutdown(drain), s.queue.Stop(drain))
+		return errors.Join(server.Shutdown(drain), duties.stop(drain))
 	})
 	group.Go(func() error {
 		select {
@@ -565,6 +585,9 @@ func (s *Service) announce(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := notifySystemd("READY=1"); err != nil {
+		s.log.Warn("could not tell systemd that the service is ready", "error", err)
+	}
 	s.log.Info("ready", "api", s.APIURL(), "s3", s.s3URL(), "nbd", served, "metrics", s.metricsURL(), "data", s.cfg.Data)
 	_, err = fmt.Fprintf(stdout, "%s\n", line)
 	return err
@@ -573,6 +596,7 @@ func (s *Service) announce(stdout io.Writer) error {
 // Close releases what New opened. It may be called more than once.
 func (s *Service) Close() error {
 	var errs []error
+	errs = append(errs, s.closeControl())
 	for _, l := range []net.Listener{s.api, s.s3, s.nbd, s.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {

@@ -29,20 +29,74 @@ type exports struct {
 	catalog *catalog.Catalog
 	log     *slog.Logger
 
-	mu    sync.Mutex
-	open  map[*export]struct{}
-	beats beats
+	mu       sync.Mutex
+	open     map[*export]struct{}
+	prepared map[string][]*export // opened by prepare, of a token
+	beats    beats
 
 	opened, bytes atomic.Int64
 }
 
 func newExports(d disks, log *slog.Logger) *exports {
-	return &exports{disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}, beats: newBeats(d.catalog)}
+	return &exports{disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}, prepared: map[string][]*export{}, beats: newBeats(d.catalog)}
 }
 
 // Open finds the disk of a token. Whatever is wrong with a token, the way to the answer
 // is the same: its hash is looked up in the database.
 func (e *exports) Open(ctx context.Context, name string) (nbd.Export, error) {
+	if x := e.takePrepared(name); x != nil {
+		return x, nil
+	}
+	x, err := e.openNow(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// prepare opens the disk of a token for the next Open of it. A token that is none any
+// more is left to that one.
+func (e *exports) prepare(ctx context.Context, name string) error {
+	x, err := e.openNow(ctx, name)
+	if errors.Is(err, nbd.ErrUnknownExport) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.prepared[name] = append(e.prepared[name], x)
+	return nil
+}
+
+func (e *exports) takePrepared(name string) *export {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := e.prepared[name]
+	if len(list) == 0 {
+		return nil
+	}
+	e.prepared[name] = list[1:]
+	return list[0]
+}
+
+// closePrepared closes what was prepared and not opened.
+func (e *exports) closePrepared() {
+	e.mu.Lock()
+	all := e.prepared
+	e.prepared = map[string][]*export{}
+	e.mu.Unlock()
+	for _, list := range all {
+		for _, x := range list {
+			if err := x.Close(); err != nil {
+				e.log.Warn("closing a disk failed", "image_id", x.img.ID, "error", err)
+			}
+		}
+	}
+}
+
+func (e *exports) openNow(ctx context.Context, name string) (*export, error) {
 	a, img, err := e.catalog.AttachmentByToken(ctx, ims.HashAttachToken(name))
 	if errors.Is(err, catalog.ErrNotFound) {
 		return nil, nbd.ErrUnknownExport

@@ -103,13 +103,14 @@ func (c Config) checkFiles(id string) error {
 }
 
 // openOwner makes sure that the image area is this database's. A store that does not
-// answer is asked again by keepOwning.
+// answer is asked again by keepOwning, but who takes over leaves the service to the
+// process that has it.
 func (s *Service) openOwner(ctx context.Context) error {
 	s.owner = s.cfg.newOwner(s.db, s.store, s.log)
 	limited, cancel := context.WithTimeout(ctx, verifyTime)
 	defer cancel()
 	err := s.owner.Advance(limited)
-	if err == nil || errors.Is(err, installation.ErrNotOwner) || errors.Is(err, database.ErrUnavailable) || ctx.Err() != nil {
+	if err == nil || errors.Is(err, installation.ErrNotOwner) || errors.Is(err, database.ErrUnavailable) || ctx.Err() != nil || s.before != nil {
 		return err
 	}
 	s.log.Warn("image area not verified, retrying; until then nothing is imported or removed", "area", s.cfg.area(), "error", err)

@@ -26,8 +26,8 @@ func (s *Service) listenMetrics() (err error) {
 	if s.cfg.MetricsListen == "" {
 		return nil
 	}
-	if s.metrics, err = net.Listen("tcp", s.cfg.MetricsListen); err != nil {
-		return fmt.Errorf("metrics_listen: %w", err)
+	if s.metrics, err = s.bind("metrics_listen", s.cfg.MetricsListen); err != nil {
+		return err
 	}
 	if config := s.certificate.config("http/1.1"); config != nil && s.metricsExposed() {
 		s.metrics = tls.NewListener(s.metrics, config)

@@ -66,18 +66,12 @@ func (c *Config) validateNBD() error {
 // listenNBD binds the NBD listener. One that strangers reach must not be without TLS
 // unless the operator says so.
 func (s *Service) listenNBD() error {
-	var err error
-	path, unix := strings.CutPrefix(s.cfg.NBDListen, unixPrefix)
-	switch {
-	case s.cfg.NBDListen == "":
+	if s.cfg.NBDListen == "" {
 		return nil
-	case unix:
-		s.nbd, err = listenUnix(path)
-	default:
-		s.nbd, err = net.Listen("tcp", s.cfg.NBDListen)
 	}
-	if err != nil {
-		return fmt.Errorf("nbd_listen: %w", err)
+	var err error
+	if s.nbd, err = s.bind("nbd_listen", s.cfg.NBDListen); err != nil {
+		return err
 	}
 	s.nbd = s.gates.nbd.Listener(s.nbd)
 	if s.nbdNeedsTLS() && s.cfg.TLSCert == "" {
@@ -184,14 +178,21 @@ func (s *Service) reachable(addr *net.TCPAddr) string {
 	return net.JoinHostPort(host, fmt.Sprint(addr.Port))
 }
 
-// serveNBD serves attachments until ctx ends, and what is under way for a while longer.
-func (s *Service) serveNBD(ctx context.Context) error {
+// newNBDServer makes the server of attachments, if there is a listener for it.
+func (s *Service) newNBDServer() (err error) {
+	if s.nbd == nil {
+		return nil
+	}
 	opts := nbd.Options{Open: s.exports.Open, MaxConnections: admit.MaxKnown, RequireTLS: s.nbdNeedsTLS(), Logger: s.log}
 	opts.TLS = s.certificate.config()
-	server, err := nbd.New(opts)
-	if err != nil {
+	if s.nbdServer, err = nbd.New(opts); err != nil {
 		return fmt.Errorf("serve NBD: %w", err)
 	}
+	return nil
+}
+
+// serveNBD serves attachments until ctx ends, and what is under way for a while longer.
+func (s *Service) serveNBD(ctx context.Context) error {
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	// Attachments end while the connections are drained, too.
 	var watch sync.WaitGroup
@@ -205,5 +206,8 @@ func (s *Service) serveNBD(ctx context.Context) error {
 			s.log.Warn("could not say that nobody is connected any more", "error", err)
 		}
 	}()
-	return server.Serve(ctx, s.nbd)
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	clients.Go(func() { s.startClients(ctx) })
+	return s.nbdServer.Serve(ctx, s.nbd)
 }

@@ -33,6 +33,9 @@ type CacheOptions struct {
 	// not there, and is refused if it holds other files than the cache's own. What is in
 	// it ends with the process.
 	Dir string
+	// DirFromOther lets the cache take Dir from a process that uses it and will end. That
+	// one goes on with files of its own, which nobody sees: both have DirSize meanwhile.
+	DirFromOther bool
 	// DirSize bounds what lies in Dir, in bytes; 0 is DefaultDir, the least is MinDir.
 	DirSize int64
 	// Stall is how long a fetch may bring nothing before it is tried again, and at

@@ -120,10 +120,34 @@ func (d *diskCache) prepare() error {
 	}
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		d.lock.Close()
+		if d.c.opts.DirFromOther {
+			return d.replace()
+		}
 		return &refusedError{fmt.Sprintf("another process uses the cache folder %s", d.dir)}
 	}
+	return d.makeBlocks()
+}
+
+// replace takes the names in the folder from the process that uses it. It goes on with
+// its files, which nobody else sees any more.
+func (d *diskCache) replace() (err error) {
+	if err := os.Remove(filepath.Join(d.dir, diskLock)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if d.lock, err = os.OpenFile(filepath.Join(d.dir, diskLock), os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.lock.Close()
+		return err
+	}
+	return d.makeBlocks()
+}
+
+// makeBlocks makes the file of blocks in the locked folder.
+func (d *diskCache) makeBlocks() error {
 	path := filepath.Join(d.dir, diskBlocks)
-	err = os.Remove(path) // an earlier process's
+	err := os.Remove(path) // an earlier process's
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		d.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
@@ -146,11 +170,24 @@ func (d *diskCache) close() error {
 	defer d.watch("close")()
 	err := d.file.Close()
 	for _, name := range []string{diskBlocks, diskLock} {
+		if !d.ours() {
+			break // another process took the folder over
+		}
 		if rerr := os.Remove(filepath.Join(d.dir, name)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 			d.c.counts.diskErrors.Add(1) // what stays is removed by the next process
 		}
 	}
 	return errors.Join(err, d.lock.Close())
+}
+
+// ours reports whether the folder's lock is the one that this process holds.
+func (d *diskCache) ours() bool {
+	held, err := d.lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(filepath.Join(d.dir, diskLock))
+	return err == nil && os.SameFile(held, there)
 }
 
 // offer hands a block to the writer if that has time for it. The caller holds the lock

@@ -1,13 +1,19 @@
 package cli
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/quickims/quickims/internal/app"
@@ -26,13 +32,16 @@ type ServeCmd struct {
 	NBDPublic string `name:"nbd-public" placeholder:"ADDR" help:"host:port that the URIs of attachments name. Default: the listener's."`
 	Database  string `placeholder:"URL" help:"postgres:// URL. Default: SQLite in DIR. QUICKIMS_DATABASE keeps it out of the process list." env:"QUICKIMS_DATABASE"`
 	Config    string `placeholder:"FILE" help:"YAML configuration; flags override it."`
+	TakeOver  bool   `name:"take-over" help:"Take over from the process that serves DIR, if there is one: its listeners and the connections of NBD clients in clear. It goes on if this one cannot start."`
+	Detach    bool   `name:"background" help:"With --take-over: return when the new process serves, which goes on in the background."`
 	LogLevel  string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What goes to stderr: debug, info, warn or error."`
 }
 
 // Help is what --help adds.
 func (*ServeCmd) Help() string {
 	return `Prints one line of JSON to stdout when it is ready to serve, on a terminal a text with the addresses; logs go to stderr. SIGTERM drains and stops,
-SIGHUP reads the certificate and os_versions again.
+SIGHUP reads the certificate and os_versions again. With --take-over a new version, or another configuration, takes the place of
+the running one, and machines that read their disks over NBD do not notice.
 The first start writes the keys it made to DIR/credentials.env.
 
 Example:
@@ -67,13 +76,23 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return &usageError{err.Error()}
 	}
+	if c.Detach {
+		if !c.TakeOver {
+			return &usageError{"--background goes with --take-over"}
+		}
+		return c.detach(ctx, s)
+	}
 	if s.Getenv("GOGC") == "" {
 		// Half of Go's default headroom: the live heap is small, memory counts for more
 		// than the collector's time on the machines that this runs on.
 		debug.SetGCPercent(50)
 	}
 	log := slog.New(slog.NewJSONHandler(s.Stderr, &slog.HandlerOptions{Level: level}))
-	service, err := app.New(ctx, cfg, app.SeedFrom(s.Getenv), log)
+	begin := app.New
+	if c.TakeOver {
+		begin = app.TakeOverService
+	}
+	service, err := begin(ctx, cfg, app.SeedFrom(s.Getenv), log)
 	if err != nil {
 		return err
 	}
@@ -84,6 +103,36 @@ func (c *ServeCmd) Run(ctx context.Context, s *session) error {
 		stdout = &readyText{w: stdout, data: cfg.Data}
 	}
 	return service.Run(ctx, stdout, hangups)
+}
+
+// detach runs the same command without --background in a session of its own, and waits
+// until it serves or has failed.
+func (c *ServeCmd) detach(ctx context.Context, s *session) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool { return arg == "--background" })...)
+	cmd.Stderr = os.Stderr // a descriptor, which outlives this process
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("the new process did not start: %w", cmp.Or(cmd.Wait(), io.ErrUnexpectedEOF))
+	}
+	if s.onTerminal(s.Stdout) && !s.json {
+		_, err = (&readyText{w: s.Stdout, data: c.Data}).Write(line)
+	} else {
+		_, err = s.Stdout.Write(line)
+	}
+	return err
 }
 
 // readyText prints the ready line for people.

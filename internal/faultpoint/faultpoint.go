@@ -31,6 +31,13 @@ const (
 	FailDone           = "fail.done"     // FAIL, nothing cleaned up
 	CleanBegun         = "clean.begun"   // an attempt or image has ended, its bytes are there
 	CleanRemoved       = "clean.removed" // its bytes are gone, its row is not
+
+	HandOverBegun    = "handover.begun"    // the new process has the listeners
+	HandOverPrepared = "handover.prepared" // and its configuration is good
+	HandOverYielded  = "handover.yielded"  // the old one runs no jobs any more
+	HandOverOpened   = "handover.opened"   // the new one has opened everything
+	HandOverReceived = "handover.received" // it has the connections
+	HandOverGo       = "handover.go"       // it was told to go on and did not say that it does
 )
 
 // Import lists the points of an import that succeeds.
@@ -41,6 +48,9 @@ var Import = []string{
 
 // Mark lists the points of a move of the owner mark.
 var Mark = []string{MarkBegun, MarkWritten}
+
+// HandOver lists the points of the process that takes over.
+var HandOver = []string{HandOverBegun, HandOverPrepared, HandOverYielded, MarkBegun, MarkWritten, HandOverOpened, HandOverReceived, HandOverGo}
 
 // Failure lists the points of an import that fails.
 var Failure = []string{FailBegun, FailDone}

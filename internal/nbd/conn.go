@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,12 +24,14 @@ type conn struct {
 	ending context.Context // ends when the server stops
 
 	deadlines sync.Mutex
-	woken     bool // reads fail from now on
-	endless   bool // reads have no deadline
+	woken     bool        // reads fail from now on
+	endless   bool        // reads have no deadline
+	called    atomic.Bool // to rest before the next request
+	resting   bool        // under s.mu
 
 	// What the client negotiated.
 	noZeroes   bool
-	secure     bool // TLS
+	secure     bool // TLS; changes under s.mu
 	structured bool // replies in chunks
 	extended   bool // and headers with 64 bits of length
 	export     *opened
@@ -47,30 +50,42 @@ var (
 // errGone ends a connection that came to its proper end.
 var errGone = errors.New("the client left")
 
-// serve is the life of a connection. ctx ends when the server stops, work when its
-// patience does.
-func (s *Server) serve(ctx, work context.Context, raw net.Conn) {
-	c := &conn{s: s, raw: raw, stream: raw, in: bufio.NewReaderSize(raw, inBuffer), ending: ctx,
-		log: s.opts.Logger.With("remote", raw.RemoteAddr())}
-	defer context.AfterFunc(work, func() { raw.Close() })()
+func (s *Server) newConn(raw net.Conn) *conn {
+	return &conn{s: s, raw: raw, stream: raw, in: bufio.NewReaderSize(raw, inBuffer), log: s.opts.Logger.With("remote", raw.RemoteAddr())}
+}
+
+// release gives back what the connection has of the server.
+func (c *conn) release() {
+	c.closeExport()
+	if c.leave != nil {
+		c.leave()
+	}
+}
+
+// serve is the life of a connection, from the handshake on unless that is done. ctx ends
+// when the server stops, work when its patience does.
+func (s *Server) serve(ctx, work context.Context, c *conn) {
+	c.ending = ctx
+	defer context.AfterFunc(work, func() { c.raw.Close() })()
 	work, cancel := context.WithCancel(work)
 	defer cancel()
 	// Every read waits for the client: it must be woken when the server stops.
 	defer context.AfterFunc(ctx, c.wake)()
-	defer func() {
-		c.closeExport()
-		if c.leave != nil {
-			c.leave()
-		}
-	}()
+	defer c.release()
+	defer s.forget(c)
 
-	err := c.handshake(work)
+	var err error
+	if taken := c.export != nil; !taken {
+		err = c.handshake(work)
+	}
 	if err == nil {
+		s.note(c, true)
 		c.visit()
 		defer c.cutWhenEnded()()
 		err = c.transmit(work, cancel)
 	}
 	switch {
+	case errors.Is(err, errPassed):
 	case err == nil, errors.Is(err, errGone), errors.Is(err, io.EOF), ctx.Err() != nil:
 		c.linger()
 	default:
@@ -108,6 +123,13 @@ func (c *conn) sleep() {
 	_ = c.raw.SetReadDeadline(never)
 }
 
+// recalled reports whether a read that failed at its deadline did so because of call.
+func (c *conn) recalled() bool {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	return c.endless && !c.woken
+}
+
 // readUntil sets the deadline of reads, unless they fail anyway.
 func (c *conn) readUntil(t time.Time) {
 	c.deadlines.Lock()
@@ -116,6 +138,9 @@ func (c *conn) readUntil(t time.Time) {
 		return
 	}
 	c.endless = t.IsZero()
+	if c.endless && c.called.Load() {
+		t = past
+	}
 	_ = c.raw.SetReadDeadline(t)
 }
 

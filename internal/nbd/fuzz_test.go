@@ -108,7 +108,7 @@ func converse(t testing.TB, export Export, input []byte) []byte {
 	s := &script{in: bytes.NewReader(input)}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	srv.serve(context.Background(), ctx, s)
+	srv.serve(context.Background(), ctx, srv.newConn(s))
 	if ctx.Err() != nil {
 		t.Fatal("the server hangs")
 	}

@@ -157,7 +157,8 @@ func (c *conn) startTLS(ctx context.Context, data []byte) error {
 	if err := over.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
-	c.stream, c.secure = over, true
+	c.stream = over
+	c.s.secured(c)
 	c.in.Reset(over)
 	c.structured, c.extended, c.allocation, c.contexts = false, false, false, ""
 	c.closeExport()

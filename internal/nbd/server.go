@@ -15,8 +15,12 @@ type Server struct {
 	opts Options
 	pool *pool
 
-	mu     sync.Mutex
-	number int // of clients that have named an export
+	taken chan *conn // see Take
+
+	mu      sync.Mutex
+	number  int            // of clients that have named an export
+	conns   map[*conn]bool // all; true: it transmits
+	parking parking
 }
 
 // New makes a server. It fails when an option is missing or contradicts another.
@@ -25,12 +29,13 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{opts: opts, pool: newPool(opts.poolBytes())}, nil
+	return &Server{opts: opts, pool: newPool(opts.poolBytes()), taken: make(chan *conn), conns: map[*conn]bool{},
+		parking: parking{changed: make(chan struct{}, 1)}}, nil
 }
 
 // Serve accepts clients until ctx ends, then closes l, lets requests under way finish
 // for at most DrainTimeout, answers new ones with ESHUTDOWN, and returns nil once all
-// connections are closed. It fails when l does.
+// connections are closed. It fails when l does. Connections that Take took are served, too.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	defer l.Close()
@@ -41,9 +46,17 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer cut()
 
 	var open sync.WaitGroup
-	err := s.accept(accepting, l, func(c net.Conn) {
+	open.Go(func() {
+		s.serveTaken(accepting, func(c *conn) { open.Go(func() { s.admit(accepting, work, c) }) })
+	})
+	err := s.accept(accepting, l, func(raw net.Conn) {
+		c := s.newConn(raw)
+		s.note(c, false)
 		open.Go(func() { s.admit(accepting, work, c) })
 	})
+	if s.passing() { // what is left is passed on, too
+		<-ctx.Done()
+	}
 	stop()
 	defer time.AfterFunc(s.opts.DrainTimeout, cut).Stop()
 	open.Wait()
@@ -78,15 +91,15 @@ func (s *Server) accept(ctx context.Context, l net.Listener, handle func(net.Con
 }
 
 // admit serves one client.
-func (s *Server) admit(ctx, work context.Context, raw net.Conn) {
-	defer raw.Close()
-	if tcp, ok := raw.(interface {
+func (s *Server) admit(ctx, work context.Context, c *conn) {
+	defer c.raw.Close()
+	if tcp, ok := c.raw.(interface {
 		SetKeepAliveConfig(net.KeepAliveConfig) error
 	}); ok {
 		// A client that vanished is noticed after two minutes of silence.
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
 	}
-	s.serve(ctx, work, raw)
+	s.serve(ctx, work, c)
 }
 
 // enter counts a client that has named an export. It returns nil if there are

@@ -97,6 +97,11 @@ func (t *transmission) read() error {
 // long as it likes, within a request it may not.
 func (t *transmission) next(size int) ([]byte, error) {
 	for {
+		if t.called.Load() {
+			if err := t.rest(); err != nil {
+				return nil, err
+			}
+		}
 		if t.in.Buffered() < size {
 			t.out.flush()
 		}
@@ -125,6 +130,9 @@ func (t *transmission) next(size int) ([]byte, error) {
 // under way are finished, new ones refused, and once there are none reads fail again.
 // It reports whether reading goes on.
 func (t *transmission) stop(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) && t.ending.Err() == nil && t.recalled() {
+		return true
+	}
 	if t.stopping || t.ending.Err() == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}

@@ -29,6 +29,7 @@ var rules = []rule{
 	{"internal/faultpoint", nil, nil, "a leaf: every stage may name its fault points"},
 	{"internal/allowance", nil, []string{"database/sql", "net/http"}, "a leaf: counts what projects store; rows and buckets are asked for through functions"},
 	{"internal/admit", nil, []string{"database/sql"}, "a leaf: whom the edges let in, and with how much"},
+	{"internal/handover", nil, []string{"database/sql", "net/http"}, "a leaf: messages and descriptors between two processes; what they mean is the app's"},
 	{"internal/fuzztest", nil, nil, "a leaf: runs the fuzz targets of any package"},
 	{"internal/diskformat/...", []string{"internal/ims", "internal/diskformat/..."}, []string{"net/http", "database/sql"},
 		"formats read an io.ReaderAt and know no store; the vocabulary says how large a disk may be"},

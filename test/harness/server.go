@@ -188,7 +188,7 @@ func Command(tb testing.TB, args ...string) (stdout, stderr string, status int) 
 }
 
 // launch starts the process. The channel gets the first line of its stdout.
-func (s *Server) launch(tb testing.TB) <-chan string {
+func (s *Server) launch(tb testing.TB, more ...string) <-chan string {
 	tb.Helper()
 	args := []string{"serve", "--data", s.opts.Dir, "--listen", "127.0.0.1:0"}
 	if s.opts.S3 {
@@ -213,7 +213,7 @@ func (s *Server) launch(tb testing.TB) <-chan string {
 		}
 		args = append(args, "--config", path)
 	}
-	cmd := exec.Command(Binary(tb), append(args, s.opts.Args...)...)
+	cmd := exec.Command(Binary(tb), append(append(args, s.opts.Args...), more...)...)
 	cmd.Env = append(os.Environ(),
 		"QUICKIMS_PROJECT_ID="+ProjectID, "QUICKIMS_DOMAIN_ID="+DomainID, "QUICKIMS_USER="+User, "QUICKIMS_PASSWORD="+Password,
 		"QUICKIMS_ACCESS_KEY="+AccessKey, "QUICKIMS_SECRET_KEY="+SecretKey, "QUICKIMS_REGION="+Region, "QUICKIMS_FAULTPOINT="+s.opts.Faults)
@@ -274,6 +274,35 @@ func (s *Server) Restart(tb testing.TB, faults string) {
 	tb.Helper()
 	s.opts.Faults = faults
 	s.start(tb)
+}
+
+// TakeOver starts another process that takes over from the server, with fault points, and
+// reports whether it did. From then on the server is that process; the one before is
+// waited for. If not, the one before is the server still.
+func (s *Server) TakeOver(tb testing.TB, faults string, args ...string) bool {
+	tb.Helper()
+	cmd, done := s.cmd, s.done
+	s.opts.Faults = faults
+	ready := s.launch(tb, append([]string{"--take-over"}, args...)...)
+	select {
+	case line := <-ready:
+		if !strings.Contains(line, `"msg":"ready"`) {
+			tb.Fatalf("the first line is %q, want the ready line", line)
+		}
+	case <-s.done:
+		s.cmd, s.done = cmd, done
+		return false
+	case <-time.After(patience):
+		s.cmd.Process.Kill()
+		tb.Fatalf("the server did not take over within %s:\n%s", patience, s.Log())
+	}
+	select {
+	case <-done:
+	case <-time.After(patience):
+		cmd.Process.Kill()
+		tb.Fatalf("the server before still runs %s after it handed over:\n%s", patience, s.Log())
+	}
+	return true
 }
 
 // Kill ends the server with SIGKILL.

@@ -1,0 +1,203 @@
+package serve
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quickims/quickims/internal/faultpoint"
+	"github.com/quickims/quickims/internal/nbd/nbdtest"
+	"github.com/quickims/quickims/test/harness"
+)
+
+// load is clients that read one disk all the time, and compare what they read: QEMU's
+// own NBD client, without reconnect-delay, and ours.
+type load struct {
+	reads   atomic.Int64
+	longest atomic.Int64 // in nanoseconds
+	end     chan struct{}
+	readers sync.WaitGroup
+	bench   *exec.Cmd
+	ended   chan error // of bench
+}
+
+// qemuNBD serves what QEMU reads of a URI at a unix socket.
+func qemuNBD(t *testing.T, uri string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "qemu.sock")
+	start(t, exec.Command("qemu-nbd", "--read-only", "--persistent", "--shared=8", "--cache=none", "--aio=threads", "-f", "raw", "-x", "disk", "-k", socket, uri))
+	harness.Eventually(t, "qemu-nbd listens", func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	})
+	return socket
+}
+
+// start starts a program that ends with the test.
+func start(t *testing.T, cmd *exec.Cmd) (ended chan error) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	done := make(chan struct{})
+	go func() { ended <- cmd.Wait(); close(done) }()
+	t.Cleanup(func() { cmd.Process.Kill(); <-done })
+	return ended
+}
+
+func startLoad(t *testing.T, uri string, disk []byte) *load {
+	t.Helper()
+	l := &load{end: make(chan struct{})}
+	through, err := nbdtest.Dial(t.Context(), "unix", qemuNBD(t, uri), nbdtest.Config{Export: "disk"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { through.Close() })
+	for i, c := range []*nbdtest.Client{through, through, through, through, open(t, uri).Client, open(t, uri).Client} {
+		r := rand.New(rand.NewPCG(26, uint64(i)))
+		l.readers.Go(func() {
+			for {
+				select {
+				case <-l.end:
+					return
+				default:
+				}
+				n := 512 << r.IntN(10)
+				off := r.IntN((len(disk)-n)/512+1) * 512
+				p := make([]byte, n)
+				begun := time.Now()
+				err := c.Read(p, int64(off))
+				took := time.Since(begun)
+				for old := l.longest.Load(); int64(took) > old && !l.longest.CompareAndSwap(old, int64(took)); old = l.longest.Load() {
+				}
+				if err != nil {
+					t.Errorf("client %d: %d bytes at %d: %v", i, n, off, err)
+					return
+				}
+				if !bytes.Equal(p, disk[off:off+n]) {
+					t.Errorf("client %d: %d bytes at %d are wrong", i, n, off)
+					return
+				}
+				l.reads.Add(1)
+			}
+		})
+	}
+	l.bench = exec.Command("qemu-img", "bench", "-f", "raw", "-c", "2000000000", "-d", "8", "-s", "65536", uri)
+	l.ended = start(t, l.bench)
+	return l
+}
+
+// goesOn waits until the readers have read more.
+func (l *load) goesOn(t *testing.T, more int64) {
+	t.Helper()
+	before := l.reads.Load()
+	harness.Eventually(t, "the clients read on", func() bool { return l.reads.Load() >= before+more || t.Failed() })
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// stop ends the readers; QEMU's own must have lived until now.
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	close(l.end)
+	l.readers.Wait()
+	select {
+	case err := <-l.ended:
+		t.Errorf("qemu-img bench ended: %v", err)
+	default:
+	}
+	t.Logf("%d reads were compared, the longest took %s", l.reads.Load(), time.Duration(l.longest.Load()).Round(time.Millisecond))
+}
+
+// TestTakeOver: clients that know nothing of reconnecting read on through twenty
+// upgrades, every byte right; the API answers all the time, at the same addresses.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	cache := fmt.Sprintf("cache: {dir: %q}\n", filepath.Join(t.TempDir(), "cache"))
+	for name, tc := range map[string]struct {
+		harness.Options
+		upgrades int
+	}{"tcp": {harness.Options{NBD: true, S3: true, Config: cache}, 20}, "unix": {harness.Options{NBDUnix: true}, 5}} {
+		t.Run(name, func(t *testing.T) {
+			disk := harness.Disk(26, 48)
+			s := harness.Start(t, tc.Options)
+			put(t, s, "a.zvhd2", disk)
+			a := s.Attach(t, s.Import(t, harness.Request("a", "disks:a.zvhd2")))
+			uses := fmt.Sprintf("%s/%s", harness.AttachmentsPath, a.ID)
+			l := startLoad(t, a.URI, disk)
+			l.goesOn(t, 100)
+			var longest time.Duration
+			for range tc.upgrades {
+				begun := time.Now()
+				if !s.TakeOver(t, "") {
+					t.Fatalf("the new process did not take over:\n%s", s.Log())
+				}
+				longest = max(longest, time.Since(begun))
+				l.goesOn(t, 100)
+				var use struct{ Connections int }
+				harness.Eventually(t, "the new process says who is connected", func() bool {
+					s.Get(t, uses, &use)
+					return use.Connections == 4
+				})
+			}
+			s.Import(t, harness.Request("b", "disks:a.zvhd2")) // jobs run
+			l.stop(t)
+			t.Logf("the longest hand-over took %s in all", longest.Round(time.Millisecond))
+			s.Stop(t)
+			for _, left := range []string{"handover.sock", "nbd.sock"} {
+				if _, err := os.Lstat(filepath.Join(s.Dir, left)); err == nil {
+					t.Errorf("%s is left behind", left)
+				}
+			}
+		})
+	}
+}
+
+// TestTakeOverFails: whatever the new process does before it serves, dying or giving up,
+// the one before goes on, and no client notices.
+func TestTakeOverFails(t *testing.T) {
+	t.Parallel()
+	disk := harness.Disk(27, 16)
+	s := harness.Start(t, harness.Options{NBD: true})
+	put(t, s, "a.zvhd2", disk)
+	a := s.Attach(t, s.Import(t, harness.Request("a", "disks:a.zvhd2")))
+	l := startLoad(t, a.URI, disk)
+	l.goesOn(t, 20)
+	pid := s.Pid()
+	for _, point := range faultpoint.HandOver {
+		for _, action := range []string{"kill", "error"} {
+			if s.TakeOver(t, point+"="+action) {
+				t.Fatalf("%s at %s: the new process took over", action, point)
+			}
+			l.goesOn(t, 20)
+			// Jobs run again, in the process before.
+			s.Import(t, harness.Request("b", "disks:a.zvhd2"))
+		}
+	}
+	for _, args := range [][]string{{"--nbd-listen", "192.0.2.1:1"}, {"--tls-cert", "/nowhere", "--tls-key", "/nowhere"}, {"--no-such-flag"}} {
+		if s.TakeOver(t, "", args...) {
+			t.Fatalf("%q: the new process took over", args)
+		}
+		l.goesOn(t, 20)
+	}
+	if s.Pid() != pid {
+		t.Errorf("the process is %d, it was %d", s.Pid(), pid)
+	}
+	if !s.TakeOver(t, "") {
+		t.Fatalf("the new process did not take over after all:\n%s", s.Log())
+	}
+	l.goesOn(t, 100)
+	l.stop(t)
+}
