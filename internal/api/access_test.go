@@ -149,6 +149,7 @@ func TestForeignIsUnknown(t *testing.T) {
 		"PATCH /v2/cloudimages/{image_id}":                    `[{"op":"replace","path":"/name","value":"mine"}]`,
 		"POST /v2/{project_id}/images/{image_id}/tags":        `{"tag":{"key":"a","value":"b"}}`,
 		"POST /v2/images/{image_id}/members":                  `{"member":"p"}`,
+		"PUT /v1/cloudimages/{image_id}/upload":               `{"image_url":"disks:web.raw"}`,
 		"PUT /v2/images/{image_id}/members/{member_id}":       `{"status":"accepted"}`,
 		"POST /image/v2/images/{image_id}/members":            `{"member":"p"}`,
 		"PATCH /image/v2/images/{image_id}":                   `[{"op":"replace","path":"/name","value":"mine"}]`,

@@ -20,6 +20,8 @@ type Importer interface {
 	// Accept looks at the source and writes image and job; it gives the job's id.
 	// What is wrong with the source is an *ims.Error.
 	Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (jobID string, err error)
+	// Register does the same for a file and a queued image of the caller's project.
+	Register(ctx context.Context, p ims.Principal, imageID, bucket, key string) (jobID string, err error)
 	// Upload reads a queued image's bytes from body, size of them (-1: body tells), and
 	// makes the image active, or with stage lets them wait for an import. A fault leaves
 	// the image queued and no bytes.

@@ -58,7 +58,15 @@ func bodyRoutes(project, image string) []bodyRoute {
 	eps := "/v1.0/enterprise-projects"
 	return []bodyRoute{
 		{"POST", quickImport, false},
+		{"POST", "/v2.1/cloudimages/quickimport/action", false},
 		{"POST", "/v2/cloudimages/action", false},
+		{"POST", "/v2.1/cloudimages/action", false},
+		{"POST", "/v1/cloudimages/action", false},
+		{"POST", "/v1/cloudimages/dataimages/action", false},
+		{"POST", "/v2.1/cloudimages/dataimages/action", false},
+		{"POST", "/v1/cloudimages/wholeimages/action", false},
+		{"POST", "/v2/images", false},
+		{"PUT", "/v1/cloudimages/" + image + "/upload", false},
 		{"PATCH", "/v2/cloudimages/" + image, false},
 		{"DELETE", "/v2/images/" + image, true},
 		{"POST", "/v1/" + project + "/attachments", false},
@@ -90,7 +98,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 9 // the deletion of a tag, a member on both faces; of the Image API tags, actions and uploads
+	const withoutBody = 10 // the deletion of a tag, a member on both faces; uploads on both; of the Image API tags and actions
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

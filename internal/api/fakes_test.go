@@ -45,9 +45,16 @@ func (a *acceptor) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 	img.FileSize = 2048
 	job := ims.Job{
 		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: spec.JobType(), Status: ims.JobInit, Step: ims.StepAccepted,
-		ImageID: img.ID, ImageName: img.Name, Source: ims.Source{Bucket: spec.Bucket, Key: spec.Key, Size: img.FileSize},
+		ImageID: img.ID, ImageName: img.Name, Source: ims.Source{Bucket: spec.Bucket, Key: spec.Key, Size: img.FileSize, Nested: spec.Nested},
 	}
 	return job.ID, a.catalog.CreateImport(ctx, p.Tenant, img, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
+}
+
+// Register writes the job as an importer does.
+func (a *acceptor) Register(ctx context.Context, p ims.Principal, image, bucket, key string) (string, error) {
+	job := ims.Job{ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: ims.JobRegister, Step: ims.StepAccepted, ImageID: image,
+		Source: ims.Source{Bucket: bucket, Key: key, Size: 2048}}
+	return job.ID, a.catalog.Register(ctx, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
 }
 
 // Upload keeps the bytes for the disks, as an importer does in its store.

@@ -89,7 +89,7 @@ func newImageWire(img ims.Image, viewer string) imageWire {
 	for _, t := range img.Tags {
 		w.Tags = append(w.Tags, t.String())
 	}
-	if img.FileSize > 0 {
+	if img.FileSize > 0 || img.SourceURL == "" {
 		w.ImageSize = known(strconv.FormatInt(img.FileSize, 10))
 	}
 	if img.Architecture == ims.ArchARM {
@@ -107,6 +107,12 @@ func newImageWire(img ims.Image, viewer string) imageWire {
 		// What a saving image is read from is not told.
 		w.IsRegistered, w.DiskFormat = "true", known(img.Data.Format)
 		w.Size, w.VirtualSize = &img.Data.VirtualSize, in32Bits(&img.Data.VirtualSize)
+	}
+	if img.SourceURL == "" {
+		w.DataOrigin = "file" // it was uploaded, or nothing came yet
+		if img.Status == ims.ImageQueued {
+			w.DiskFormat = known(img.DiskFormat)
+		}
 	}
 	if !img.ActiveAt.IsZero() {
 		w.ActiveAt = known(seconds(img.ActiveAt))

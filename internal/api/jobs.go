@@ -39,6 +39,9 @@ func (s *server) job(c *call) error {
 	if !job.EndTime.IsZero() {
 		w.EndTime = known(milliseconds(job.EndTime))
 	}
+	if job.Source.Nested && job.Status == ims.JobSuccess {
+		w.Entities.SubJobs, w.Entities.SubJobsResult = []string{w.ID}, []wire.Job{w}
+	}
 	writeJSON(c.w, http.StatusOK, w)
 	return nil
 }

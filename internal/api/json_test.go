@@ -191,7 +191,7 @@ func FuzzImportBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		fields, err := objectBody(body)
 		if err == nil {
-			request := readImport(fields)
+			request := readImport(fields, ims.ImportRequest{})
 			if err = fields.failed(); err == nil {
 				var spec ims.ImportSpec
 				if spec, err = request.Validate(known); err == nil {

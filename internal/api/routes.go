@@ -44,7 +44,7 @@ type Route struct {
 // a 405 where only the method is not. A GET answers HEAD as well, unless the table has
 // a HEAD of its own.
 func Routes() []Route {
-	return slices.Concat(operationRoutes, discoveryRoutes, imageRoutes, glanceRoutes, memberRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
+	return slices.Concat(operationRoutes, discoveryRoutes, importRoutes, imageRoutes, glanceRoutes, memberRoutes, attachmentRoutes, tagRoutes, enterpriseRoutes, keystoneRoutes())
 }
 
 // rights is a list of actions of which one is enough.
@@ -67,11 +67,32 @@ var discoveryRoutes = []Route{
 	{Method: http.MethodGet, Path: "/v2/", Public: true, handle: (*server).bareVersions},
 }
 
+// importRoutes make images. /v2.1 is the same as the version whose body it has.
+var importRoutes = []Route{
+	{Method: http.MethodPost, Path: "/v2/cloudimages/quickimport/action", Scope: ScopeProject, Actions: anyImport, handle: (*server).quickImport},
+	{Method: http.MethodPost, Path: "/v2.1/cloudimages/quickimport/action", Scope: ScopeProject, Actions: anyImport, handle: (*server).quickImport},
+	{Method: http.MethodPost, Path: "/v2/cloudimages/action", Scope: ScopeProject, Actions: anyImport, handle: (*server).commonImport},
+	{Method: http.MethodPost, Path: "/v2.1/cloudimages/action", Scope: ScopeProject, Actions: anyImport, handle: (*server).commonImport},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/action", Scope: ScopeProject,
+		Actions: rights(ims.ActionDataImagesCreate), handle: (*server).plainDataImport},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/dataimages/action", Scope: ScopeProject,
+		Actions: rights(ims.ActionDataImagesCreate), handle: (*server).dataImport},
+	{Method: http.MethodPost, Path: "/v2.1/cloudimages/dataimages/action", Scope: ScopeProject,
+		Actions: rights(ims.ActionDataImagesCreate), handle: (*server).dataImport},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/wholeimages/action", Scope: ScopeProject,
+		Actions: rights(ims.ActionWholeImagesCreate), handle: (*server).wholeImage},
+	{Method: http.MethodPost, Path: "/v2/images", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesCreate), handle: (*server).createImage},
+	{Method: http.MethodPut, Path: "/v2/images/{image_id}/file", Scope: ScopeProject, Stream: true, Upload: true,
+		Actions: rights(ims.ActionImagesUpload), handle: (*server).uploadFile},
+	{Method: http.MethodPut, Path: "/v1/cloudimages/{image_id}/upload", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesUpload), handle: (*server).register},
+}
+
+// anyImport are the rights of which an import takes one; which of them, its body says.
+var anyImport = rights(ims.ActionServerImagesCreate, ims.ActionDataImagesCreate)
+
 var imageRoutes = []Route{
-	{Method: http.MethodPost, Path: "/v2/cloudimages/quickimport/action", Scope: ScopeProject,
-		Actions: rights(ims.ActionServerImagesCreate, ims.ActionDataImagesCreate), handle: (*server).quickImport},
-	{Method: http.MethodPost, Path: "/v2/cloudimages/action", Scope: ScopeProject,
-		Actions: rights(ims.ActionServerImagesCreate, ims.ActionDataImagesCreate), handle: (*server).commonImport},
 	{Method: http.MethodGet, Path: "/v1/{project_id}/jobs/{job_id}", Scope: ScopePathProject,
 		Actions: rights(ims.ActionJobsGet), handle: (*server).job},
 	{Method: http.MethodGet, Path: "/v2/cloudimages", Scope: ScopeProject,

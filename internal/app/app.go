@@ -353,7 +353,7 @@ func (s *Service) wire() error {
 	}
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Allowance: s.allowance,
-		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, Region: s.seed.Region, MayRead: s.mayRead,
+		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, MinDiskGreater: !s.cfg.MinDiskEqual, Region: s.seed.Region, MayRead: s.mayRead,
 		Own:     s.owner.Advance,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
 		Logger:  s.log,

@@ -81,6 +81,8 @@ type Config struct {
 	OSVersions string `yaml:"os_versions"`
 	// RequireBitmap wants a bitmap beside every RAW file.
 	RequireBitmap bool `yaml:"require_bitmap"`
+	// MinDiskEqual takes a system disk of exactly min_disk.
+	MinDiskEqual bool `yaml:"min_disk_equal"`
 	// Workers is how many imports run at once, 1 to 64.
 	Workers int          `yaml:"workers"`
 	Limits  LimitsConfig `yaml:"limits"`
@@ -153,7 +155,7 @@ type S3Bucket struct {
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.
 func DefaultConfig() Config {
-	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true,
+	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true, MinDiskEqual: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
 		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: blockdev.DefaultDir}}
 }

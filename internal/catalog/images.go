@@ -63,6 +63,11 @@ func checkQuota(ctx context.Context, tx *database.Tx, projectID string, limits i
 	if used >= limits.Images {
 		return ims.Faultf(ims.CodeQuota, "the project has %d private images, its quota is %d; delete one first", used, limits.Images)
 	}
+	return checkBytes(ctx, tx, projectID, limits, bytes)
+}
+
+// checkBytes checks that the project's images may have so many bytes more.
+func checkBytes(ctx context.Context, tx *database.Tx, projectID string, limits ims.Limits, bytes int64) error {
 	if limits.Bytes == 0 {
 		return nil
 	}
@@ -105,6 +110,62 @@ func checkRunning(ctx context.Context, tx *database.Tx, projectID string, limits
 		return ims.Faultf(ims.CodeTooManyJobs, "%d imports of the project are going on, the limit is %d; wait for one to end", running, limits.Imports)
 	}
 	return nil
+}
+
+// Register takes in the import of a file into a queued image, job.ImageID: the job (INIT)
+// and its queue entry in one transaction, or nothing. enqueue is as for CreateImport, which
+// also has the faults; besides, the image is not queued or something is on its way into it
+// (IMG.0035, KindConflict).
+func (c *Catalog) Register(ctx context.Context, job ims.Job, limits ims.Limits, enqueue func(ctx context.Context, tx *database.Tx, jobID string) error) error {
+	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := takeTurn(ctx, tx, job.ProjectID); err != nil {
+			return err
+		}
+		img, err := lockImage(ctx, tx, job.ProjectID, job.ImageID)
+		if err != nil {
+			return err
+		}
+		if job.Attempt, err = idle(ctx, tx, img); err != nil {
+			return err
+		}
+		if err := checkBytes(ctx, tx, job.ProjectID, limits, job.Source.Size); err != nil {
+			return err
+		}
+		if err := checkRunning(ctx, tx, job.ProjectID, limits); err != nil {
+			return err
+		}
+		if err := purgeProject(ctx, tx, job.ProjectID, limits); err != nil {
+			return err
+		}
+		job.Status, job.BeginTime, job.ImageName = ims.JobInit, c.now(), img.Name
+		if _, err := tx.ExecContext(ctx, "UPDATE images SET source_url = $3, file_size = $4, updated_at = $5 WHERE project_id = $1 AND id = $2",
+			job.ProjectID, job.ImageID, job.Source.Bucket+":"+job.Source.Key, job.Source.Size, job.BeginTime.UnixMilli()); err != nil {
+			return err
+		}
+		if err := insertJob(ctx, tx, job); err != nil {
+			return err
+		}
+		return enqueue(ctx, tx, job.ID)
+	}), "register a file into image "+job.ImageID)
+}
+
+// idle gives the number of the last attempt at a queued image that nothing is on its way
+// into: any job that follows begins above it. An image in another state is a fault.
+//
+// The number is no less than any that a job of the image had, also one that was purged, and
+// than any that a newer copy of this database may have used: the generation grows with each
+// attempt that writes, and passes that of the copy when the area is taken over from it.
+func idle(ctx context.Context, tx *database.Tx, img ims.Image) (last int64, err error) {
+	going, err := count(ctx, tx, "SELECT COUNT(*) FROM jobs WHERE image_id = $1 AND end_time IS NULL", img.ID)
+	if err != nil {
+		return 0, err
+	}
+	if img.Status != ims.ImageQueued || going > 0 {
+		return 0, ims.Faultf(ims.CodeConflict, "the image is %s, or its bytes are on their way; bytes come into a queued one alone, once", img.Status).WithKind(ims.KindConflict)
+	}
+	n, err := count(ctx, tx, `SELECT MAX(n) FROM (SELECT COALESCE(MAX(attempt), 0) AS n FROM jobs WHERE image_id = $1
+		UNION ALL SELECT COALESCE(MAX(generation), 0) FROM installation) AS numbers`, img.ID)
+	return int64(n), err
 }
 
 // CreateImage writes an image that has no data yet. Faults that a client is told of: the

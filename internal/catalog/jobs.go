@@ -35,6 +35,10 @@ type sourceJSON struct {
 	Format      string `json:"format,omitempty"`
 	VirtualSize int64  `json:"virtual_size,omitempty"`
 
+	NoBitmap bool `json:"no_bitmap,omitempty"`
+	Config   bool `json:"config,omitempty"`
+	Nested   bool `json:"nested,omitempty"`
+
 	Warnings []warningJSON `json:"warnings,omitempty"`
 }
 
@@ -47,6 +51,7 @@ func sourceText(s ims.Source) (string, error) {
 	j := sourceJSON{
 		Bucket: s.Bucket, Key: s.Key, Size: s.Size, ETag: s.ETag, Version: s.Version,
 		BitmapKey: s.BitmapKey, BitmapSize: s.BitmapSize, BitmapETag: s.BitmapETag, Format: s.Format, VirtualSize: s.VirtualSize,
+		NoBitmap: s.NoBitmap, Config: s.Config, Nested: s.Nested,
 	}
 	for _, w := range s.Warnings {
 		j.Warnings = append(j.Warnings, warningJSON(w))
@@ -59,6 +64,7 @@ func (j sourceJSON) source() ims.Source {
 	s := ims.Source{
 		Bucket: j.Bucket, Key: j.Key, Size: j.Size, ETag: j.ETag, Version: j.Version,
 		BitmapKey: j.BitmapKey, BitmapSize: j.BitmapSize, BitmapETag: j.BitmapETag, Format: j.Format, VirtualSize: j.VirtualSize,
+		NoBitmap: j.NoBitmap, Config: j.Config, Nested: j.Nested,
 	}
 	for _, w := range j.Warnings {
 		s.Warnings = append(s.Warnings, ims.Warning(w))
@@ -235,7 +241,8 @@ func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error
 		}
 		data.Bucket, data.Version = "", ""
 		now := c.now().UnixMilli()
-		err := c.leaveQueue(ctx, tx, job, setData+", status = $14, active_at = $15, file_size = $16",
+		// What downloads deliver of it, whatever a client said while it was queued.
+		err := c.leaveQueue(ctx, tx, job, setData+", status = $14, active_at = $15, file_size = $16, disk_format = 'raw', container_format = 'bare'",
 			append(dataArgs(data), string(ims.ImageActive), now, job.Source.Size)...)
 		if err != nil {
 			return err

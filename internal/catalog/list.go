@@ -28,9 +28,9 @@ var sortColumns = map[string]string{
 	ims.SortDeliveredSize:   sizeColumn,
 }
 
-// formatColumn is the format as clients read it: of an image that is not active yet
-// nothing is told.
-const formatColumn = "CASE WHEN status = 'active' THEN data_format ELSE '' END"
+// formatColumn is the format as clients of IMS read it: of the stored data, or what an
+// image without a source was announced as.
+const formatColumn = "CASE WHEN status = 'active' THEN data_format WHEN status = 'queued' AND source_url = '' THEN disk_format ELSE '' END"
 
 // sizeColumn is the size of a download, 0 while there is none.
 const sizeColumn = "CASE WHEN status = 'active' THEN data_virtual_size ELSE 0 END"

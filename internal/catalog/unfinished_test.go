@@ -2,9 +2,11 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -12,7 +14,7 @@ import (
 func (c fixture) queuedImage() ims.Image {
 	c.t.Helper()
 	img, _ := newImport(mine)
-	img.Status, img.DiskFormat, img.ContainerFormat = ims.ImageQueued, "raw", "bare"
+	img.Status, img.DiskFormat, img.ContainerFormat, img.SourceURL, img.FileSize = ims.ImageQueued, "raw", "bare", "", 0
 	img, err := c.CreateImage(c.t.Context(), img, plenty)
 	must(c.t, err)
 	return img
@@ -86,6 +88,51 @@ func TestUploadNumbers(t *testing.T) {
 		must(t, c.FailUpload(t.Context(), second, ims.CodeInternal, "broke off"))
 		if third := c.beginUpload(img.ID); third.Attempt <= second.Attempt {
 			t.Errorf("number %d comes after %d", third.Attempt, second.Attempt)
+		}
+	})
+}
+
+// TestRegisterInto: the job of a file for a queued image begins above every attempt that
+// there was, all or nothing, and nothing else gets into the image meanwhile.
+func TestRegisterInto(t *testing.T) {
+	onBoth(t, func(t *testing.T, c fixture) {
+		img := c.queuedImage()
+		upload := c.beginUpload(img.ID)
+		register := func(limits ims.Limits, queue error) (ims.Job, error) {
+			job := ims.Job{ID: ims.NewJobID(), ProjectID: mine, Type: ims.JobRegister, Step: ims.StepAccepted, ImageID: img.ID,
+				Source: ims.Source{Bucket: "b", Key: "k", Size: 4096, NoBitmap: true}}
+			err := c.Register(t.Context(), job, limits, func(context.Context, *database.Tx, string) error { return queue })
+			return job, err
+		}
+		_, err := register(plenty, nil)
+		wantCode(t, err, ims.CodeConflict)
+		must(t, c.FailUpload(t.Context(), upload, ims.CodeInternal, "broke off"))
+		planned := errors.New("planned")
+		job, err := register(plenty, planned)
+		wantError(t, err, planned)
+		_, err = c.Job(t.Context(), mine, job.ID)
+		wantError(t, err, ErrNotFound)
+		if got := c.image(mine, img.ID); got.SourceURL != "" || got.FileSize != 0 {
+			t.Errorf("nothing was accepted, and the image is %+v", got)
+		}
+		few := plenty
+		few.Bytes = 4095
+		_, err = register(few, nil)
+		wantCode(t, err, ims.CodeQuota)
+		few = plenty
+		few.Images = 1 // it counts already
+		job, err = register(few, nil)
+		must(t, err)
+		_, err = register(plenty, nil)
+		wantCode(t, err, ims.CodeConflict)
+		job = c.claim(job.ID)
+		if job.Attempt <= upload.Attempt || !job.Source.NoBitmap || job.ImageName != img.Name {
+			t.Errorf("claimed %+v, the upload was attempt %d", job, upload.Attempt)
+		}
+		must(t, c.BeginAdopt(t.Context(), job, sourceOf(job)))
+		must(t, c.Publish(t.Context(), job, dataOf(job)))
+		if got := c.image(mine, img.ID); got.Status != ims.ImageActive || got.SourceURL != "b:k" || got.FileSize != 4096 || got.DiskFormat != "raw" {
+			t.Errorf("published %+v", got)
 		}
 	})
 }

@@ -26,32 +26,20 @@ func (c *Catalog) BeginUpload(ctx context.Context, projectID, imageID string, st
 		if err != nil {
 			return err
 		}
-		going, err := count(ctx, tx, "SELECT COUNT(*) FROM jobs WHERE image_id = $1 AND end_time IS NULL", imageID)
+		last, err := idle(ctx, tx, img)
 		if err != nil {
 			return err
 		}
-		switch {
-		case img.Status != ims.ImageQueued || going > 0:
-			return ims.Faultf(ims.CodeConflict, "the image is %s; bytes can be uploaded into a queued one alone", img.Status).WithKind(ims.KindConflict)
-		case !stage && (img.DiskFormat == "" || img.ContainerFormat == ""):
+		if !stage && (img.DiskFormat == "" || img.ContainerFormat == "") {
 			return ims.Faultf(ims.CodeBadFormat, "the image must have a disk_format and a container_format before its bytes are uploaded")
 		}
 		if err := checkRunning(ctx, tx, projectID, limits); err != nil {
 			return err
 		}
-		// The number is greater than any that a job of the image had, also one that was
-		// purged, and than any that a newer copy of this database may have used: the
-		// generation grows with each attempt that writes, and passes that of the copy when
-		// the area is taken over from it.
-		last, err := count(ctx, tx, `SELECT MAX(n) FROM (SELECT COALESCE(MAX(attempt), 0) AS n FROM jobs WHERE image_id = $1
-			UNION ALL SELECT COALESCE(MAX(generation), 0) FROM installation) AS numbers`, imageID)
-		if err != nil {
-			return err
-		}
 		now := c.now()
 		job = ims.Job{
 			ID: ims.NewJobID(), ProjectID: projectID, Type: ims.JobUpload, Status: ims.JobRunning, Step: ims.StepAdopt,
-			Attempt: int64(last) + 1, ImageID: imageID, ImageName: img.Name, BeginTime: now,
+			Attempt: last + 1, ImageID: imageID, ImageName: img.Name, BeginTime: now,
 		}
 		if err := insertJob(ctx, tx, job); err != nil {
 			return err

@@ -19,10 +19,7 @@ import (
 // Faults that show without reading the file's content are *ims.Error here, not
 // failed jobs later.
 func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (string, error) {
-	if err := i.bucketReadable(ctx, p.ProjectID, spec.Bucket); err != nil {
-		return "", err
-	}
-	source, err := i.lookAt(ctx, spec)
+	source, limits, err := i.look(ctx, p.ProjectID, spec)
 	if err != nil {
 		return "", err
 	}
@@ -32,23 +29,53 @@ func (i *Importer) Accept(ctx context.Context, p ims.Principal, spec ims.ImportS
 		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: spec.JobType(), Status: ims.JobInit,
 		Step: ims.StepAccepted, ImageID: img.ID, ImageName: img.Name, Source: source,
 	}
+	return i.accepted(job, i.catalog.CreateImport(ctx, p.Tenant, img, job, limits, i.enqueue))
+}
+
+// Register takes in the import of a file into a queued image of the caller's project, as
+// Accept does that of a file into a new one.
+func (i *Importer) Register(ctx context.Context, p ims.Principal, imageID, bucket, key string) (string, error) {
+	source, limits, err := i.look(ctx, p.ProjectID, ims.ImportSpec{Bucket: bucket, Key: key, Common: true})
+	if err != nil {
+		return "", err
+	}
+	job := ims.Job{
+		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: ims.JobRegister, Status: ims.JobInit,
+		Step: ims.StepAccepted, ImageID: imageID, Source: source,
+	}
+	return i.accepted(job, i.catalog.Register(ctx, job, limits, i.enqueue))
+}
+
+// look is what is asked before an import is written: the bucket, the object, the room.
+func (i *Importer) look(ctx context.Context, projectID string, spec ims.ImportSpec) (ims.Source, ims.Limits, error) {
 	limits := i.opts.Limits
-	if limits.InBuckets, err = i.opts.Allowance.InBuckets(ctx, p.ProjectID); err != nil {
+	if err := i.bucketReadable(ctx, projectID, spec.Bucket); err != nil {
+		return ims.Source{}, limits, err
+	}
+	source, err := i.lookAt(ctx, spec)
+	if err != nil {
+		return source, limits, err
+	}
+	if limits.InBuckets, err = i.opts.Allowance.InBuckets(ctx, projectID); err != nil {
+		return source, limits, err
+	}
+	return source, limits, i.room()
+}
+
+// enqueue puts a job into the queue in the transaction that writes it.
+func (i *Importer) enqueue(ctx context.Context, tx *database.Tx, jobID string) error {
+	if err := i.opts.Enqueue(ctx, tx, jobID); err != nil {
+		return err
+	}
+	return faultpoint.Hit(faultpoint.AcceptBeforeCommit)
+}
+
+// accepted is the answer of a job that was written, or not.
+func (i *Importer) accepted(job ims.Job, err error) (string, error) {
+	if err != nil {
 		return "", err
 	}
-	if err := i.room(); err != nil {
-		return "", err
-	}
-	enqueue := func(ctx context.Context, tx *database.Tx, jobID string) error {
-		if err := i.opts.Enqueue(ctx, tx, jobID); err != nil {
-			return err
-		}
-		return faultpoint.Hit(faultpoint.AcceptBeforeCommit)
-	}
-	if err := i.catalog.CreateImport(ctx, p.Tenant, img, job, limits, enqueue); err != nil {
-		return "", err
-	}
-	i.opts.Logger.Info("import accepted", "job_id", job.ID, "image_id", img.ID, "project_id", p.ProjectID, "bytes", source.Size)
+	i.opts.Logger.Info("import accepted", "job_id", job.ID, "image_id", job.ImageID, "project_id", job.ProjectID, "bytes", job.Source.Size)
 	return job.ID, faultpoint.Hit(faultpoint.AcceptCommitted)
 }
 
@@ -104,7 +131,7 @@ func standard(class string) bool {
 
 // lookAt stats the source and its bitmap.
 func (i *Importer) lookAt(ctx context.Context, spec ims.ImportSpec) (ims.Source, error) {
-	src := ims.Source{Bucket: spec.Bucket, Key: spec.Key}
+	src := ims.Source{Bucket: spec.Bucket, Key: spec.Key, Config: spec.Config, Nested: spec.Nested, NoBitmap: spec.Common || i.opts.WithoutBitmap}
 	loc := objectstore.Location{Bucket: spec.Bucket, Key: spec.Key}
 	info, err := i.store.Stat(ctx, loc)
 	if err != nil {
@@ -123,7 +150,7 @@ func (i *Importer) lookAt(ctx context.Context, spec ims.ImportSpec) (ims.Source,
 	if src.BitmapKey, err = i.findBitmap(ctx, spec); err != nil {
 		return src, err
 	}
-	if src.BitmapKey != "" || i.opts.WithoutBitmap || strings.HasSuffix(strings.ToLower(spec.Key), ".zvhd2") {
+	if src.BitmapKey != "" || src.NoBitmap || strings.HasSuffix(strings.ToLower(spec.Key), ".zvhd2") {
 		return src, nil
 	}
 	// Only a ZVHD2 file needs no bitmap, and its name need not say what it is.

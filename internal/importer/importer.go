@@ -28,6 +28,8 @@ type Options struct {
 	Limits ims.Limits
 	// WithoutBitmap accepts a RAW file that has no bitmap beside it.
 	WithoutBitmap bool
+	// MinDiskGreater refuses a system disk of exactly min_disk.
+	MinDiskGreater bool
 	// Region that buckets must be in, where the store says a bucket's region.
 	Region string
 	// Allowance bounds the bytes that projects store; nil means that nothing does.

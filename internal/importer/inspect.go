@@ -68,11 +68,17 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 
 	var f finding
 	file := inspect.File{Name: src.Key, ReaderAt: r, Size: src.Size}
-	found, err := inspect.QuickImport(ctx, file, inspect.Options{DataDisk: job.Type == ims.JobImportData, MinDiskGiB: img.MinDiskGiB})
+	found, err := inspect.QuickImport(ctx, file, inspect.Options{
+		DataDisk: img.Env == ims.EnvData, MinDiskGiB: img.MinDiskGiB, MinDiskGreater: i.opts.MinDiskGreater,
+	})
 	if err != nil {
 		return f, fileFault(src.Key, err)
 	}
 	src.Format, src.VirtualSize, src.Warnings = string(found.Format), found.VirtualSize, nil
+	if src.Config {
+		src.Warnings = append(src.Warnings, ims.Warning{ID: "not_configured", Text: "is_config was true, but this service adapts no drivers and no boot files: " +
+			"the image starts as the file is; `quickims check` tells whether it can"})
+	}
 	for _, note := range found.Notes {
 		src.Warnings = append(src.Warnings, ims.Warning(note))
 	}
@@ -92,7 +98,7 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 // being there alone; one that is known must hold and must match the file.
 func (i *Importer) readBitmap(ctx context.Context, src ims.Source) (*bitmap.Map, error) {
 	if src.BitmapKey == "" {
-		if i.opts.WithoutBitmap {
+		if src.NoBitmap || i.opts.WithoutBitmap {
 			return nil, nil
 		}
 		return nil, missingBitmap(src.Key)

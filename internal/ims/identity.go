@@ -33,6 +33,7 @@ const (
 	ActionImagesDeactivate   Action = "ims:images:deactivate"
 	ActionServerImagesCreate Action = "ims:serverImages:create"
 	ActionDataImagesCreate   Action = "ims:dataImages:create"
+	ActionWholeImagesCreate  Action = "ims:wholeImages:create"
 	ActionMembersAdd         Action = "ims:images:addMember"
 	ActionMembersUpdate      Action = "ims:images:updateMember"
 	ActionMembersDelete      Action = "ims:images:deleteMember"
@@ -53,7 +54,7 @@ var readerActions = []Action{
 
 // memberActions is what a project's daily work takes besides.
 var memberActions = []Action{
-	ActionImagesUpdate, ActionImagesDelete, ActionImagesCreate, ActionImagesUpload, ActionServerImagesCreate, ActionDataImagesCreate, ActionTagsUpdate,
+	ActionImagesUpdate, ActionImagesDelete, ActionImagesCreate, ActionImagesUpload, ActionServerImagesCreate, ActionDataImagesCreate, ActionWholeImagesCreate, ActionTagsUpdate,
 	ActionMembersAdd, ActionMembersUpdate, ActionMembersDelete,
 }
 

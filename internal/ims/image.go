@@ -54,8 +54,10 @@ const (
 	MaxFileSize = TiB
 	// MaxDiskSize is the largest disk of an image, 1 TiB.
 	MaxDiskSize = 1 << 40
-	// MaxDiskGiB is the largest min_disk.
-	MaxDiskGiB = MaxDiskSize >> 30
+	// MaxDiskGiB is the largest min_disk; MaxDataDiskGiB that of a data disk image in the
+	// calls that are not quick imports.
+	MaxDiskGiB     = MaxDiskSize >> 30
+	MaxDataDiskGiB = 2 * MaxDiskGiB
 )
 
 // LeastMinDisk is the least min_disk, in GiB, for a disk of size bytes.
@@ -118,7 +120,7 @@ type Image struct {
 	Status              ImageStatus
 	Env                 EnvType
 	OSVersion           string // "" for a data disk
-	OSType              string // Linux or Windows
+	OSType              string // Linux, Windows or Other
 	OSBit               string // "32", "64" or ""
 	Platform            string // "" for a data disk
 	Architecture        string // x86 or arm
@@ -141,7 +143,7 @@ type Image struct {
 	// Attributes are the other patchable ones, such as __support_fc_inject.
 	Attributes map[string]string
 	Tags       []Tag  // ordered by key
-	SourceURL  string // bucket:object
+	SourceURL  string // bucket:object; "" of an image that was not imported
 	FileSize   int64  // bytes of the imported file
 	Data       Data
 	Members    int // how many projects it is shared with

@@ -8,9 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// ImportRequest is a quick import as it was asked for. Nil means that the field was
+// ImportRequest is an import of a file as it was asked for. Nil means that the field was
 // absent. Validate turns it into an ImportSpec.
 type ImportRequest struct {
+	// Common is an import that is not a quick one: the system need not be named, and a RAW
+	// file needs no bitmap.
+	Common bool
+	// Nested is an import whose client reads the image's id from the first sub-job alone.
+	Nested              bool
 	Name                *string
 	Description         *string
 	OSVersion           *string
@@ -25,6 +30,8 @@ type ImportRequest struct {
 	Architecture        *string
 	Firmware            *string
 	LicenseType         *string
+	// Config asks for drivers and boot files to be adapted to the cloud.
+	Config *bool
 	// CMKID is the key to encrypt the image with. Nothing here encrypts: it is read so
 	// that it can be refused.
 	CMKID *string
@@ -44,6 +51,8 @@ type ImportSpec struct {
 	Architecture        string
 	Firmware            string
 	LicenseType         string
+
+	Common, Nested, Config bool // as in ImportRequest
 }
 
 // DataDisk reports whether the import makes a data disk image.
@@ -80,7 +89,7 @@ func (r ImportRequest) IsDataDisk() bool { return r.Type != nil && *r.Type == st
 // Validate checks every field, in the order in which a client fills them in, and
 // returns the first fault as an *Error that names the field.
 func (r ImportRequest) Validate(known *OSVersions) (ImportSpec, error) {
-	var s ImportSpec
+	s := ImportSpec{Common: r.Common, Nested: r.Nested, Config: r.Config != nil && *r.Config}
 	if r.Name == nil || *r.Name == "" {
 		return s, Faultf(CodeNameMissing, "name is required, 1 to %d characters", MaxName)
 	}
@@ -104,11 +113,15 @@ func (r ImportRequest) Validate(known *OSVersions) (ImportSpec, error) {
 	if s.Bucket, s.Key, err = ParseImageURL(*r.ImageURL); err != nil {
 		return s, err
 	}
-	if r.MinDisk == nil {
-		return s, Faultf(CodeDiskSize, "min_disk is required, 1 to %d GiB", MaxDiskGiB)
+	most := int64(MaxDiskGiB)
+	if r.Common && s.DataDisk() {
+		most = MaxDataDiskGiB
 	}
-	if *r.MinDisk < 1 || *r.MinDisk > MaxDiskGiB {
-		return s, Faultf(CodeDiskSize, "min_disk is %d, it must be 1 to %d GiB", *r.MinDisk, MaxDiskGiB)
+	if r.MinDisk == nil {
+		return s, Faultf(CodeDiskSize, "min_disk is required, 1 to %d GiB", most)
+	}
+	if *r.MinDisk < 1 || *r.MinDisk > most {
+		return s, Faultf(CodeDiskSize, "min_disk is %d, it must be 1 to %d GiB", *r.MinDisk, most)
 	}
 	s.MinDiskGiB = int(*r.MinDisk)
 	if err := r.validateRAM(&s); err != nil {
@@ -161,29 +174,64 @@ func (r ImportRequest) validateType(s *ImportSpec, known *OSVersions) error {
 		kind = *r.Type
 	}
 	switch kind {
-	case "ECS":
+	case "ECS", string(EnvECS):
 		s.Env = EnvECS
-	case "BMS":
+	case "BMS", string(EnvBMS):
 		s.Env = EnvBMS
-	case "DataImage":
+	case string(EnvData):
 		s.Env = EnvData
-		s.OS.Type = "Linux"
-		if r.OSType != nil && *r.OSType != "" {
-			s.OS.Type = *r.OSType
-		}
+		s.OS.Type = r.osType()
 		if s.OS.Type != "Linux" && s.OS.Type != "Windows" {
 			return Faultf(CodeOSType, "os_type is %q, it must be Linux or Windows", Clip(s.OS.Type))
 		}
 		return nil
+	case isoImage:
+		if !r.Common {
+			return unknownType(kind)
+		}
+		return Faultf(CodeUnsupported, "type is IsoImage: this service makes no images of discs; import the disk that was installed from it")
 	default:
-		return Faultf(CodeTypeUnknown, "type is %q, it must be ECS, BMS or DataImage", Clip(kind))
+		return unknownType(kind)
+	}
+	return r.validateSystem(s, known)
+}
+
+// isoImage is the type of a disc, which the calls take that are not quick imports.
+const isoImage = "IsoImage"
+
+func unknownType(kind string) *Error {
+	return Faultf(CodeTypeUnknown, "type is %q, it must be ECS, FusionCompute, BMS, Ironic or DataImage", Clip(kind))
+}
+
+// osType is the type of system that the request names, Linux if it names none.
+func (r ImportRequest) osType() string {
+	if r.OSType == nil || *r.OSType == "" {
+		return "Linux"
+	}
+	return *r.OSType
+}
+
+// validateSystem settles the system on a system disk. A quick import names it; of a
+// common one without a name it is an unknown system of the type. Nothing looks into the
+// file for it.
+func (r ImportRequest) validateSystem(s *ImportSpec, known *OSVersions) error {
+	kind := r.osType()
+	if r.Common && kind != "Linux" && kind != "Windows" && kind != "Other" {
+		return Faultf(CodeOSType, "os_type is %q, it must be Linux, Windows or Other", Clip(kind))
 	}
 	if r.OSVersion == nil || *r.OSVersion == "" {
-		return Faultf(CodeOSVersion, "os_version is required for a system disk image; GET /v1/cloudimages/os_version lists the values")
+		if !r.Common {
+			return Faultf(CodeOSVersion, "os_version is required for a system disk image; GET /v1/cloudimages/os_version lists the values")
+		}
+		s.OS = UnknownSystem(kind)
+		return nil
 	}
 	os, ok := known.Lookup(*r.OSVersion)
 	if !ok {
 		return Faultf(CodeOSVersion, "os_version %q is unknown; GET /v1/cloudimages/os_version lists the values", Clip(*r.OSVersion))
+	}
+	if r.Common && r.OSType != nil && *r.OSType != "" && kind != os.Type {
+		return Faultf(CodeOSType, "os_type is %s, but os_version %q is of the type %s: leave os_type out", kind, os.Version, os.Type)
 	}
 	s.OS = os
 	return nil

@@ -28,6 +28,8 @@ type JobType string
 const (
 	JobImportSystem JobType = "imsImportImageJob"
 	JobImportData   JobType = "imsImportDataImageJob"
+	// JobRegister imports a file into a queued image.
+	JobRegister JobType = "imsNativeImportImageJob"
 	// JobUpload is an upload of the Image API. It has no source.
 	JobUpload JobType = "imsUploadImageJob"
 )
@@ -60,6 +62,10 @@ type Source struct {
 	Format string
 	// VirtualSize is the disk's size in bytes that a machine sees, 0 before inspection.
 	VirtualSize int64
+	// NoBitmap: a RAW file needs no bitmap beside it. Config: the request asked for the
+	// system to be adapted, which nothing here does. Nested: the job is shown as its own
+	// sub-job, too.
+	NoBitmap, Config, Nested bool
 	// Warnings are what the inspection noticed that the owner should know. They do not
 	// keep the import from going on.
 	Warnings []Warning

@@ -20,10 +20,19 @@ var osVersionsCSV []byte
 type OSVersion struct {
 	Version  string // the value of os_version, such as "Ubuntu 22.04 server 64bit"
 	Platform string
-	Type     string // Linux or Windows
+	Type     string // Linux or Windows; Other, if nothing is known
 	Bit      int    // 32 or 64
 	// Tags say where it runs: any of x86, arm, uefi, bms.
 	Tags []string
+}
+
+// UnknownSystem is the published name of a system of which its type alone is known: Linux,
+// Windows or Other.
+func UnknownSystem(kind string) OSVersion {
+	if kind == "Other" {
+		return OSVersion{Platform: "Other", Type: kind}
+	}
+	return OSVersion{Version: "Other_" + kind + " (64_bit)", Platform: "Other", Type: kind, Bit: 64}
 }
 
 // OSVersions is the table of known operating systems, in file order. It does not

@@ -36,6 +36,8 @@ type Options struct {
 	DataDisk bool
 	// MinDiskGiB is the request's min_disk; 0: it is not compared with the disk.
 	MinDiskGiB int
+	// MinDiskGreater: min_disk must be greater than a system disk, not just as large.
+	MinDiskGreater bool
 }
 
 // Found is what a quick import learns from a file that it takes.
@@ -85,9 +87,13 @@ func QuickImport(ctx context.Context, f File, o Options) (Found, error) {
 	default:
 		return found, ims.Faultf(ims.CodeFile, "%q is %s, quick import takes RAW and ZVHD2; %s", f.Name, format.Describe(), advice(format))
 	}
-	if most := int64(o.MinDiskGiB) * ims.GiB; o.MinDiskGiB > 0 && found.VirtualSize > most {
+	most, least := int64(o.MinDiskGiB)*ims.GiB, ims.LeastMinDisk(found.VirtualSize)
+	if o.MinDiskGreater && !o.DataDisk {
+		most, least = most-1, ims.LeastMinDisk(found.VirtualSize+1)
+	}
+	if o.MinDiskGiB > 0 && found.VirtualSize > most {
 		return found, ims.Faultf(ims.CodeDiskSize, "the disk in %q has %s, min_disk is %d GiB (%d bytes); it must be at least %d GiB",
-			f.Name, gib(found.VirtualSize), o.MinDiskGiB, most, ims.LeastMinDisk(found.VirtualSize))
+			f.Name, gib(found.VirtualSize), o.MinDiskGiB, int64(o.MinDiskGiB)*ims.GiB, least)
 	}
 	return found, nil
 }

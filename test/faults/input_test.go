@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -322,8 +321,8 @@ func refused(t *testing.T, s *harness.Server, request any, want ims.Code) {
 	}
 }
 
-// cloudimages/action with is_quick_import means the same import.
-func TestActionWithQuickImport(t *testing.T) {
+// cloudimages/action means the same import, with is_quick_import and without.
+func TestCommonImport(t *testing.T) {
 	t.Parallel()
 	s, disk := sourceServer(t, harness.Options{})
 	top := harness.Request("top", bucket+":disk.raw")
@@ -346,7 +345,16 @@ func TestActionWithQuickImport(t *testing.T) {
 	}
 	without := maps.Clone(top)
 	delete(without, "is_quick_import")
-	if a := s.Do(t, "POST", "/v2/cloudimages/action", without); a.Status/100 != 4 {
-		t.Errorf("without is_quick_import: %s", fmt.Sprint(a.Status, string(a.Body)))
+	delete(without, "os_version")
+	var accepted struct {
+		JobID string `json:"job_id"`
 	}
+	if a := s.Do(t, "POST", "/v2/cloudimages/action", without); a.Status != 200 || json.Unmarshal(a.Body, &accepted) != nil {
+		t.Fatalf("without is_quick_import: %d %s", a.Status, a.Body)
+	}
+	job := s.Wait(t, accepted.JobID)
+	if job.Status != "SUCCESS" {
+		t.Fatalf("without is_quick_import: %s", deref(job.FailReason))
+	}
+	s.CheckBytes(t, job.Entities.ImageID, disk)
 }

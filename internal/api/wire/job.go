@@ -23,11 +23,15 @@ type Job struct {
 
 // JobEntities say what the job makes and how far it is.
 type JobEntities struct {
-	ImageID   string       `json:"image_id,omitempty"`
-	ImageName string       `json:"image_name,omitempty"`
-	Task      string       `json:"current_task"`
-	Percent   Percent      `json:"process_percent"`
-	Warnings  []JobWarning `json:"warnings,omitempty"`
+	ImageID   string `json:"image_id,omitempty"`
+	ImageName string `json:"image_name,omitempty"`
+	// SubJobs are the jobs that this one is made of, SubJobsResult what became of them.
+	SubJobs       []string `json:"sub_jobs_list,omitempty"`
+	SubJobsResult []Job    `json:"sub_jobs_result,omitempty"`
+
+	Task     string       `json:"current_task"`
+	Percent  Percent      `json:"process_percent"`
+	Warnings []JobWarning `json:"warnings,omitempty"`
 }
 
 // JobWarning is something about the disk that its owner should know.
