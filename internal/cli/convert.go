@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,8 @@ type ConvertCmd struct {
 	In     string            `arg:"" name:"in" help:"Disk file of any format that is read, a block device, or - for standard input, which is RAW."`
 	Out    string            `arg:"" name:"out" help:"File to write, or - for standard output."`
 	Output string            `short:"O" name:"output-format" placeholder:"FORMAT" help:"Format of OUT: zvhd2, raw, qcow2, vmdk, vhd, vhdx or zvhd. Default: by the ending of OUT's name, else zvhd2, or raw if IN is ZVHD2."`
-	Set    map[string]string `short:"o" name:"option" placeholder:"KEY=VALUE" help:"Option of OUT's format, once for each: compression=none, zstd or zlib of qcow2 (default: none); subformat=streamOptimized or monolithicSparse of vmdk; subformat=dynamic or fixed and size=exact or mib of vhd (Azure wants fixed and mib). Default: the first of each."`
+	Set    map[string]string `short:"o" name:"option" placeholder:"KEY=VALUE" help:"Option of OUT's format, once for each: compression=none, zstd or zlib of qcow2 (default: none); frame=unit or block of zvhd2; subformat=streamOptimized or monolithicSparse of vmdk; subformat=dynamic or fixed and size=exact or mib of vhd (Azure wants fixed and mib). Default: the first of each."`
+	Frame  string            `placeholder:"unit|block" help:"How ZVHD2 is compressed, as -o frame= says it: unit, in frames of 64 KiB that are read alone; block, in whole blocks of 2 MiB, the published form, for other clouds. Default: unit."`
 	Level  *int              `placeholder:"1-4" help:"Compression level: 1 is fastest, 4 smallest. Default: 1."`
 	Size   string            `placeholder:"SIZE" help:"Size of the disk on standard input, in bytes or with K, M, G or T. Wanted if OUT is standard output."`
 	Force  bool              `help:"Replace OUT if it is there."`
@@ -43,6 +45,7 @@ Examples:
     quickims convert disk.raw disk.zvhd2
     quickims convert disk.qcow2 disk.zvhd2
     quickims convert -O raw /dev/vg0/disk disk.raw
+    quickims convert --frame block disk.qcow2 disk.zvhd2
     zcat disk.raw.gz | quickims convert - disk.zvhd2
     quickims convert disk.vmdk - | ssh host "cat >disk.zvhd2"
     quickims convert -o compression=zstd disk.raw disk.qcow2
@@ -85,6 +88,10 @@ func (c *ConvertCmd) target() (*create.Format, error) {
 // options are those of OUT.
 func (c *ConvertCmd) options() create.Options {
 	o := create.Options{Set: c.Set}
+	if c.Frame != "" {
+		o.Set = map[string]string{create.Frame: c.Frame}
+		maps.Copy(o.Set, c.Set)
+	}
 	if c.Level != nil {
 		o.Level = *c.Level
 	}
@@ -358,7 +365,7 @@ func (c *ConvertCmd) stream(ctx context.Context, s *session, in io.ReadCloser, s
 	case diskformat.ZVHD2:
 		var made zvhd2.Summary
 		made, err = zvhd2.ConvertStream(ctx, out.writer(), readCloser{whole, in}, size,
-			zvhd2.Options{Level: c.options().ZstdLevel(), Concurrency: c.options().Workers(), Progress: m.progress})
+			c.options().ZVHD2(m.progress))
 		doc.DiskSize, doc.Blocks, doc.DataBlocks = made.DiskSize, int64(made.Blocks), int64(made.DataBlocks)
 	case diskformat.Raw:
 		doc.DiskSize, err = c.streamRaw(ctx, whole, size, out, m)

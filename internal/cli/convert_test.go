@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,5 +75,60 @@ func TestACutDiskIsSpokenOf(t *testing.T) {
 	_, _, stderr = run(t, "convert", path, filepath.Join(dir, "whole.zvhd2"))
 	if strings.Contains(stdout+stderr, "beyond") {
 		t.Errorf("a disk that is whole:\n%s%s", stdout, stderr)
+	}
+}
+
+// TestFrames: what --frame asked for is what info and map tell, both forms hold the same
+// disk, and formats without frames refuse the flag.
+func TestFrames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	raw := filepath.Join(dir, "disk.raw")
+	disk := make([]byte, 5<<20)
+	copy(disk[3<<20:], "content")
+	must(t, os.WriteFile(raw, disk, 0o600))
+	for frame, want := range map[string]struct {
+		size            int64
+		info, kind, sum string
+	}{
+		"":      {64 << 10, "64 KiB, each read alone", "data, frames of 64 KiB", "the frame table is that of the records"},
+		"unit":  {64 << 10, "64 KiB, each read alone", "data, frames of 64 KiB", "the frame table is that of the records"},
+		"block": {2 << 20, "2 MiB, a whole block", "data, frames of 2 MiB", "every checksum holds;"},
+	} {
+		out := filepath.Join(dir, frame+".zvhd2")
+		args := []string{"convert", raw, out}
+		if frame != "" {
+			args = append(args, "--frame", frame)
+		}
+		if status, _, stderr := run(t, args...); status != statusOK {
+			t.Fatalf("--frame %s: status %d, %s", frame, status, stderr)
+		}
+		_, stdout, _ := run(t, "info", "--json", out)
+		var info infoDoc
+		if err := json.Unmarshal([]byte(stdout), &info); err != nil || info.FrameSize != want.size {
+			t.Errorf("--frame %s: info --json: %d, %v", frame, info.FrameSize, err)
+		}
+		if _, stdout, _ = run(t, "info", out); !strings.Contains(stdout, want.info) {
+			t.Errorf("--frame %s: info:\n%s", frame, stdout)
+		}
+		if _, stdout, _ = run(t, "map", out); !strings.Contains(stdout, want.kind) {
+			t.Errorf("--frame %s: map:\n%s", frame, stdout)
+		}
+		if status, stdout, stderr := run(t, "verify", out); status != statusOK || !strings.Contains(stdout, want.sum) {
+			t.Errorf("--frame %s: verify: status %d, %s%s", frame, status, stdout, stderr)
+		}
+		if status, stdout, stderr := run(t, "verify", out, "--against", raw); status != statusOK {
+			t.Errorf("--frame %s: verify --against: status %d, %s%s", frame, status, stdout, stderr)
+		}
+	}
+	for _, args := range [][]string{
+		{"--frame", "block", "-O", "raw", raw, filepath.Join(dir, "a")},
+		{"--frame", "block", "-O", "zvhd", raw, filepath.Join(dir, "a")},
+		{"--frame", "block", filepath.Join(dir, "block.zvhd2"), filepath.Join(dir, "a")}, // becomes RAW
+		{"--frame", "64k", raw, filepath.Join(dir, "a.zvhd2")},
+	} {
+		if status, _, stderr := run(t, append([]string{"convert"}, args...)...); status != statusUsage || !strings.Contains(stderr, "frame") {
+			t.Errorf("convert %v: status %d, %s", args, status, stderr)
+		}
 	}
 }

@@ -51,13 +51,16 @@ type infoDoc struct {
 	Extents *int64 `json:"data_extents,omitempty"`
 	// Backing is how many files lie below, Files those that the disk lies in
 	// besides this one.
-	Backing     int        `json:"backing_files,omitempty"`
-	Files       []string   `json:"files,omitempty"`
-	BlockSize   int64      `json:"block_size,omitempty"`
-	Blocks      int64      `json:"blocks,omitempty"`
-	DataBlocks  *int64     `json:"data_blocks,omitempty"`
-	Compression string     `json:"compression,omitempty"`
-	Created     *time.Time `json:"created,omitempty"`
+	Backing     int      `json:"backing_files,omitempty"`
+	Files       []string `json:"files,omitempty"`
+	BlockSize   int64    `json:"block_size,omitempty"`
+	Blocks      int64    `json:"blocks,omitempty"`
+	DataBlocks  *int64   `json:"data_blocks,omitempty"`
+	Compression string   `json:"compression,omitempty"`
+	// FrameSize is how many bytes of the disk a frame of ZVHD2 holds, which is the least
+	// that is read: 65536, or the size of a block.
+	FrameSize int64      `json:"frame_size,omitempty"`
+	Created   *time.Time `json:"created,omitempty"`
 
 	Partitions *partitionDoc  `json:"partition_table,omitempty"`
 	Bitmap     *bitmapDoc     `json:"bitmap,omitempty"`
@@ -145,6 +148,7 @@ func (doc *infoDoc) add(ctx context.Context, src *diskFile) error {
 		n, created := int64(disk.DataBlocks()), disk.Created().UTC()
 		doc.BlockSize, doc.Blocks, doc.DataBlocks = disk.BlockSize(), int64(disk.Blocks()), &n
 		doc.Compression, doc.Created = disk.Compression(), &created
+		doc.FrameSize = frameSize(disk)
 	case *zvhd.File:
 		n := int64(disk.DataBlocks())
 		doc.BlockSize, doc.Blocks, doc.DataBlocks, doc.Compression = zvhd.BlockSize, int64(disk.Blocks()), &n, "zlib"
@@ -181,6 +185,14 @@ func (doc *infoDoc) add(ctx context.Context, src *diskFile) error {
 	}
 	doc.judge(src.source, reason)
 	return nil
+}
+
+// frameSize is how many bytes of the disk a frame of the file holds.
+func frameSize(disk *zvhd2.File) int64 {
+	if disk.Framed() {
+		return zvhd2.UnitSize
+	}
+	return disk.BlockSize()
 }
 
 // addBitmap looks at the bitmap beside a RAW file and says what keeps it from
@@ -263,6 +275,13 @@ func (doc infoDoc) print(w io.Writer) {
 	}
 	if doc.Compression != "" {
 		row("Compression", "%s", doc.Compression)
+	}
+	switch {
+	case doc.FrameSize == 0:
+	case doc.FrameSize < doc.BlockSize:
+		row("Frames", "%s, each read alone", size(doc.FrameSize))
+	default:
+		row("Frames", "%s, a whole block", size(doc.FrameSize))
 	}
 	if doc.Created != nil {
 		row("Created", "%s", when(doc.Created.Format(time.RFC3339)))

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/quickims/quickims/internal/diskformat"
+	"github.com/quickims/quickims/internal/diskformat/zvhd2"
 )
 
 // MapCmd lists the extents of a disk.
@@ -38,6 +39,9 @@ type mapEntry struct {
 	Data    bool `json:"data"`
 	// Offset is where the extent lies in the file, of RAW alone.
 	Offset *int64 `json:"offset,omitempty"`
+	// FrameSize is how many bytes of the disk a compressed frame of the extent holds, of
+	// ZVHD2's data alone.
+	FrameSize int64 `json:"frame_size,omitempty"`
 }
 
 // Run lists. What it prints does not wait for its end: a disk may have millions of
@@ -68,6 +72,9 @@ func (d *diskFile) entry(e diskformat.Extent) mapEntry {
 	m := mapEntry{Start: e.Offset, Length: e.Length, Present: e.Data, Zero: !e.Data, Data: e.Data}
 	if d.Format == diskformat.Raw {
 		m.Present, m.Offset = true, &m.Start // a hole of a file is a place in it too
+	}
+	if disk, ok := d.Image.(*zvhd2.File); ok && e.Data {
+		m.FrameSize = frameSize(disk)
 	}
 	return m
 }
@@ -107,6 +114,9 @@ func (d *diskFile) printTable(ctx context.Context, w io.Writer) error {
 		kind := "hole"
 		if e.Data {
 			kind = "data"
+			if disk, ok := d.Image.(*zvhd2.File); ok {
+				kind += ", frames of " + size(frameSize(disk))
+			}
 		}
 		if _, err := fmt.Fprintf(w, line, fmt.Sprint(e.Offset), fmt.Sprint(e.Length), size(e.Length), kind); err != nil {
 			return err

@@ -26,12 +26,13 @@ const (
 	// smallDisk is up to where the most that a disk can become is taken for what it
 	// becomes: its parts are of the least size all the same.
 	smallDisk = 64 << 30
-	// A block that can't be compressed and its entry in the index take at most this
-	// many bytes more than the block: zstd's 3 bytes for each 128 KiB, the record's
-	// head and tail, 16 bytes of index, all with room.
+	// A block that can't be compressed and its entries in index and frame table take at
+	// most this many bytes more than the block: zstd's 14 bytes for each frame of 64 KiB,
+	// the record's head and tail, 276 bytes of index, frame table and frame sums, all
+	// with room.
 	blockOverhead = 32 << 10
-	// fileOverhead is more than header, bitmap, footer and what the index is rounded
-	// up by.
+	// fileOverhead is more than header and copies, bitmap, footer and what index and
+	// frame table are rounded up by.
 	fileOverhead = 4 << 20
 )
 
@@ -73,7 +74,7 @@ func (s *session) putConverted(ctx context.Context, store *client.Store, d *disk
 			return nil
 		},
 	})
-	object, err := s.convertInto(w, d, p)
+	object, err := s.convertInto(w, d, most, p)
 	m.close(err)
 	if err == nil {
 		state.forget()
@@ -87,14 +88,17 @@ func (s *session) putConverted(ctx context.Context, store *client.Store, d *disk
 	return client.Object{}, err
 }
 
-func (s *session) convertInto(w *client.Writer, d *diskFile, p *pace) (client.Object, error) {
+// convertInto writes a file of at most most bytes.
+func (s *session) convertInto(w *client.Writer, d *diskFile, most int64, p *pace) (client.Object, error) {
 	if s.Getenv("GOMEMLIMIT") == "" {
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(softLimit))
 	}
+	// The frame table is in memory until it is written.
+	room := workMemory - w.Held() - most/zvhd2.DefaultBlockSize*zvhd2.FrameEntrySize
 	_, err := zvhd2.Convert(w.Context(), w, d, d.OrigSize, zvhd2.ConvertOptions{
 		Data: d.Data(w.Context()),
 		Options: zvhd2.Options{
-			Concurrency: int(min(int64(runtime.GOMAXPROCS(0)), maxEncoders, (workMemory-w.Held())/encoderMemory)),
+			Concurrency: int(max(1, min(int64(runtime.GOMAXPROCS(0)), maxEncoders, room/encoderMemory))),
 			Progress:    func(done, _ int64) { p.made(w.Size(), done) },
 		},
 	})

@@ -25,7 +25,7 @@ type VerifyCmd struct {
 
 // Help shows the command's use.
 func (VerifyCmd) Help() string {
-	return `All that the file stores of the disk is read and decoded, and every checksum that the format has is compared: ZVHD2 of ours has one for each block, the other formats have few or none. Of ZVHD2 the header and its copy are compared with the footer, too. A RAW file is compared with the .mf beside it. What no reader uses is not looked at: padding, reserved bytes, space between the parts of a file. The exit status is 0 only if all of it holds.
+	return `All that the file stores of the disk is read and decoded, and every checksum that the format has is compared: ZVHD2 of ours has one for each block or frame, the other formats have few or none. Of ZVHD2 the header and its copies are compared with the footer, too, and the frame table with the records. A RAW file is compared with the .mf beside it. What no reader uses is not looked at: padding, reserved bytes, space between the parts of a file. The exit status is 0 only if all of it holds.
 
 With --against the disk is compared with a RAW file instead, which takes reading and decoding all of it.
 
@@ -68,6 +68,9 @@ func (c *VerifyCmd) Run(ctx context.Context, s *session) error {
 	case src.Format == diskformat.ZVHD2:
 		doc, err = s.verifyZVHD2(ctx, src)
 		found = "header, copy and footer agree, every record decodes and every checksum holds"
+		if src.Image.(*zvhd2.File).Framed() {
+			found = "header, copies and footer agree, every record decodes, every checksum holds and the frame table is that of the records"
+		}
 	default:
 		doc, err = s.verifyRecords(ctx, src)
 		found = "all of the disk can be read and decoded"

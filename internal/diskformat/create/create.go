@@ -54,9 +54,21 @@ type Format struct {
 	write      func(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o Options) (Summary, error)
 }
 
+// Frame is the option of ZVHD2 that says what a frame holds: a unit of 64 KiB, which can
+// be read alone, or a whole block, as in the published form.
+const (
+	Frame      = "frame"
+	frameBlock = "block"
+)
+
 // Formats are those that can be written, in the order in which help shows them.
 var Formats = []Format{
-	{Name: diskformat.ZVHD2, compressed: always, write: writeZVHD2},
+	{
+		Name:       diskformat.ZVHD2,
+		Options:    map[string][]string{Frame: {"unit", frameBlock}},
+		compressed: always,
+		write:      writeZVHD2,
+	},
 	{Name: diskformat.Raw, compressed: never, write: writeRaw},
 	{
 		Name:    diskformat.QCOW2,
@@ -160,13 +172,21 @@ func (o Options) Workers() int {
 	return max(1, min(n, memoryBudget/memory[max(0, o.Level-1)]))
 }
 
-// ZstdLevel is Level in zstd's terms.
-func (o Options) ZstdLevel() int { return zstdLevels[max(0, o.Level-1)] }
+// zstdLevel is Level in zstd's terms.
+func (o Options) zstdLevel() int { return zstdLevels[max(0, o.Level-1)] }
 func (o Options) zlibLevel() int { return zlibLevels[max(0, o.Level-1)] }
+
+// ZVHD2 is the options of a ZVHD2 file.
+func (o Options) ZVHD2(progress func(done, total int64)) zvhd2.Options {
+	return zvhd2.Options{
+		WholeBlocks: o.Set[Frame] == frameBlock,
+		Level:       o.zstdLevel(), Concurrency: o.Workers(), Progress: progress,
+	}
+}
 
 func writeZVHD2(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o Options) (Summary, error) {
 	made, err := zvhd2.Convert(ctx, dst, src, size, zvhd2.ConvertOptions{
-		Options: zvhd2.Options{Level: o.ZstdLevel(), Concurrency: o.Concurrency, Progress: o.Progress}, Data: o.Data})
+		Options: o.ZVHD2(o.Progress), Data: o.Data})
 	return Summary{Blocks: int64(made.Blocks), DataBlocks: int64(made.DataBlocks), FileSize: made.FileSize}, err
 }
 
@@ -190,7 +210,7 @@ func writeRaw(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o
 
 func writeQCOW2(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o Options) (Summary, error) {
 	return qcow2.Convert(ctx, dst, src, size, qcow2.ConvertOptions{
-		Compression: qcow2.Compression(o.Set["compression"]), Level: o.ZstdLevel(), CopyOptions: o.CopyOptions})
+		Compression: qcow2.Compression(o.Set["compression"]), Level: o.zstdLevel(), CopyOptions: o.CopyOptions})
 }
 
 func writeVMDK(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o Options) (Summary, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/diskformat/internal/ordered"
+	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -50,6 +51,7 @@ type job struct {
 	buf   []byte // plain's memory
 	rec   []byte // the record; empty: the block is zero
 	out   []byte // rec's memory
+	entry []byte // of the frame table
 }
 
 func convert(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, opts ConvertOptions) (Summary, error) {
@@ -185,7 +187,7 @@ func (z *Writer) pipe(ctx context.Context, opts Options, total int64, fill, work
 	}
 	return ordered.Run(ctx, jobs, opts.concurrency(), fill, work, func(j *job) error {
 		if len(j.rec) > 0 {
-			if err := z.writeRecord(j.block, j.rec); err != nil {
+			if err := z.writeRecord(j.block, j.rec, j.entry); err != nil {
 				if z.failed != nil {
 					z.failed(err)
 				}
@@ -229,8 +231,18 @@ func (j *job) encode(z *Writer) (err error) {
 		return nil
 	}
 	clear(j.buf[len(j.plain):]) // a short last block is filled up with zeros
-	if j.rec, err = encodeRecord(z.enc, j.out, j.block, j.buf); err == nil {
-		j.out = j.rec[:0]
+	if j.rec, err = encodeRecord(z.enc, z.frame, j.out, j.block, j.buf); err != nil {
+		return err
 	}
-	return err
+	j.out = j.rec[:0]
+	if z.framed() {
+		payload, err := zdisk.Payload(diskformat.ZVHD2, j.rec, j.block)
+		if err != nil {
+			return err
+		}
+		if j.entry, err = appendFrameEntry(j.entry[:0], payload, j.buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }

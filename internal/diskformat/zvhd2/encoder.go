@@ -7,7 +7,8 @@ import "github.com/klauspost/compress/zstd"
 // goEncoder is zstd in Go, which every build has.
 type goEncoder struct{ z *zstd.Encoder }
 
-func (o Options) newEncoder() (encoder, error) {
+// newEncoder makes one for frames that hold up to size bytes.
+func (o Options) newEncoder(size int) (encoder, error) {
 	level, err := o.checkLevel()
 	if err != nil {
 		return nil, err
@@ -15,9 +16,9 @@ func (o Options) newEncoder() (encoder, error) {
 	z, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
 		zstd.WithEncoderConcurrency(o.concurrency()),
-		zstd.WithWindowSize(DefaultBlockSize),
+		zstd.WithWindowSize(size),
 		zstd.WithSingleSegment(true), // as the published writer's frames are
-		zstd.WithEncoderCRC(true))
+		zstd.WithEncoderCRC(true), zstd.WithAllLitEntropyCompression(true))
 	if err != nil {
 		return nil, err
 	}

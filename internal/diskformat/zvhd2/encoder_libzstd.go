@@ -18,7 +18,8 @@ import (
 // both.
 type libzstd struct{ free chan *C.ZSTD_CCtx }
 
-func (o Options) newEncoder() (encoder, error) {
+// newEncoder makes one for frames of any size.
+func (o Options) newEncoder(int) (encoder, error) {
 	level, err := o.checkLevel()
 	if err != nil {
 		return nil, err

@@ -49,7 +49,8 @@ func (f *File) extract(ctx context.Context, dst io.WriterAt, size int64, opts Op
 			}
 		}
 	}
-	return f.eachBlock(ctx, opts, size, func(off int64, plain []byte) error {
+	return f.eachBlock(ctx, opts, size, func(block uint32, _, plain []byte) error {
+		off := int64(block) * f.BlockSize()
 		plain = plain[:min(int64(len(plain)), size-off)]
 		if sparsely {
 			return sparse.WriteAt(dst, plain, off)
@@ -62,9 +63,9 @@ func (f *File) extract(ctx context.Context, dst io.WriterAt, size int64, opts Op
 }
 
 // eachBlock calls fn for every stored block, in several goroutines, in no
-// order, with its place on the disk and its content, which fn may not keep.
+// order, with its record and its content, which fn may not keep.
 // total is what Progress counts against.
-func (f *File) eachBlock(ctx context.Context, opts Options, total int64, fn func(off int64, plain []byte) error) error {
+func (f *File) eachBlock(ctx context.Context, opts Options, total int64, fn func(block uint32, rec, plain []byte) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex
 	next, done := uint32(0), uint32(0)
@@ -79,14 +80,19 @@ func (f *File) eachBlock(ctx context.Context, opts Options, total int64, fn func
 	for range opts.concurrency() {
 		g.Go(func() error {
 			plain := make([]byte, f.BlockSize(), f.BlockSize()+DecodeSlack)
+			var rec []byte
 			for block, ok := take(); ok; block, ok = take() {
 				if err := gctx.Err(); err != nil {
 					return err
 				}
-				if err := f.readBlock(plain, block); err != nil {
+				var err error
+				if rec, err = f.readRecord(rec, block); err != nil {
 					return err
 				}
-				if err := fn(int64(block)*f.BlockSize(), plain); err != nil {
+				if err := f.DecodeRecord(plain, rec, block); err != nil {
+					return err
+				}
+				if err := fn(block, rec, plain); err != nil {
 					return err
 				}
 				if opts.Progress != nil {

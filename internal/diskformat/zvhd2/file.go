@@ -21,24 +21,35 @@ type File struct {
 	h    header
 	x    *index
 
-	footer   [zdisk.HeaderSize]byte // as it is in the file
-	extended bool                   // the footer carries our extension
+	footer    [zdisk.HeaderSize]byte // as it is in the file
+	extended  bool                   // the footer carries our extension
+	frames    *frameParts            // nil: the file is not framed
+	frameSums []uint32               // of a framed file, one for each stored block
 
-	blocks  sync.Pool // *[]byte of the block size
-	records sync.Pool // *[]byte of the longest record
+	kept    sync.Pool // *[]byte of a unit of a framed file, else of a block
+	records sync.Pool // *[]byte, each long enough for what it held last
 
-	// The block that ReadAt decoded last, so that small reads in sequence do
-	// not decode a block again and again.
-	mu        sync.Mutex
-	lastBlock uint32
-	last      *[]byte // nil: none
+	// The unit or block that ReadAt decoded last in part, so that small reads in
+	// sequence do not decode it again and again, and the frame table's entry.
+	mu          sync.Mutex
+	lastAt      int64   // its number
+	last        *[]byte // nil: none
+	lastEntryOf uint32  // block
+	lastEntry   *[FrameEntrySize]byte
 }
 
 var _ diskformat.Image = (*File)(nil)
 
 func newFile(r io.ReaderAt, size int64, h header, x *index) *File {
 	f := &File{r: r, size: size, h: h, x: x}
-	f.blocks.New = func() any { b := make([]byte, f.BlockSize(), f.BlockSize()+DecodeSlack); return &b }
+	f.kept.New = func() any {
+		n := f.BlockSize()
+		if f.Framed() {
+			n = UnitSize
+		}
+		b := make([]byte, n, n+DecodeSlack)
+		return &b
+	}
 	f.records.New = func() any { b := make([]byte, 0); return &b }
 	return f
 }
@@ -106,30 +117,45 @@ func (f *File) DecodeRecord(dst, rec []byte, block uint32) error {
 	if err := decodeRecord(f.h.compression, dst, rec, block); err != nil {
 		return fmt.Errorf("decoding block %d: %w", block, err)
 	}
-	if end := f.OrigSize() - int64(block)*f.BlockSize(); end < f.BlockSize() {
-		clear(dst[end:])
-	}
+	f.clearTail(dst, int64(block)*f.BlockSize())
 	return nil
+}
+
+// clearTail clears what of p, which lies at off on the disk, is beyond OrigSize.
+func (f *File) clearTail(p []byte, off int64) {
+	if end := max(f.OrigSize()-off, 0); end < int64(len(p)) {
+		clear(p[end:])
+	}
 }
 
 // readBlock reads and decodes a stored block into dst.
 func (f *File) readBlock(dst []byte, block uint32) error {
-	off, length, _ := f.Record(block)
 	buf := f.records.Get().(*[]byte)
 	defer f.records.Put(buf)
-	if int64(cap(*buf)) < length {
-		*buf = make([]byte, length)
+	rec, err := f.readRecord(*buf, block)
+	if err != nil {
+		return err
 	}
-	rec := (*buf)[:length]
-	if err := diskformat.ReadFull(f.r, rec, off); err != nil {
-		return fmt.Errorf("reading block %d: %w", block, err)
-	}
+	*buf = rec
 	return f.DecodeRecord(dst, rec, block)
 }
 
-// ReadAt reads the virtual disk, Size bytes of it. It reads and decodes whole
-// blocks and keeps the one that it decoded last; a reader of many small pieces
-// all over the disk wants a cache above this.
+// readRecord reads the record of a stored block, into buf if that is large enough.
+func (f *File) readRecord(buf []byte, block uint32) ([]byte, error) {
+	off, length, _ := f.Record(block)
+	if int64(cap(buf)) < length {
+		buf = make([]byte, length)
+	}
+	buf = buf[:length]
+	if err := diskformat.ReadFull(f.r, buf, off); err != nil {
+		return nil, fmt.Errorf("reading block %d: %w", block, err)
+	}
+	return buf, nil
+}
+
+// ReadAt reads the virtual disk, Size bytes of it. It reads and decodes whole blocks,
+// or of a framed file units where p has no whole block, and keeps the one that it
+// decoded last; a reader of many small pieces all over the disk wants a cache above this.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("reading a ZVHD2 disk: the offset %d is negative", off)
@@ -168,26 +194,34 @@ func (f *File) readPart(p []byte, block uint32, within int64) error {
 		return nil
 	case int64(len(p)) == f.BlockSize():
 		return f.readBlock(p[:len(p):len(p)], block) // what lies behind p is the caller's
+	case f.Framed():
+		return f.readUnits(p, block, within)
 	}
+	return f.readKept(p, int64(block), within, func(dst []byte) error { return f.readBlock(dst, block) })
+}
+
+// readKept fills p from within unit or block number at, which read decodes if it is not
+// the one that was decoded last.
+func (f *File) readKept(p []byte, at, within int64, read func(dst []byte) error) error {
 	f.mu.Lock()
-	if f.last != nil && f.lastBlock == block {
+	if f.last != nil && f.lastAt == at {
 		copy(p, (*f.last)[within:])
 		f.mu.Unlock()
 		return nil
 	}
 	f.mu.Unlock()
-	buf := f.blocks.Get().(*[]byte)
-	if err := f.readBlock(*buf, block); err != nil {
-		f.blocks.Put(buf)
+	buf := f.kept.Get().(*[]byte)
+	if err := read(*buf); err != nil {
+		f.kept.Put(buf)
 		return err
 	}
 	copy(p, (*buf)[within:])
 	f.mu.Lock()
 	old := f.last
-	f.last, f.lastBlock = buf, block
+	f.last, f.lastAt = buf, at
 	f.mu.Unlock()
 	if old != nil {
-		f.blocks.Put(old)
+		f.kept.Put(old)
 	}
 	return nil
 }

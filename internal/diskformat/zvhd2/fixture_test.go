@@ -94,7 +94,7 @@ func TestWritesThePublishedHeader(t *testing.T) {
 	t.Parallel()
 	raw, theirs := disktest.Fixture(t, "c.raw"), disktest.Fixture(t, "c.zvhd2")
 	fixture := mustOpen(t, theirs)
-	ours := convertBytes(t, raw, Options{Now: fixture.Created(), UUID: fixture.UUID()})
+	ours := convertBytes(t, raw, Options{WholeBlocks: true, Now: fixture.Created(), UUID: fixture.UUID()})
 	if !bytes.Equal(ours[:512], theirs[:512]) {
 		t.Errorf("header:\n%x\n%x", ours[:512], theirs[:512])
 	}
@@ -145,7 +145,7 @@ func TestRecordOnDisk(t *testing.T) {
 	t.Parallel()
 	raw := make([]byte, 4<<20)
 	disktest.Fill(raw[2<<20:], 7)
-	b := convertBytes(t, raw, Options{})
+	b := convertBytes(t, raw, Options{WholeBlocks: true})
 	off, length, ok := mustOpen(t, b).Record(1)
 	if !ok {
 		t.Fatal("block 1 is not stored")

@@ -33,7 +33,7 @@ func small(t testing.TB, ext, byBlock bool) []byte {
 	}
 	b = append(append(b, v.bitmap...), h.block()...)
 	if ext {
-		e := extension{uint64(len(b)), crcOf(index), crcOf(v.bitmap)}
+		e := extension{uint64(len(b)), crcOf(index), crcOf(v.bitmap), nil}
 		e.put(b[len(b)-pageSize:])
 	}
 	return b

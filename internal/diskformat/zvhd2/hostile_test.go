@@ -45,7 +45,7 @@ var victimFile = sync.OnceValue(func() []byte {
 	}
 	raw[len(raw)-1] = 1
 	var out bytes.Buffer
-	if _, err := Convert(context.Background(), &out, bytes.NewReader(raw), int64(len(raw)), ConvertOptions{}); err != nil {
+	if _, err := Convert(context.Background(), &out, bytes.NewReader(raw), int64(len(raw)), ConvertOptions{Options: Options{WholeBlocks: true}}); err != nil {
 		panic(err)
 	}
 	return out.Bytes()

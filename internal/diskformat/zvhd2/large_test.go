@@ -19,6 +19,7 @@ type layoutOf struct {
 	recLen    int64
 	gap       int64 // bytes between index and bitmap
 	ext       bool
+	framed    bool // with ext
 	byBlock   bool
 	spare     int // index segments that no entry needs
 	poke      func(index, bitmap []byte)
@@ -53,13 +54,26 @@ func (l layoutOf) file() (disktest.Patched, int64) {
 		l.poke(index, bitmap)
 	}
 	h.index = off + pageSize
+	var frames *frameParts
+	sums := make([]byte, 4*l.blocks)
+	if l.framed {
+		frames = &frameParts{table: off + pageSize, tableLen: uint64(l.blocks) * FrameEntrySize, sumsLen: uint64(len(sums)), sumsCRC: crcOf(sums)}
+		h.index = frames.table + wholePages(frames.tableLen) + pageSize
+	}
 	h.bitmap = h.index + uint64(h.indexSize) + uint64(l.gap)
 	size := int64(h.bitmap) + int64(h.bitmapSize) + pageSize
+	parts := disktest.Patched{0: h.block(), int64(h.index): index, int64(h.bitmap): bitmap}
+	if frames != nil {
+		frames.sums = uint64(size) - pageSize
+		parts[int64(frames.sums)] = sums
+		size += int64(wholePages(frames.sumsLen))
+	}
 	footer := h.block()
 	if l.ext {
-		extension{uint64(size), crc32.Checksum(index, castagnoli), crc32.Checksum(bitmap, castagnoli)}.put(footer)
+		extension{uint64(size), crc32.Checksum(index, castagnoli), crc32.Checksum(bitmap, castagnoli), frames}.put(footer)
 	}
-	return disktest.Patched{0: h.block(), int64(h.index): index, int64(h.bitmap): bitmap, size - pageSize: footer}, size
+	parts[size-pageSize] = footer
+	return parts, size
 }
 
 // The number of reads does not grow with the disk, and what opening takes
@@ -78,6 +92,8 @@ func TestOpeningReadsAndMemory(t *testing.T) {
 		{"65 GiB", layoutOf{blocks: 65 * gib, blockSize: 2 << 20, recLen: 4096}, 2, 4 << 20},
 		{"1 TiB", layoutOf{blocks: 1024 * gib, blockSize: 2 << 20, recLen: maxRecord(2 << 20)}, 2, 13 << 20},
 		{"1 TiB of ours", layoutOf{blocks: 1024 * gib, blockSize: 2 << 20, recLen: 4096, ext: true}, 2, 13 << 20},
+		{"64 GiB framed", layoutOf{blocks: 64 * gib, blockSize: 2 << 20, recLen: maxRecord(2 << 20), ext: true, framed: true}, 1, 3 << 20},
+		{"1 TiB framed", layoutOf{blocks: 1024 * gib, blockSize: 2 << 20, recLen: 4096, ext: true, framed: true}, 2, 18 << 20},
 		{"1 TiB by block", layoutOf{blocks: 1024 * gib, blockSize: 2 << 20, recLen: 4096, byBlock: true}, 2, 13 << 20},
 		{"1 TiB in 32 MiB", layoutOf{blocks: 32 * gib * 2, blockSize: 32 << 20, recLen: maxRecord(32 << 20)}, 1, 3 << 20},
 		{"1 TiB in 1 MiB", layoutOf{blocks: 2048 * gib, blockSize: 1 << 20, recLen: 4096}, 6, 16 << 20},

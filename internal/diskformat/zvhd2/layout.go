@@ -14,7 +14,8 @@
 // [Open] checks the footer, the bitmap and every entry of the index before it
 // returns, with one or two reads; afterwards a random read is a bit test, a
 // rank and one read of one record. A layer that fetches records itself uses
-// [File.Record] and [File.DecodeRecord]; others use [File.ReadAt].
+// [File.Record] and [File.DecodeRecord], of framed files [File.CheckFrameEntries],
+// [File.Frame] and [File.DecodeFrame]; others use [File.ReadAt].
 //
 // [Convert] makes a file from a RAW disk and [File.Extract] the RAW disk from
 // a file, on all cores.

@@ -9,8 +9,9 @@ import (
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 )
 
-// Verify compares the header and its copy with the footer, then reads and decodes every
-// record, on all cores. It returns what it finds wrong first: an ErrCorrupt that names
+// Verify compares the header and its copies with the footer, then reads and decodes every
+// record, on all cores, and compares it with its entry of the frame table if there is
+// one. It returns what it finds wrong first: an ErrCorrupt that names
 // the part, or what the source or ctx said. With what [Open] checked that is all of the
 // file but what no reader uses: the rest of a header block's page, reserved bytes and
 // padding of records, what lies between the parts, and, where the footer has no
@@ -18,10 +19,35 @@ import (
 func (f *File) Verify(ctx context.Context, opts Options) error {
 	err := f.verifyHeaders()
 	if err == nil {
-		err = f.eachBlock(ctx, opts, f.OrigSize(), func(int64, []byte) error { return nil })
+		err = f.eachBlock(ctx, opts, f.OrigSize(), f.verifyFrames)
 	}
 	if err != nil {
 		return fmt.Errorf("verifying a ZVHD2 file: %w", err)
+	}
+	return nil
+}
+
+// verifyFrames checks that the frame table says of a block what its record says.
+func (f *File) verifyFrames(block uint32, rec, plain []byte) error {
+	if !f.Framed() {
+		return nil
+	}
+	var got, want [FrameEntrySize]byte
+	payload, err := zdisk.Payload(diskformat.ZVHD2, rec, block)
+	if err == nil {
+		_, err = appendFrameEntry(want[:0], payload, plain)
+	}
+	if err != nil {
+		return fmt.Errorf("block %d: %w", block, err)
+	}
+	if err := f.readFrameEntry(got[:], f.FrameEntry(block)); err != nil {
+		return err
+	}
+	for u := range UnitsInBlock {
+		got, want := got[u*unitEntrySize:][:unitEntrySize], want[u*unitEntrySize:][:unitEntrySize]
+		if !bytes.Equal(got, want) {
+			return corrupt("frame table", "unit %d of block %d: it has % x, the record makes % x", u, block, got, want)
+		}
 	}
 	return nil
 }
@@ -34,7 +60,10 @@ func (f *File) verifyHeaders() error {
 		return err
 	}
 	// The published writer leaves the copy's checksum stale; this package's is valid.
-	return f.verifyHeader("copy", f.h.recordsEnd(), offDataBlocks, f.extended)
+	if err := f.verifyHeader("copy", f.x.end, offDataBlocks, f.extended); err != nil || !f.Framed() {
+		return err
+	}
+	return f.verifyHeader("second copy", f.h.recordsEnd(), offDataBlocks, true)
 }
 
 // verifyHeader checks that the header block at off has the fields of the footer. Those

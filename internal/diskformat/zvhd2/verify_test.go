@@ -17,8 +17,10 @@ func forms(t *testing.T) map[string][]byte {
 		"ours":         newVictim(t, true).b,
 		"no extension": newVictim(t, false).b,
 		"published":    disktest.Fixture(t, "c.zvhd2"),
-		"all zero":     convertBytes(t, make([]byte, 3<<20), Options{}),
+		"all zero":     convertBytes(t, make([]byte, 3<<20), Options{WholeBlocks: true}),
 		"by block":     small(t, false, true),
+		"framed":       framedFile(),
+		"framed zeros": convertBytes(t, make([]byte, 3<<20), Options{}),
 	}
 }
 
@@ -33,7 +35,11 @@ func TestVerifySeesEveryBitOfHeaderAndCopy(t *testing.T) {
 			if err := f.Verify(t.Context(), Options{}); err != nil {
 				t.Fatal(err)
 			}
-			for part, off := range map[string]int64{"header.": 0, "copy.": f.h.recordsEnd()} {
+			parts := map[string]int64{"header.": 0, "copy.": f.x.end}
+			if f.Framed() {
+				parts["second copy."] = f.h.recordsEnd()
+			}
+			for part, off := range parts {
 				for bit := range int64(8 * zdisk.HeaderSize) {
 					if part == "copy." && bit/8 >= 64 && bit/8 < 68 && !f.extended {
 						continue // its checksum, which may be stale

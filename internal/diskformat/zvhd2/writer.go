@@ -15,8 +15,11 @@ import (
 	"github.com/quickims/quickims/internal/ims"
 )
 
-// Options are those of writing a file. The zero value is the published default.
+// Options are those of writing a file. The zero value makes a framed file.
 type Options struct {
+	// WholeBlocks makes the published form: each block is one zstd frame, and there is
+	// no frame table.
+	WholeBlocks bool
 	// Level is zstd's compression level, 1 to 22; 0 is its default, 3.
 	Level int
 	// Concurrency is the number of blocks that are worked on at once; 0 is one
@@ -53,8 +56,16 @@ func (o Options) checkLevel() (int, error) {
 // defaultLevel is zstd's.
 const defaultLevel = 3
 
-// encoder compresses blocks, each alone into one frame that says how long it is and
-// carries a checksum. It may be used by as many goroutines at once as it was made
+// frameSize is how many bytes of the disk a frame holds.
+func (o Options) frameSize() int {
+	if o.WholeBlocks {
+		return DefaultBlockSize
+	}
+	return UnitSize
+}
+
+// encoder compresses blocks or units, each alone into one frame that says how long it is
+// and carries a checksum. It may be used by as many goroutines at once as it was made
 // for.
 type encoder interface {
 	// encode appends the frame of src to dst.
@@ -76,7 +87,8 @@ func checkDiskSize(size int64) error {
 }
 
 // Writer writes a file in sequence: blocks of 2 MiB, a dense index, zstd with
-// content checksums, and the footer's extension. It is for one goroutine.
+// content checksums, and the footer's extension. It holds 6 bytes for each stored block,
+// and of a framed file 256 more: 131 MiB for a full TiB. It is for one goroutine.
 // Until [Writer.Finish] has returned nil, what was written is a file that
 // every reader takes for cut off; to give up, write no more and throw it away.
 type Writer struct {
@@ -87,6 +99,8 @@ type Writer struct {
 	bitmap  []byte
 	offsets []uint32 // of the records, in pages
 	lengths []uint16
+	frame   int         // how many bytes of the disk a frame holds
+	table   [][]byte    // of a framed file, the entries of tableStep blocks each
 	err     error       // what ended the writing
 	failed  func(error) // if set, is told when a record can't be written
 }
@@ -100,7 +114,7 @@ func newWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
 	if err := checkDiskSize(origSize); err != nil {
 		return nil, err
 	}
-	enc, err := opts.newEncoder()
+	enc, err := opts.newEncoder(opts.frameSize())
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +128,7 @@ func newWriter(w io.Writer, origSize int64, opts Options) (*Writer, error) {
 		}
 		opts.UUID = id
 	}
-	z := &Writer{w: w, enc: enc, h: header{
+	z := &Writer{w: w, enc: enc, frame: opts.frameSize(), h: header{
 		Front: zdisk.Front{
 			Timestamp: zdisk.Timestamp(opts.Now),
 			OrigSize:  uint64(origSize),
@@ -170,21 +184,32 @@ func (z *Writer) write(p []byte) error {
 	return nil
 }
 
-// encodeRecord compresses a whole block into a record, in buf if that is large
-// enough. Encoders can be used by many goroutines.
-func encodeRecord(enc encoder, buf []byte, block uint32, plain []byte) ([]byte, error) {
+// encodeRecord compresses a whole block into a record of frames of frameSize bytes
+// each, in buf if that is large enough. Encoders can be used by many goroutines.
+func encodeRecord(enc encoder, frameSize int, buf []byte, block uint32, plain []byte) ([]byte, error) {
 	if int64(cap(buf)) < maxRecord(int64(len(plain))) {
 		buf = make([]byte, 0, maxRecord(int64(len(plain))))
 	}
-	rec, err := enc.encode(buf[:zdisk.RecordHeadSize], plain)
-	if err != nil {
-		return nil, fmt.Errorf("compressing block %d: %w", block, err)
+	rec := buf[:zdisk.RecordHeadSize]
+	for len(plain) > 0 {
+		var err error
+		if rec, err = enc.encode(rec, plain[:frameSize]); err != nil {
+			return nil, fmt.Errorf("compressing block %d: %w", block, err)
+		}
+		plain = plain[frameSize:]
 	}
 	return zdisk.FinishRecord(rec, block), nil
 }
 
-// writeRecord stores a record that encodeRecord made.
-func (z *Writer) writeRecord(block uint32, rec []byte) error {
+// framed tells whether the file has a frame table.
+func (z *Writer) framed() bool { return z.frame == UnitSize }
+
+// tableStep is how many entries of the frame table are allocated at a time.
+const tableStep = 4096
+
+// writeRecord stores a record that encodeRecord made. In a framed file entry is what the
+// frame table says of it.
+func (z *Writer) writeRecord(block uint32, rec, entry []byte) error {
 	at := z.off
 	if err := z.write(rec); err != nil {
 		return err
@@ -192,11 +217,18 @@ func (z *Writer) writeRecord(block uint32, rec []byte) error {
 	z.bitmap[block/8] |= 1 << (block % 8)
 	z.offsets = append(z.offsets, uint32(at/pageSize))
 	z.lengths = append(z.lengths, uint16(len(rec)/pageSize))
+	if z.framed() {
+		if z.h.dataBlocks%tableStep == 0 {
+			z.table = append(z.table, make([]byte, 0, tableStep*FrameEntrySize))
+		}
+		last := &z.table[len(z.table)-1]
+		*last = append(*last, entry...)
+	}
 	z.h.dataBlocks++
 	return nil
 }
 
-// Finish writes the copy of the header, index, bitmap and footer. Only then
+// Finish writes what follows the records, the footer last. Only then
 // the file is one. It does not close or sync what lies below.
 func (z *Writer) Finish() error {
 	if z.err != nil {
@@ -208,6 +240,14 @@ func (z *Writer) Finish() error {
 	if err := z.write(z.h.block()); err != nil {
 		return err
 	}
+	var frames *frameParts
+	var frameSums []byte
+	if z.framed() {
+		var err error
+		if frames, frameSums, err = z.writeTable(); err != nil {
+			return err
+		}
+	}
 	z.h.index = uint64(z.off)
 	indexCRC, err := z.writeIndex()
 	if err != nil {
@@ -216,6 +256,12 @@ func (z *Writer) Finish() error {
 	z.h.bitmap = uint64(z.off)
 	if err := z.write(z.bitmap); err != nil {
 		return err
+	}
+	if frames != nil {
+		frames.sums = uint64(z.off)
+		if err := z.writePadded(frameSums); err != nil {
+			return err
+		}
 	}
 	z.h.indexSeg, z.h.indexSegs = indexSegmentSize, uint32(segments(z.h.dataBlocks))
 	z.h.indexSize = z.h.indexSeg * z.h.indexSegs
@@ -226,12 +272,38 @@ func (z *Writer) Finish() error {
 		fileSize:  uint64(z.off) + pageSize,
 		indexCRC:  indexCRC,
 		bitmapCRC: crc32.Checksum(z.bitmap, castagnoli),
+		frames:    frames,
 	}.put(footer)
 	if err := z.write(footer); err != nil {
 		return err
 	}
 	z.err = errFinished
 	return nil
+}
+
+// writeTable writes the frame table and the copy of the header behind it. It returns
+// the frame sums, which are written later.
+func (z *Writer) writeTable() (*frameParts, []byte, error) {
+	p := &frameParts{table: uint64(z.off), tableLen: uint64(z.h.dataBlocks) * FrameEntrySize, sumsLen: uint64(z.h.dataBlocks) * 4}
+	sums := make([]byte, 0, p.sumsLen)
+	for _, part := range z.table {
+		for e := part; len(e) > 0; e = e[FrameEntrySize:] {
+			sums = binary.LittleEndian.AppendUint32(sums, crc32.Checksum(e[:FrameEntrySize], castagnoli))
+		}
+		if err := z.writePadded(part); err != nil { // all but the last are whole pages
+			return nil, nil, err
+		}
+	}
+	p.sumsCRC = crc32.Checksum(sums, castagnoli)
+	return p, sums, z.write(z.h.block())
+}
+
+// writePadded writes p and zeros to the end of its last page.
+func (z *Writer) writePadded(p []byte) error {
+	if err := z.write(p); err != nil {
+		return err
+	}
+	return z.write(make([]byte, wholePages(uint64(len(p)))-uint64(len(p))))
 }
 
 // writeIndex writes the index segment by segment and returns its CRC-32C.
