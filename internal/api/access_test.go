@@ -156,6 +156,8 @@ func TestForeignIsUnknown(t *testing.T) {
 		"POST /image/v2/images/{image_id}/import":             `{"method":{"name":"glance-direct"}}`,
 		"PUT /image/v2/images/{image_id}/members/{member_id}": `{"status":"accepted"}`,
 		"POST /v2/{project_id}/images/{image_id}/tags/action": `{"action":"delete","tags":[{"key":"k"}]}`,
+
+		"DELETE /v1/{project_id}/cloudimages/{image_id}/tags/delete": `{"tags":[{"key":"k"}]}`,
 	}
 	compared := 0
 	for _, r := range api.Routes() {
@@ -163,7 +165,7 @@ func TestForeignIsUnknown(t *testing.T) {
 			continue
 		}
 		ask := func(image, job string) answer {
-			path := fill(r.Path, map[string]string{"project_id": c.project, "image_id": image, "job_id": job, "key": "k", "member_id": "m", "attachment_id": "a"})
+			path := fill(r.Path, map[string]string{"project_id": c.project, "image_id": image, "job_id": job, "key": "k", "tag": "k", "member_id": "m", "attachment_id": "a"})
 			return c.send(t, r.Method, path, bodies[r.Method+" "+r.Path], "X-Request-Id", "the-same")
 		}
 		foreign, unknown := ask(image, job), ask(ims.NewImageID(), ims.NewJobID())

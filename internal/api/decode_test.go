@@ -82,6 +82,9 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"PUT", "/image/v2/images/" + image + "/members/" + project, false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags", false},
 		{"POST", "/v2/" + project + "/images/" + image + "/tags/action", false},
+		{"POST", "/v2/" + project + "/images/resource_instances/action", false},
+		{"PUT", "/v1/cloudimages/tags", false},
+		{"DELETE", "/v1/" + project + "/cloudimages/" + image + "/tags/delete", false},
 		{"POST", eps, false},
 		{"PUT", eps + "/" + ims.NewImageID(), false},
 		{"POST", eps + "/0/resources-migrate", false},
@@ -98,7 +101,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 10 // the deletion of a tag, a member on both faces; uploads on both; of the Image API tags and actions
+	const withoutBody = 12 // tags in the path and the deletion of a member on both faces; uploads on both; of the Image API actions
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

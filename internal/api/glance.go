@@ -159,8 +159,9 @@ func (s *server) putGlanceTag(c *call) error {
 	return s.changeTags(c, func(tags []any) ([]any, error) { return append(tags, tag), nil })
 }
 
-// deleteGlanceTag is DELETE /image/v2/images/{image_id}/tags/{tag}.
-func (s *server) deleteGlanceTag(c *call) error {
+// deleteTag is DELETE /v2/images/{image_id}/tags/{tag}, of both faces: the tag that an
+// image lists as this text.
+func (s *server) deleteTag(c *call) error {
 	tag := c.PathValue("tag")
 	return s.changeTags(c, func(tags []any) ([]any, error) {
 		var out []any

@@ -125,7 +125,7 @@ var glanceRoutes = onFace(faceGlance, []Route{
 	{Method: http.MethodPut, Path: "/image/v2/images/{image_id}/tags/{tag}", Scope: ScopeProject,
 		Actions: rights(ims.ActionTagsUpdate), handle: (*server).putGlanceTag},
 	{Method: http.MethodDelete, Path: "/image/v2/images/{image_id}/tags/{tag}", Scope: ScopeProject,
-		Actions: rights(ims.ActionTagsUpdate), handle: (*server).deleteGlanceTag},
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).deleteTag},
 	{Method: http.MethodPost, Path: "/image/v2/images/{image_id}/actions/deactivate", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesDeactivate), handle: (*server).deactivateImage},
 	{Method: http.MethodPost, Path: "/image/v2/images/{image_id}/actions/reactivate", Scope: ScopeProject,
@@ -213,6 +213,18 @@ var tagRoutes = []Route{
 		Actions: rights(ims.ActionTagsUpdate), handle: (*server).deleteImageTag},
 	{Method: http.MethodGet, Path: "/v2/{project_id}/images/tags", Scope: ScopePathProject,
 		Actions: rights(ims.ActionTagsList), handle: (*server).projectTags},
+	{Method: http.MethodPost, Path: "/v2/{project_id}/images/resource_instances/action", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesList), handle: (*server).searchByTags},
+	{Method: http.MethodGet, Path: "/v1/cloudimages/tags", Scope: ScopeProject,
+		Actions: rights(ims.ActionTagsList), handle: (*server).listTags},
+	{Method: http.MethodPut, Path: "/v1/cloudimages/tags", Scope: ScopeProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).setTag},
+	{Method: http.MethodDelete, Path: "/v1/{project_id}/cloudimages/{image_id}/tags/delete", Scope: ScopePathProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).deleteImageTags},
+	{Method: http.MethodPut, Path: "/v2/images/{image_id}/tags/{tag}", Scope: ScopeProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).putImageTag},
+	{Method: http.MethodDelete, Path: "/v2/images/{image_id}/tags/{tag}", Scope: ScopeProject,
+		Actions: rights(ims.ActionTagsUpdate), handle: (*server).deleteTag},
 }
 
 var enterpriseRoutes = []Route{

@@ -231,7 +231,7 @@ func TestDeleteImage(t *testing.T) {
 				t.Errorf("status %v lists a deleted image", status)
 			}
 		}
-		if tags, err := c.ProjectTags(t.Context(), mine); err != nil || len(tags) != 0 {
+		if tags, err := c.Tags(t.Context(), mine, ims.ImageFilter{}, 0, 0); err != nil || len(tags) != 0 {
 			t.Errorf("a deleted image's tags are listed: %v (%v)", tags, err)
 		}
 		// Its job stays readable.

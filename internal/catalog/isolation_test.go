@@ -98,8 +98,8 @@ func TestIsolation(t *testing.T) {
 		if list, err := c.Images(t.Context(), mine, ims.ImageFilter{Names: []string{theirs.Name}}); err != nil || len(list) != 0 {
 			t.Errorf("Images %v (%v)", list, err)
 		}
-		if tags, err := c.ProjectTags(t.Context(), mine); err != nil || len(tags) != 0 {
-			t.Errorf("ProjectTags %v (%v)", tags, err)
+		if tags, err := c.Tags(t.Context(), mine, ims.ImageFilter{}, 0, 0); err != nil || len(tags) != 0 {
+			t.Errorf("Tags %v (%v)", tags, err)
 		}
 		if list, total, err := c.ResourcesOf(t.Context(), []string{mine}, ims.DefaultEnterpriseProject, 10, 0); err != nil || len(list) != 0 || total != 0 {
 			t.Errorf("ResourcesOf %v %d (%v)", list, total, err)

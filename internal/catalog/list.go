@@ -132,6 +132,74 @@ func (w *where) member(column, name, value string) error {
 	return nil
 }
 
+// tagged asks for what the filter says of the tags.
+func (w *where) tagged(f ims.ImageFilter) error {
+	n := 0
+	for _, list := range [][]ims.TagCondition{f.Tags, f.AnyTags, f.NotAllTags, f.NotAnyTags} {
+		for _, t := range list {
+			n += 1 + len(t.Values)
+		}
+	}
+	if n > maxFilterValues {
+		return ims.Faultf(ims.CodeTag, "%d keys and values of tags in one filter, at most %d are allowed", n, maxFilterValues)
+	}
+	if f.Untagged {
+		w.add("NOT EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id)")
+	}
+	for _, c := range []struct {
+		tags    []ims.TagCondition
+		between string
+		not     bool
+	}{
+		{tags: f.Tags, between: " AND "}, {tags: f.AnyTags, between: " OR "},
+		{tags: f.NotAllTags, between: " AND ", not: true}, {tags: f.NotAnyTags, between: " OR ", not: true},
+	} {
+		if len(c.tags) == 0 {
+			continue
+		}
+		var terms []string
+		var args []any
+		for _, t := range c.tags {
+			term, values := tagCondition(t)
+			terms, args = append(terms, term), append(args, values...)
+		}
+		text := "(" + strings.Join(terms, c.between) + ")"
+		if c.not {
+			text = "NOT " + text
+		}
+		w.add(text, args...)
+	}
+	return nil
+}
+
+// tagCondition is a condition on an image's tags, with its arguments.
+func tagCondition(t ims.TagCondition) (string, []any) {
+	values := slices.DeleteFunc(slices.Clone(t.Values), func(s string) bool { return !database.Storable(s) })
+	if !database.Storable(t.Key) || len(values) == 0 && len(t.Values) > 0 {
+		return "1 = 0", nil // no image carries such a tag
+	}
+	text, args := "EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id AND t.tag_key = ?", []any{t.Key}
+	if len(values) > 0 {
+		text, args = text+" AND t.tag_value IN "+marks(len(values)), append(args, anys(values)...)
+	}
+	return text + ")", args
+}
+
+// CountMatching counts what Images lists, whatever its order and page.
+func (c *Catalog) CountMatching(ctx context.Context, projectID string, f ims.ImageFilter) (int, error) {
+	w, parts, err := matching(projectID, f)
+	if err != nil || w.none || len(parts) == 0 {
+		return 0, err
+	}
+	n, err := count(ctx, c.db, "SELECT COUNT(*) FROM images WHERE "+w.all(parts), w.args...)
+	return n, wrap(err, "count the images of project "+projectID)
+}
+
+// all is the condition on an image that is in any of the parts.
+func (w *where) all(parts []string) string {
+	return "(" + strings.Join(parts, " OR ") + ") AND " + w.text.String()
+}
+
 // Images lists a project's images, those that are shared with it, and public ones. The
 // order is that of the sort key, then of the id, both in the direction asked for, so that
 // it is the same at every call. MarkerID continues behind that image, which may have been
@@ -163,18 +231,17 @@ func (c *Catalog) Images(ctx context.Context, projectID string, f ims.ImageFilte
 		terms = append(terms, k.column+" "+k.dir())
 	}
 	by := strings.Join(terms, ", ") // image_tags has no such columns
-	last := w.bind(" ORDER BY "+by+" LIMIT ?", limit)
-	// Each part is read in the list's order by itself, as far as the page may reach.
-	for i := range parts {
-		parts[i] += " AND " + w.text.String() + last
-	}
-	page := "WHERE " + parts[0]
+	offset := max(0, f.Offset)
+	page := "WHERE " + parts[0] + " AND " + w.text.String()
 	if len(parts) > 1 {
-		for i := range parts {
-			parts[i] = fmt.Sprintf("SELECT id FROM (SELECT id FROM images WHERE %s) AS part%d", parts[i], i)
+		// Each part is read in the list's order by itself, as far as the page may reach.
+		reach := w.bind(" ORDER BY "+by+" LIMIT ?", limit+offset)
+		for i, part := range parts {
+			parts[i] = fmt.Sprintf("SELECT id FROM (SELECT id FROM images WHERE %s AND %s%s) AS part%d", part, w.text.String(), reach, i)
 		}
-		page = "WHERE id IN (" + strings.Join(parts, " UNION ALL ") + ")" + last
+		page = "WHERE id IN (" + strings.Join(parts, " UNION ALL ") + ")"
 	}
+	page += w.bind(" ORDER BY "+by+" LIMIT ? OFFSET ?", limit, offset)
 	list, err := selectImages(ctx, c.db, page, by, w.args)
 	if err != nil {
 		return nil, fmt.Errorf("list the images of project %s: %w", projectID, err)
@@ -267,9 +334,13 @@ func matching(projectID string, f ims.ImageFilter) (w *where, parts []string, er
 	for _, size := range f.VirtualSizes {
 		w.add("status = 'active' AND data_virtual_size = ?", size)
 	}
+	for _, part := range f.NameParts {
+		w.none = w.none || !database.Storable(part)
+		w.add("replace(name, ?, '') <> name", part)
+	}
 	w.when("created_at", f.Created)
 	w.when("updated_at", f.Updated)
-	if n := max(len(f.Attributes), len(f.Properties), len(f.Tags), len(f.BareTags)); n > maxFilterValues {
+	if n := max(len(f.Attributes), len(f.Properties), len(f.BareTags), len(f.NameParts)); n > maxFilterValues {
 		return nil, nil, ims.Faultf(ims.CodeBadFormat, "%d attributes or tags in one filter, at most %d are allowed", n, maxFilterValues)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
@@ -287,13 +358,8 @@ func matching(projectID string, f ims.ImageFilter) (w *where, parts []string, er
 		w.add(`EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id
 			AND CASE WHEN t.tag_value = '' THEN t.tag_key ELSE t.tag_key || '=' || t.tag_value END = ?)`, text)
 	}
-	for _, t := range f.Tags {
-		w.none = w.none || !database.Storable(t.Key) || !database.Storable(t.Value)
-		if t.HasValue {
-			w.add("EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id AND t.tag_key = ? AND t.tag_value = ?)", t.Key, t.Value)
-		} else {
-			w.add("EXISTS (SELECT 1 FROM image_tags t WHERE t.image_id = images.id AND t.tag_key = ?)", t.Key)
-		}
+	if err := w.tagged(f); err != nil {
+		return nil, nil, err
 	}
 	return w, parts, nil
 }

@@ -135,11 +135,20 @@ func matches(img ims.Image, f ims.ImageFilter) bool {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(f.Tags, func(want ims.TagFilter) bool {
-		return !slices.ContainsFunc(img.Tags, func(t ims.Tag) bool {
-			return t.Key == want.Key && (!want.HasValue || t.Value == want.Value)
+	for _, part := range f.NameParts {
+		if !strings.Contains(img.Name, part) {
+			return false
+		}
+	}
+	carries := func(want ims.TagCondition) bool {
+		return slices.ContainsFunc(img.Tags, func(t ims.Tag) bool {
+			return t.Key == want.Key && (len(want.Values) == 0 || slices.Contains(want.Values, t.Value))
 		})
-	})
+	}
+	lacks := func(want ims.TagCondition) bool { return !carries(want) }
+	return !slices.ContainsFunc(f.Tags, lacks) && (len(f.AnyTags) == 0 || slices.ContainsFunc(f.AnyTags, carries)) &&
+		(len(f.NotAllTags) == 0 || slices.ContainsFunc(f.NotAllTags, lacks)) && !slices.ContainsFunc(f.NotAnyTags, carries) &&
+		(!f.Untagged || len(img.Tags) == 0)
 }
 
 func matchesMachine(img ims.Image, f ims.ImageFilter) bool {
@@ -232,11 +241,23 @@ func anyFilter(t *rapid.T, images []ims.Image) ims.ImageFilter {
 		}
 	}
 	if some("filter by tag") {
-		f.Tags = rapid.SliceOfN(rapid.SampledFrom([]ims.TagFilter{
-			ims.ParseTagFilter("k"), ims.ParseTagFilter("k="), ims.ParseTagFilter("k=1"), ims.ParseTagFilter("l=2"), ims.ParseTagFilter("l"), {Key: "\xff"},
-		}), 1, 2).Draw(t, "tags")
+		f.Tags = anyTags(t, "tags")
+	}
+	if some("filter by conditions on tags") {
+		f.AnyTags, f.NotAllTags, f.NotAnyTags = anyTags(t, "any tags"), anyTags(t, "not all tags"), anyTags(t, "not any tags")
+		f.Untagged = rapid.IntRange(0, 3).Draw(t, "untagged") == 0
+	}
+	if some("filter by a part of the name") {
+		f.NameParts = rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", " ", "-b", "\U0001f600", "\x00"}), 1, 2).Draw(t, "parts")
 	}
 	return f
+}
+
+func anyTags(t *rapid.T, what string) []ims.TagCondition {
+	return rapid.SliceOfN(rapid.SampledFrom([]ims.TagCondition{
+		ims.ParseTagFilter("k"), ims.ParseTagFilter("k="), ims.ParseTagFilter("k=1"), ims.ParseTagFilter("l=2"), ims.ParseTagFilter("l"), {Key: "\xff"},
+		{Key: "k", Values: []string{"1", "", "\x00"}}, {Key: "l", Values: []string{"\x00"}}, {Key: "l", Values: []string{"1", "2"}},
+	}), 0, 2).Draw(t, what)
 }
 
 // TestImagesPages compares the list with a model: every order, filter and page size,
@@ -260,6 +281,16 @@ func TestImagesPages(t *testing.T) {
 				}
 			}
 			slices.SortFunc(want, compareBy(f.Sort))
+			if n, err := c.CountMatching(t.Context(), project, f); err != nil || n != len(want) {
+				rt.Fatalf("filter %+v\ncounted %d, want %d: %v", f, n, len(want), err)
+			}
+			f.Offset = rapid.IntRange(0, len(want)+1).Draw(rt, "offset")
+			behind, err := c.Images(t.Context(), project, f)
+			must(t, err)
+			if exp := want[min(f.Offset, len(want)):min(f.Offset+f.Limit, len(want))]; names(behind) != names(exp) {
+				rt.Fatalf("filter %+v\npage %s\nwant %s", f, names(behind), names(exp))
+			}
+			f.Offset = 0
 			for {
 				page, err := c.Images(t.Context(), project, f)
 				must(t, err)

@@ -4,16 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 
 	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/ims"
 )
-
-// TagValues is a tag key with all the values that it has in a project.
-type TagValues struct {
-	Key    string
-	Values []string // sorted, no two equal
-}
 
 func putTags(ctx context.Context, tx *database.Tx, projectID, imageID string, tags []ims.Tag) error {
 	for _, t := range tags {
@@ -114,25 +109,31 @@ func removeTag(ctx context.Context, tx *database.Tx, projectID, imageID string, 
 	return affected(tx.ExecContext(ctx, query, args...))
 }
 
-// ProjectTags lists the tags of a project's images, sorted by key, then value.
-func (c *Catalog) ProjectTags(ctx context.Context, projectID string) ([]TagValues, error) {
-	var out []TagValues
-	// A deleted image has no tags.
-	err := each(ctx, c.db, "SELECT DISTINCT tag_key, tag_value FROM image_tags WHERE project_id = $1 ORDER BY tag_key, tag_value",
-		[]any{projectID}, func(rows *sql.Rows) error {
-			var key, value string
-			if err := rows.Scan(&key, &value); err != nil {
-				return err
-			}
-			if len(out) == 0 || out[len(out)-1].Key != key {
-				out = append(out, TagValues{Key: key})
-			}
-			last := &out[len(out)-1]
-			last.Values = append(last.Values, value)
-			return nil
-		})
-	if err != nil {
-		return nil, fmt.Errorf("list the tags of project %s: %w", projectID, err)
+// Tags lists the tags of the images that Images would list without a page: no two equal,
+// sorted by key, then value. It leaves out the first offset of them and gives at most
+// limit, or all if that is 0.
+func (c *Catalog) Tags(ctx context.Context, projectID string, f ims.ImageFilter, offset, limit int) ([]ims.Tag, error) {
+	w, parts, err := matching(projectID, f)
+	if err == nil && f.MarkerID != "" {
+		var order []orderKey
+		if order, err = orderOf(f.Sort); err == nil {
+			err = c.behindMarker(ctx, w, order, projectID, f)
+		}
 	}
-	return out, nil
+	if err != nil || w.none || len(parts) == 0 {
+		return nil, err
+	}
+	if limit == 0 {
+		limit = math.MaxInt32
+	}
+	var out []ims.Tag
+	query := "SELECT DISTINCT tag_key, tag_value FROM image_tags WHERE image_id IN (SELECT id FROM images WHERE " + w.all(parts) + ")" +
+		w.bind(" ORDER BY tag_key, tag_value LIMIT ? OFFSET ?", limit, offset)
+	err = each(ctx, c.db, query, w.args, func(rows *sql.Rows) error {
+		var t ims.Tag
+		err := rows.Scan(&t.Key, &t.Value)
+		out = append(out, t)
+		return err
+	})
+	return out, wrap(err, "list the tags of project "+projectID)
 }

@@ -83,11 +83,18 @@ func TestProjectTags(t *testing.T) {
 		}
 		theirs, _ := c.accept(other)
 		must(t, c.SetTags(t.Context(), other, theirs.ID, []ims.Tag{{Key: "secret", Value: "theirs"}}))
-		got, err := c.ProjectTags(t.Context(), mine)
+		got, err := c.Tags(t.Context(), mine, ims.ImageFilter{OwnAlone: true}, 0, 0)
 		must(t, err)
-		want := []TagValues{{"A", []string{"Z"}}, {"a", []string{"0", "1"}}, {"b", []string{""}}}
+		want := []ims.Tag{{Key: "A", Value: "Z"}, {Key: "a", Value: "0"}, {Key: "a", Value: "1"}, {Key: "b"}}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %v, want %v", got, want)
+		}
+		if page, err := c.Tags(t.Context(), mine, ims.ImageFilter{}, 1, 2); err != nil || !reflect.DeepEqual(page, want[1:3]) {
+			t.Errorf("the second and third: %v, %v", page, err)
+		}
+		some, err := c.Tags(t.Context(), mine, ims.ImageFilter{Tags: []ims.TagCondition{{Key: "a", Values: []string{"1"}}}}, 0, 0)
+		if must(t, err); !reflect.DeepEqual(some, []ims.Tag{want[0], want[2], want[3]}) {
+			t.Errorf("of the image with a=1: %v", some)
 		}
 	})
 }

@@ -18,14 +18,20 @@ type ImageFilter struct {
 	// MemberStatus are what the project answered to what others share; empty: accepted.
 	MemberStatus []MemberStatus
 
-	IDs    []string
-	Names  []string
-	Status []ImageStatus // empty: all but killed and deleted
-	Env    EnvType
+	IDs   []string
+	Names []string
+	// NameParts must all occur in the name.
+	NameParts []string
+	Status    []ImageStatus // empty: all but killed and deleted
+	Env       EnvType
 	// EnterpriseProjectID may be AllEnterpriseProjects, which does not filter. Any other
 	// leaves out what is others', unless Visibility asks for public images.
 	EnterpriseProjectID string
-	Tags                []TagFilter // all must match
+	// Tags must all match. Of the other lists: AnyTags at least one, NotAllTags not all
+	// at once, NotAnyTags none.
+	Tags, AnyTags, NotAllTags, NotAnyTags []TagCondition
+	// Untagged selects images without any tag.
+	Untagged bool
 
 	OSType, OSBit, OSVersion string
 	Platforms                []string
@@ -56,6 +62,7 @@ type ImageFilter struct {
 	// leave equal is ordered by the id, in the last key's direction.
 	Sort     []SortOrder
 	Limit    int    // 1 to MaxListLimit
+	Offset   int    // how many images to leave out before the first
 	MarkerID string // the last image of the page before
 }
 
@@ -65,16 +72,20 @@ type SortOrder struct {
 	Asc bool
 }
 
-// TagFilter matches images that carry the key, and the value when HasValue.
-type TagFilter struct {
-	Key, Value string
-	HasValue   bool
+// TagCondition matches images that carry the key with one of the values, or with any
+// value if there are none.
+type TagCondition struct {
+	Key    string
+	Values []string
 }
 
 // ParseTagFilter reads key=value or key.
-func ParseTagFilter(s string) TagFilter {
+func ParseTagFilter(s string) TagCondition {
 	k, v, ok := strings.Cut(s, "=")
-	return TagFilter{Key: k, Value: v, HasValue: ok}
+	if !ok {
+		return TagCondition{Key: k}
+	}
+	return TagCondition{Key: k, Values: []string{v}}
 }
 
 // MaxListLimit is the longest page of a list; DefaultListLimit the one that a

@@ -1,6 +1,7 @@
 package ims
 
 import (
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -93,6 +94,12 @@ func ParseDotTag(s, field string) (Tag, error) {
 	t := Tag{Key: key, Value: value}
 	return t, t.Validate(field)
 }
+
+var nativeTag = regexp.MustCompile(`^[0-9A-Za-z_-]{1,255}$`)
+
+// ValidNativeTag reports whether a text can be a tag of IMS without a value, as a path
+// names it.
+func ValidNativeTag(text string) bool { return nativeTag.MatchString(text) }
 
 // CheckTags checks that the keys differ and that there are no more than MaxTags.
 func CheckTags(tags []Tag, field string) error {
