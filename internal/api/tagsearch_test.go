@@ -119,7 +119,7 @@ func TestSearchByTagsRefuses(t *testing.T) {
 		`{"action":"filter","matches":[{"key":"name","value":"x"}]}`:                                          "IMG.0001",
 		`{"action":"filter","matches":[{"key":"resource_id","value":"x"},{"key":"resource_id","value":"y"}]}`: "IMG.0001",
 		`{"action":"filter","matches":[{"key":"resource_id"}]}`:                                               "IMG.0001",
-		`{"action":"filter","matches":` + list(5000, `{"key":"resource_id","value":"x"}`) + `}`:             "IMG.0001",
+		`{"action":"filter","matches":` + list(5000, `{"key":"resource_id","value":"x"}`) + `}`:               "IMG.0001",
 		`{"action":"filter","without_any_tag":"true"}`:                                                        "IMG.0001",
 		`{"action":"filter","tags":{"key":"k"}}`:                                                              "IMG.0001",
 		`{"action":"filter","tags":[{"values":["v"]}]}`:                                                       "IMG.0115",
@@ -130,7 +130,7 @@ func TestSearchByTagsRefuses(t *testing.T) {
 		`{"action":"filter","not_tags_any":[{"key":"k","values":["` + strings.Repeat("v", 256) + `"]}]}`:      "IMG.0115",
 		`{"action":"filter","tags":[` + strings.Join(eleven, ",") + `]}`:                                      "IMG.0115",
 		`{"action":"count","tags":[{"key":"k","values":["0","1","2","3","4","5","6","7","8","9","10"]}]}`:     "IMG.0115",
-		`{"action":"count","tags":[{"key":"k","values":` + list(15_000, `"v"`) + `}]}`:                       "IMG.0115",
+		`{"action":"count","tags":[{"key":"k","values":` + list(15_000, `"v"`) + `}]}`:                        "IMG.0115",
 	} {
 		c.refused(t, http.StatusBadRequest, code, "POST", path, request)
 	}
