@@ -10,19 +10,10 @@ import (
 	"strconv"
 
 	"github.com/quickims/quickims/internal/admit"
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/keystone"
 )
-
-// errorBody is the one form in which a client reads of a fault.
-type errorBody struct {
-	Error struct {
-		Code    ims.Code `json:"code"`
-		Message string   `json:"message"`
-		// Details names the field, file or limit at fault.
-		Details string `json:"details,omitempty"`
-	} `json:"error"`
-}
 
 // credentials are the ways in, for WWW-Authenticate.
 const credentials = "Keystone, SDK-HMAC-SHA256"
@@ -64,8 +55,8 @@ func (s *server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
-	var body errorBody
-	body.Error.Code, body.Error.Message, body.Error.Details = fault.Code, fault.Code.Message(), fault.Detail
+	var body wire.Error
+	body.Error.Code, body.Error.Message, body.Error.Details = string(fault.Code), fault.Code.Message(), fault.Detail
 	if belowImage(r.URL) {
 		body.Error.Message = fault.Reason() // OpenStack's clients print the message alone
 	}

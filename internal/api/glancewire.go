@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -70,20 +71,7 @@ func (w glanceImage) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return beside(out, w.properties)
-}
-
-// beside adds members to the JSON text of an object that has some.
-func beside(object []byte, more map[string]string) ([]byte, error) {
-	if len(more) == 0 {
-		return object, nil
-	}
-	text, err := json.Marshal(more)
-	if err != nil {
-		return nil, err
-	}
-	object[len(object)-1] = ','
-	return append(object, text[1:]...), nil
+	return wire.Beside(out, w.properties)
 }
 
 // imageBody spells an image for the face that the call came by.

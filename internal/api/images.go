@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -80,7 +81,7 @@ func (s *server) listImages(c *call) error {
 	if err != nil {
 		return err
 	}
-	list := []imageWire{}
+	list := []wire.Image{}
 	if !filter.None {
 		images, err := s.Catalog.Images(c.Context(), c.project(), filter)
 		if err != nil {
@@ -91,7 +92,7 @@ func (s *server) listImages(c *call) error {
 		}
 	}
 	writeJSON(c.w, http.StatusOK, struct {
-		Images []imageWire `json:"images"`
+		Images []wire.Image `json:"images"`
 	}{list})
 	return nil
 }

@@ -1,77 +1,17 @@
 package api
 
 import (
-	"encoding/json"
 	"math"
 	"strconv"
 	"time"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
-// imageWire is an image as clients read it. The strings that hold numbers and
-// booleans are the protocol's. What is not known yet is null; what need not be
-// there is left out.
-type imageWire struct {
-	ID                  string   `json:"id"`
-	Name                string   `json:"name"`
-	Status              string   `json:"status"`
-	Owner               string   `json:"owner"`
-	Visibility          string   `json:"visibility"`
-	Protected           bool     `json:"protected"`
-	Tags                []string `json:"tags"`
-	MinDisk             int      `json:"min_disk"` // GiB
-	MinRAM              int      `json:"min_ram"`  // MiB
-	MaxRAM              string   `json:"max_ram,omitempty"`
-	Size                *int64   `json:"size"`         // bytes that /file gives
-	VirtualSize         *int64   `json:"virtual_size"` // bytes of the disk
-	Checksum            *string  `json:"checksum"`     // an MD5, which nothing here computes
-	ContainerFormat     string   `json:"container_format"`
-	DiskFormat          *string  `json:"disk_format"`
-	File                string   `json:"file"`
-	Self                string   `json:"self"`
-	Schema              string   `json:"schema"`
-	CreatedAt           string   `json:"created_at"`
-	UpdatedAt           string   `json:"updated_at"`
-	ActiveAt            *string  `json:"active_at"`
-	VirtualEnvType      string   `json:"virtual_env_type"`
-	EnterpriseProjectID string   `json:"enterprise_project_id"`
-	Architecture        string   `json:"architecture,omitempty"`
-	Firmware            string   `json:"hw_firmware_type"`
-	LicenseType         string   `json:"license_type,omitempty"`
-	OSVersion           *string  `json:"__os_version"`
-	OSType              *string  `json:"__os_type"`
-	OSBit               *string  `json:"__os_bit"`
-	Platform            *string  `json:"__platform"`
-	Description         string   `json:"__description"`
-	ImageType           string   `json:"__imagetype"`
-	ImageSourceType     string   `json:"__image_source_type"`
-	ImageSize           *string  `json:"__image_size"` // bytes of the imported file
-	IsRegistered        string   `json:"__isregistered"`
-	DataOrigin          string   `json:"__data_origin"`
-	RootOrigin          string   `json:"__root_origin"`
-	LazyLoading         string   `json:"__lazyloading"`
-	SequenceNum         string   `json:"__sequence_num"`
-	SupportKVM          string   `json:"__support_kvm"`
-	SupportARM          string   `json:"__support_arm,omitempty"`
-
-	// attributes are the other patchable ones, beside the fields.
-	attributes map[string]string
-}
-
-// MarshalJSON puts the attributes beside the fields.
-func (w imageWire) MarshalJSON() ([]byte, error) {
-	type fieldsAlone imageWire
-	out, err := json.Marshal(fieldsAlone(w))
-	if err != nil {
-		return nil, err
-	}
-	return beside(out, w.attributes)
-}
-
 // newImageWire shows an image to a project that sees it.
-func newImageWire(img ims.Image, viewer string) imageWire {
-	w := imageWire{
+func newImageWire(img ims.Image, viewer string) wire.Image {
+	w := wire.Image{
 		ID: img.ID, Name: img.Name, Status: string(img.Status), Owner: img.ProjectID,
 		Visibility: string(img.Visibility()), Protected: img.Protected, Tags: []string{},
 		MinDisk: img.MinDiskGiB, MinRAM: img.MinRAMMiB, MaxRAM: img.MaxRAMMiB,
@@ -84,7 +24,7 @@ func newImageWire(img ims.Image, viewer string) imageWire {
 		Description: img.Description, ImageType: "private", ImageSourceType: "uds",
 		IsRegistered: "false", DataOrigin: "file," + img.SourceURL, RootOrigin: "file",
 		LazyLoading: "true", SequenceNum: "0", SupportKVM: "true",
-		attributes: img.Attributes,
+		Attributes: img.Attributes,
 	}
 	for _, t := range img.Tags {
 		w.Tags = append(w.Tags, t.String())
@@ -122,7 +62,7 @@ func newImageWire(img ims.Image, viewer string) imageWire {
 
 // newCloudImageWire shows an image in the answers of /v2/cloudimages, which clients
 // read with narrower types than that of /v2/images/{image_id}.
-func newCloudImageWire(img ims.Image, viewer string) imageWire {
+func newCloudImageWire(img ims.Image, viewer string) wire.Image {
 	w := newImageWire(img, viewer)
 	w.Size = in32Bits(w.Size)
 	return w

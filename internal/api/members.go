@@ -4,22 +4,13 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
 )
 
-// memberWire is a member as clients read it.
-type memberWire struct {
-	ImageID   string `json:"image_id"`
-	MemberID  string `json:"member_id"`
-	Status    string `json:"status"`
-	Schema    string `json:"schema"`
-	CreatedAt string `json:"created_at"`
-	UpdatedAt string `json:"updated_at"`
-}
-
-func newMemberWire(m ims.Member) memberWire {
-	return memberWire{
+func newMemberWire(m ims.Member) wire.Member {
+	return wire.Member{
 		ImageID: m.ImageID, MemberID: m.ProjectID, Status: string(m.Status), Schema: "/v2/schemas/member",
 		CreatedAt: seconds(m.CreatedAt), UpdatedAt: seconds(m.UpdatedAt),
 	}
@@ -72,13 +63,13 @@ func (s *server) listMembers(c *call) error {
 	if err != nil {
 		return memberFault(err)
 	}
-	list := []memberWire{}
+	list := []wire.Member{}
 	for _, m := range members {
 		list = append(list, newMemberWire(m))
 	}
 	writeJSON(c.w, http.StatusOK, struct {
-		Members []memberWire `json:"members"`
-		Schema  string       `json:"schema"`
+		Members []wire.Member `json:"members"`
+		Schema  string        `json:"schema"`
 	}{list, "/v2/schemas/members"})
 	return nil
 }

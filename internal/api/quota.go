@@ -5,21 +5,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
 // maxImageMembers is how many projects an image can be shared with (API reference,
 // release 20251110).
 const maxImageMembers = 256
-
-// quotaWire is a limit and what of it is used.
-type quotaWire struct {
-	Type  string `json:"type"`
-	Used  int    `json:"used"`
-	Quota int    `json:"quota"`
-	Min   int    `json:"min"`
-	Max   int    `json:"max"`
-}
 
 // quota is GET /v1/cloudimages/quota. Nothing is shared: of those limits nothing is
 // used.
@@ -28,12 +20,8 @@ func (s *server) quota(c *call) error {
 	if err != nil {
 		return err
 	}
-	var w struct {
-		Quotas struct {
-			Resources []quotaWire `json:"resources"`
-		} `json:"quotas"`
-	}
-	w.Quotas.Resources = []quotaWire{
+	var w wire.Quotas
+	w.Quotas.Resources = []wire.Quota{
 		{Type: "image", Used: used, Quota: s.Limits.Images, Max: s.Limits.Images},
 		{Type: "image_shared", Quota: s.Limits.Images, Max: s.Limits.Images},
 		{Type: "image_member", Quota: maxImageMembers, Max: maxImageMembers},

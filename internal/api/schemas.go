@@ -76,7 +76,7 @@ func glanceProperties() map[string]property {
 	}
 }
 
-// imsProperties are the keys of imageWire.
+// imsProperties are the keys of wire.Image.
 func imsProperties() map[string]property {
 	all := glanceProperties()
 	for _, name := range []string{"os_hidden", "os_hash_algo", "os_hash_value"} {

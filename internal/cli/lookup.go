@@ -25,15 +25,14 @@ func (c *QuotaCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return fmt.Errorf("show the quota: %w", interrupted(ctx, err))
 	}
-	return s.result(struct {
+	var doc struct {
 		Images struct {
-			Used  int64 `json:"used"`
-			Quota int64 `json:"quota"`
+			Used  int `json:"used"`
+			Quota int `json:"quota"`
 		} `json:"images"`
-	}{struct {
-		Used  int64 `json:"used"`
-		Quota int64 `json:"quota"`
-	}{used, quota}}, func(w io.Writer) { fmt.Fprintf(w, "Images\t%d of %d\n", used, quota) })
+	}
+	doc.Images.Used, doc.Images.Quota = used, quota
+	return s.result(doc, func(w io.Writer) { fmt.Fprintf(w, "Images\t%d of %d\n", used, quota) })
 }
 
 // OSVersionsCmd lists the operating systems that the service knows.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -204,24 +205,16 @@ func (c *Client) Images(ctx context.Context, filter url.Values, most int) ([]Ima
 }
 
 // Quota is how many images the project has and may have.
-func (c *Client) Quota(ctx context.Context) (used, quota int64, err error) {
+func (c *Client) Quota(ctx context.Context) (used, quota int, err error) {
 	body, err := c.do(ctx, http.MethodGet, []string{"v1", "cloudimages", "quota"}, nil, nil)
 	if err != nil {
 		return 0, 0, err
 	}
-	var wire struct {
-		Quotas struct {
-			Resources []struct {
-				Type  string `json:"type"`
-				Used  int64  `json:"used"`
-				Quota int64  `json:"quota"`
-			} `json:"resources"`
-		} `json:"quotas"`
-	}
-	if err := json.Unmarshal(body, &wire); err != nil {
+	var doc wire.Quotas
+	if err := json.Unmarshal(body, &doc); err != nil {
 		return 0, 0, fmt.Errorf("read the quota: %w", err)
 	}
-	for _, r := range wire.Quotas.Resources {
+	for _, r := range doc.Quotas.Resources {
 		if r.Type == "image" {
 			return r.Used, r.Quota, nil
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -80,28 +81,19 @@ func (c *Client) ChangeTags(ctx context.Context, id string, tags []ims.Tag, remo
 	return err
 }
 
-// Member is a project that an image is shared with.
-type Member struct {
-	ImageID   string `json:"image_id"`
-	MemberID  string `json:"member_id"`
-	Status    string `json:"status"` // pending, accepted or rejected
-	CreatedAt string `json:"created_at"`
-	UpdatedAt string `json:"updated_at"`
-}
-
 // Members are the projects that an image is shared with.
-func (c *Client) Members(ctx context.Context, id string) ([]Member, error) {
+func (c *Client) Members(ctx context.Context, id string) ([]wire.Member, error) {
 	body, err := c.do(ctx, http.MethodGet, []string{"v2", "images", id, "members"}, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	wire := struct {
-		Members []Member `json:"members"`
-	}{Members: []Member{}}
-	if err := json.Unmarshal(body, &wire); err != nil {
+	doc := struct {
+		Members []wire.Member `json:"members"`
+	}{Members: []wire.Member{}}
+	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("read the members of image %s: %w", id, err)
 	}
-	return wire.Members, nil
+	return doc.Members, nil
 }
 
 // Share shares an image with a project.
