@@ -211,7 +211,11 @@ func (s *Service) openIdentity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.identity, err = identity.New(s.db, identity.Options{SealKey: key, End: catalog.EndAccess}); err != nil {
+	outside, err := s.cfg.Identity.Keystone.outside()
+	if err != nil {
+		return err
+	}
+	if s.identity, err = identity.New(s.db, identity.Options{SealKey: key, End: catalog.EndAccess, Outside: outside}); err != nil {
 		return fmt.Errorf("set up identity: %w", err)
 	}
 	region := cmp.Or(s.cfg.Region, s.seed.Region)
@@ -386,8 +390,8 @@ func (s *Service) wire() error {
 	registerAreaMetrics(registry, s.damage, s.owner)
 	s.handler, err = api.New(api.Config{
 		Catalog: s.catalog, Importer: s.importer, Auth: s.identity,
-		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Logger: s.log}),
-		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, ServiceProject: s.seed.ProjectID, Limits: limits, OpenAPI: quickims.OpenAPI,
+		Keystone: keystone.New(s.identity, keystone.Options{Region: s.seed.Region, PublicURL: s.cfg.PublicURL, S3URL: s.s3URL(), Outside: s.cfg.Identity.Keystone.publicURL(), Logger: s.log}),
+		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, ServiceProject: s.serviceProject(), Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Damaged:     blockdev.Damaged, Missing: blockdev.Missing,
 		Ready: s.ready, Draining: s.draining.Load, Registry: registry, Logger: s.log,
@@ -567,7 +571,11 @@ func (s *Service) announce(stdout io.Writer) error {
 	if err := s.seed.write(s.cfg.Data, s.installation, s.APIURL(), s.s3URL()); err != nil {
 		return err
 	}
-	if err := s.seed.writeClouds(s.cfg.Data, cmp.Or(s.cfg.PublicURL, s.APIURL())); err != nil {
+	if s.cfg.Identity.Keystone != nil { // whose users have files of their own
+		if err := removeClouds(s.cfg.Data); err != nil {
+			return err
+		}
+	} else if err := s.seed.writeClouds(s.cfg.Data, cmp.Or(s.cfg.PublicURL, s.APIURL())); err != nil {
 		return err
 	}
 	served := ""

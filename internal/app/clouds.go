@@ -1,10 +1,13 @@
 package app
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -50,6 +53,16 @@ clouds:
 		fmt.Fprintf(&rc, "export %s='%s'\n", v[0], v[1])
 	}
 	return writeSecret(filepath.Join(dir, openrcFile), []byte(rc.String()))
+}
+
+// removeClouds removes what writeClouds wrote: nobody can log in with it.
+func removeClouds(dir string) error {
+	for _, name := range []string{cloudsFile, openrcFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // reachable is an address with a host that a client of this machine reaches where it is

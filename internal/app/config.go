@@ -88,6 +88,8 @@ type Config struct {
 	Limits  LimitsConfig `yaml:"limits"`
 	Cache   CacheConfig  `yaml:"cache"`
 	S3      *S3Config    `yaml:"s3"`
+	// Identity says who callers are, if it is not the service itself.
+	Identity IdentityConfig `yaml:"identity"`
 }
 
 // LimitsConfig bounds what each project may hold and run.
@@ -251,6 +253,9 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("public_url: %q is not http(s)://host", c.PublicURL)
 		}
 		c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+	}
+	if err := c.Identity.Keystone.validate(); err != nil {
+		return err
 	}
 	if c.S3 == nil {
 		return nil

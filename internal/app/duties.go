@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/quickims/quickims/internal/identity"
 )
 
 // duties are what a process does by itself, beside answering: it runs jobs, keeps the
@@ -59,6 +61,12 @@ func (d *duties) start() error {
 		return nil
 	})
 	do(func() error { s.every(work, purgeEvery, "remove expired tokens", s.identity.PurgeTokens); return nil })
+	if s.cfg.Identity.Keystone != nil {
+		do(func() error {
+			s.every(work, identity.WatchEvery, "see what Keystone revoked", s.identity.Watch)
+			return nil
+		})
+	}
 	do(func() error {
 		s.every(work, purgeEvery, "remove attachments that have ended", s.catalog.PurgeAttachments)
 		return nil

@@ -124,6 +124,24 @@ func (c *Catalog) roomToAttach(ctx context.Context, tx *database.Tx, projectID s
 	return nil
 }
 
+// Opened lists the users, with the project, that have attachments.
+func Opened(ctx context.Context, q database.Querier) ([]ims.Ended, error) {
+	rows, err := q.QueryContext(ctx, `SELECT DISTINCT user_id, project_id FROM attachments`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []ims.Ended
+	for rows.Next() {
+		var e ims.Ended
+		if err := rows.Scan(&e.UserID, &e.ProjectID); err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, database.Fault(rows.Err())
+}
+
 // EndAccess ends the attachments of an access that has ended, and a project's
 // memberships with the project. It is called in the transaction that ends the grant.
 func EndAccess(ctx context.Context, tx *database.Tx, e ims.Ended) error {

@@ -37,7 +37,10 @@ func lockUser(ctx context.Context, tx *database.Tx, userID string) (lockedUser, 
 // nobody can tell just now. A token that has expired since is no reason: what was begun
 // with it may go on.
 func (s *Service) Holds(ctx context.Context, p ims.Principal) (ims.Principal, error) {
-	p, err := s.holds(ctx, s.db, p)
+	err := s.renewed(ctx, p.Credential)
+	if err == nil {
+		p, err = s.holds(ctx, s.db, p)
+	}
 	if err != nil {
 		err = fmt.Errorf("ask whether access lasts: %w", err)
 	}
@@ -79,6 +82,16 @@ func (s *Service) holds(ctx context.Context, q database.Querier, p ims.Principal
 	}
 	if p.ProjectID == "" {
 		return p, nil
+	}
+	if p.Credential.Outside { // the token has its roles; those of one that has expired stay
+		t, err := s.outsideRow(ctx, q, p.Credential.TokenHash)
+		if errors.Is(err, ErrNotFound) {
+			return p, nil
+		}
+		if err == nil {
+			p.Roles = t.Principal.Roles
+		}
+		return p, err
 	}
 	at, err := s.projectScope(ctx, q, p.UserID, p.ProjectID)
 	if err == nil {

@@ -44,9 +44,7 @@ func scanAppCredential(row interface{ Scan(...any) error }, more ...any) (Applic
 	if errors.Is(err, sql.ErrNoRows) {
 		return a, fmt.Errorf("application credential %w", ErrNotFound)
 	}
-	for r := range strings.SplitSeq(roles, ",") {
-		a.Roles = append(a.Roles, ims.Role(r))
-	}
+	a.Roles = splitRoles(roles)
 	a.CreatedAt = time.UnixMilli(created).UTC()
 	if expires.Valid {
 		a.ExpiresAt = time.UnixMilli(expires.Int64).UTC()
@@ -98,10 +96,6 @@ func (s *Service) CreateApplicationCredential(ctx context.Context, caller ims.Pr
 		return fail(err)
 	}
 	a.UserID, a.ProjectID, a.CreatedAt = caller.UserID, caller.ProjectID, now.Truncate(time.Millisecond).UTC()
-	var roles []string
-	for _, r := range a.Roles {
-		roles = append(roles, string(r))
-	}
 	var expires any
 	if !a.ExpiresAt.IsZero() {
 		expires = a.ExpiresAt.UnixMilli()
@@ -126,7 +120,7 @@ func (s *Service) CreateApplicationCredential(ctx context.Context, caller ims.Pr
 		}
 		return insert(ctx, tx, `INSERT INTO identity_application_credentials (`+appCredentialColumns+`, secret_hash)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
-			a.ID, a.UserID, a.ProjectID, a.Name, a.Description, strings.Join(roles, ","), a.Unrestricted, a.CreatedAt.UnixMilli(), expires, hash)
+			a.ID, a.UserID, a.ProjectID, a.Name, a.Description, joinRoles(a.Roles), a.Unrestricted, a.CreatedAt.UnixMilli(), expires, hash)
 	})
 	if err != nil {
 		return fail(err)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/quickims/quickims/internal/admit"
 	"github.com/quickims/quickims/internal/identity/signature"
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -18,6 +19,8 @@ const (
 	headerToken   = "X-Auth-Token"
 	headerProject = "X-Project-Id"
 	headerDomain  = "X-Domain-Id"
+
+	maxIDHeader = 256 // bytes of the headers with an id
 )
 
 // Authenticate tells who sent a request: by the token in X-Auth-Token or, without
@@ -33,12 +36,12 @@ const (
 // into one that is not. Unsigned, as some SDKs send it, the header may name the key's own
 // project alone.
 func (s *Service) Authenticate(ctx context.Context, r *http.Request, body func() ([]byte, error)) (ims.Principal, error) {
-	token, err := oneHeader(r, headerToken)
+	token, err := oneHeader(r, headerToken, maxTokenLength)
 	if err != nil {
 		return ims.Principal{}, err
 	}
 	if token != "" {
-		t, err := s.token(ctx, token)
+		t, err := s.token(ctx, admit.Network(admit.Caller(r)), token)
 		if err != nil {
 			return ims.Principal{}, fmt.Errorf("authenticate by token: %w", err)
 		}
@@ -71,11 +74,11 @@ func (s *Service) authenticateSigned(ctx context.Context, r *http.Request, body 
 		return ims.Principal{}, unauthorized("%s", err.Error())
 	}
 	// Nothing is looked up for a request that is refused anyway.
-	wantProject, err := oneHeader(r, headerProject)
+	wantProject, err := oneHeader(r, headerProject, maxIDHeader)
 	if err != nil {
 		return ims.Principal{}, err
 	}
-	wantDomain, err := oneHeader(r, headerDomain)
+	wantDomain, err := oneHeader(r, headerDomain, maxIDHeader)
 	if err != nil {
 		return ims.Principal{}, err
 	}
@@ -130,15 +133,15 @@ func (s *Service) nobody(accessKey string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// oneHeader gives a header that may occur at most once.
-func oneHeader(r *http.Request, name string) (string, error) {
+// oneHeader gives a header that may occur at most once, with at most limit bytes.
+func oneHeader(r *http.Request, name string, limit int) (string, error) {
 	values := r.Header.Values(name)
 	switch len(values) {
 	case 0:
 		return "", nil
 	case 1:
-		if len(values[0]) > maxTokenLength {
-			return "", unauthorized("%s is longer than %d bytes", name, maxTokenLength)
+		if len(values[0]) > limit {
+			return "", unauthorized("%s is longer than %d bytes", name, limit)
 		}
 		return values[0], nil
 	}

@@ -14,16 +14,19 @@ const (
 	maxBuckets = 4096
 )
 
-// limiter counts failed logins in token buckets. A bucket holds loginBurst tries.
+// limiter counts what failed in token buckets. A bucket holds burst tries, and gets one
+// back each refill.
 type limiter struct {
-	clock func() time.Time
-	mu    sync.Mutex
+	clock  func() time.Time
+	burst  int
+	refill time.Duration
+	mu     sync.Mutex
 	// full is, for each key, when its bucket will be full again.
 	full map[string]time.Time
 }
 
-func newLimiter(clock func() time.Time) *limiter {
-	return &limiter{clock: clock, full: make(map[string]time.Time)}
+func newLimiter(clock func() time.Time, burst int, refill time.Duration) *limiter {
+	return &limiter{clock: clock, burst: burst, refill: refill, full: make(map[string]time.Time)}
 }
 
 // wait is how long the key must wait for its next try, 0 if it may try now.
@@ -38,7 +41,7 @@ func (l *limiter) left(key string) time.Duration {
 	if !known {
 		return 0
 	}
-	return max(0, full.Sub(l.clock())-(loginBurst-1)*LoginRefill)
+	return max(0, full.Sub(l.clock())-time.Duration(l.burst-1)*l.refill)
 }
 
 // take takes a try from the key's bucket. If the bucket is empty, it takes none and
@@ -57,7 +60,7 @@ func (l *limiter) take(key string) (wait time.Duration) {
 	if full.Before(now) {
 		full = now
 	}
-	l.full[key] = full.Add(LoginRefill)
+	l.full[key] = full.Add(l.refill)
 	return 0
 }
 
@@ -66,7 +69,7 @@ func (l *limiter) give(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if full, known := l.full[key]; known {
-		if full = full.Add(-LoginRefill); full.After(l.clock()) {
+		if full = full.Add(-l.refill); full.After(l.clock()) {
 			l.full[key] = full
 		} else {
 			delete(l.full, key)

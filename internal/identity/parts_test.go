@@ -168,7 +168,7 @@ func TestAddressesHashInTurn(t *testing.T) {
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	l := newLimiter(c.Now)
+	l := newLimiter(c.Now, loginBurst, LoginRefill)
 	for i := range loginBurst {
 		if wait := l.take("a"); wait != 0 {
 			t.Fatalf("try %d waits %v", i, wait)

@@ -77,6 +77,9 @@ type Options struct {
 	// End ends what users opened elsewhere, when its grant ends: attachments. It is
 	// called in the transaction that ends the grant; nil does nothing.
 	End func(ctx context.Context, tx *database.Tx, e ims.Ended) error
+	// Outside, if set, makes an outside Keystone the one that issues tokens; access keys stay
+	// the service's own.
+	Outside *Outside
 	// Clock gives the time, time.Now if nil.
 	Clock func() time.Time
 	// Random gives randomness for ids, salts, tokens and keys, crypto/rand if nil.
@@ -90,6 +93,7 @@ type Service struct {
 	seal   sealer
 	hasher *hasher
 	logins *limiter
+	remote *remote // nil without an outside Keystone
 	setup  atomic.Pointer[Setup]
 }
 
@@ -124,10 +128,14 @@ func New(db *database.DB, opts Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return &Service{
+	service := &Service{
 		db: db, opts: opts, seal: seal, hasher: h,
-		logins: newLimiter(opts.Clock),
-	}, nil
+		logins: newLimiter(opts.Clock, loginBurst, LoginRefill),
+	}
+	if opts.Outside != nil {
+		service.remote = newRemote(*opts.Outside, opts.Clock)
+	}
+	return service, nil
 }
 
 // unauthorized is the one form of a refused credential. The detail goes to the

@@ -26,8 +26,9 @@ const (
 // tokenBytes is a token's randomness.
 const tokenBytes = 32
 
-// maxTokenLength bounds what is hashed for a lookup. Ours have 43 characters.
-const maxTokenLength = 256
+// maxTokenLength bounds what is hashed for a lookup. Ours have 43 characters, those of
+// an outside Keystone some hundred, or a thousand if they are signed.
+const maxTokenLength = 4096
 
 // purgeBatch is how many expired tokens one transaction deletes.
 const purgeBatch = 1000
@@ -203,10 +204,19 @@ func (o opened) check(ctx context.Context, tx *database.Tx, userID string) error
 
 func noToken() error { return unauthorized("the token is unknown, expired or revoked") }
 
+// oldestTokens are a user's beyond those that it may have, but for one. LIMIT is there
+// because SQLite takes OFFSET with it alone. With a token go those that were made from it,
+// so that each token's parent is there.
+const oldestTokens = `hash IN (SELECT hash FROM identity_tokens
+	WHERE user_id = $1 AND hash <> $4 ORDER BY issued_at DESC, hash LIMIT $2 OFFSET $3)`
+
 // issue makes and keeps a token. It expires no later than what it is made from.
 func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods []string, from opened) (string, Token, error) {
 	fail := func(err error) (string, Token, error) {
 		return "", Token{}, fmt.Errorf("issue a token: %w", err)
+	}
+	if s.remote != nil {
+		return fail(unauthorized("the Keystone at %s issues the tokens, not this service: log in there", s.remote.Keystone.URL()))
 	}
 	random, err := s.random(tokenBytes)
 	if err != nil {
@@ -223,10 +233,7 @@ func (s *Service) issue(ctx context.Context, user userRow, scope Scope, methods 
 		if _, err := lockUser(ctx, tx, user.id); err != nil {
 			return err
 		}
-		// LIMIT is there because SQLite takes OFFSET with it alone. With a token go those
-		// that were made from it, so that each token's parent is there.
-		if _, err := deleteTokens(ctx, tx, `hash IN (SELECT hash FROM identity_tokens
-			WHERE user_id = $1 ORDER BY issued_at DESC, hash LIMIT $2 OFFSET $3)`, user.id, purgeBatch, MaxTokensPerUser-1); err != nil {
+		if _, err := deleteTokens(ctx, tx, oldestTokens, user.id, purgeBatch, MaxTokensPerUser-1, ""); err != nil {
 			return err
 		}
 		if err := from.check(ctx, tx, user.id); err != nil {
@@ -289,7 +296,7 @@ func (s *Service) tokenRow(ctx context.Context, token string) (tokenRow, error) 
 		FROM identity_tokens t
 		JOIN identity_users u ON u.id = t.user_id
 		JOIN identity_domains d ON d.id = u.domain_id
-		WHERE t.hash = $1`, hashToken(token)).
+		WHERE t.hash = $1 AND t.checked_at IS NULL`, hashToken(token)).
 		Scan(&t.project, &t.domain, &t.application, &methods, &issued, &expires,
 			&t.user.id, &t.user.name, &t.user.enabled, &t.user.domainID, &t.user.domainName)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -306,8 +313,11 @@ func (s *Service) tokenRow(ctx context.Context, token string) (tokenRow, error) 
 	return t, nil
 }
 
-// token reads what a token stands for now.
-func (s *Service) token(ctx context.Context, secret string) (Token, error) {
+// token reads what a token stands for now. The source is where the request came from.
+func (s *Service) token(ctx context.Context, source, secret string) (Token, error) {
+	if s.remote != nil {
+		return s.outsideToken(ctx, source, secret)
+	}
 	row, err := s.tokenRow(ctx, secret)
 	if err != nil {
 		return Token{}, err
@@ -334,7 +344,7 @@ func (s *Service) token(ctx context.Context, secret string) (Token, error) {
 // Show tells what a token stands for to its own user, and to an admin of the project
 // that it is for. For anybody else it is ErrNotFound, as an unknown token is.
 func (s *Service) Show(ctx context.Context, caller ims.Principal, token string) (Token, error) {
-	t, err := s.token(ctx, token)
+	t, err := s.token(ctx, "", token)
 	if ims.CodeOf(err) == ims.CodeToken || err == nil && !mayShow(caller, t.Principal) {
 		return Token{}, fmt.Errorf("show a token: %w", ErrNotFound)
 	}

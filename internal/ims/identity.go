@@ -98,6 +98,7 @@ type Credential struct {
 	TokenExpires time.Time
 	AccessKey    string // "" for a request with a token
 	Application  string // the application credential that a token was made with, "" for none
+	Outside      bool   // an outside Keystone issued the token
 }
 
 // Ended names accesses whose grant has ended: those for which all of the fields that are

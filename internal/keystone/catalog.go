@@ -35,7 +35,7 @@ const imagePrefix = "/image"
 func (h *Handlers) catalog(r *http.Request, caller ims.Principal) []service {
 	entries := []struct{ kind, name, url string }{
 		{"image", "quickims", h.Root(r) + imagePrefix},
-		{"identity", "quickims", h.Root(r) + "/v3"},
+		{"identity", "quickims", h.identityURL(r)},
 	}
 	if s3 := h.s3URL(r); s3 != "" {
 		entries = append(entries,

@@ -8,6 +8,7 @@ package keystone
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,10 @@ type Options struct {
 	// S3URL is the root of the S3 face, empty if there is none. A host that stands
 	// for all addresses of the machine is replaced by the request's.
 	S3URL string
+	// Outside is the v3 address of the outside Keystone that issues the tokens, empty if
+	// the service does. Who shows a token, or wants one, is sent there; who signs a request
+	// is answered here.
+	Outside string
 	// Logger gets what is answered with a 500 or 503; nil drops it.
 	Logger *slog.Logger
 }
@@ -77,6 +82,11 @@ func (h *Handlers) Root(r *http.Request) string {
 		scheme = "https"
 	}
 	return scheme + "://" + host(r)
+}
+
+// identityURL is the v3 address of what issues tokens.
+func (h *Handlers) identityURL(r *http.Request) string {
+	return cmp.Or(h.opts.Outside, h.Root(r)+"/v3")
 }
 
 // host is the host that the client asked, with its port. A request of HTTP/1.0 may
@@ -121,6 +131,9 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx cont
 	defer cancel()
 	w.Header().Set("Vary", "X-Auth-Token, X-Subject-Token")
 	w.Header().Set("Cache-Control", "no-store")
+	if h.elsewhere(w, r) {
+		return
+	}
 	a, err := f(ctx, r, func() ([]byte, error) {
 		if r.ContentLength > MaxBody {
 			return nil, &http.MaxBytesError{Limit: MaxBody}
@@ -135,6 +148,26 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f func(ctx cont
 		w.Header().Set(name, value)
 	}
 	write(w, a.status, a.body)
+}
+
+// elsewhere sends a client to the outside Keystone, and reports whether it did. 307 has it
+// repeat the request as it is, also that of a login: the service keeps no part of it.
+func (h *Handlers) elsewhere(w http.ResponseWriter, r *http.Request) bool {
+	signed := r.Header.Get("X-Auth-Token") == "" && r.Header.Get("Authorization") != ""
+	path, below := strings.CutPrefix(r.URL.EscapedPath(), "/v3/")
+	if h.opts.Outside == "" || !below || signed && path != "auth/tokens" {
+		return false
+	}
+	to := h.opts.Outside + "/" + path
+	if r.URL.RawQuery != "" {
+		to += "?" + r.URL.RawQuery
+	}
+	w.Header().Set("Location", to)
+	var body errorBody
+	body.Error.Code, body.Error.Title = http.StatusTemporaryRedirect, http.StatusText(http.StatusTemporaryRedirect)
+	body.Error.Message = "The identity service is " + h.opts.Outside + ": use that as the address to log in at."
+	write(w, http.StatusTemporaryRedirect, body)
+	return true
 }
 
 // asCaller runs f for an authenticated caller.
@@ -222,7 +255,7 @@ func (h *Handlers) writeError(w http.ResponseWriter, r *http.Request, err error)
 	status, message := classify(err)
 	switch status {
 	case http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", h.Root(r)+"/v3"))
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", h.identityURL(r)))
 	case http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", strconv.Itoa(int(identity.LoginRefill.Seconds())))
 	case http.StatusServiceUnavailable:
