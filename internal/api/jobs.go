@@ -28,6 +28,36 @@ func (s *server) job(c *call) error {
 	if err != nil {
 		return err
 	}
+	writeJSON(c.w, http.StatusOK, newJobWire(job))
+	return nil
+}
+
+// listJobs is GET /v1/{project_id}/jobs, the newest first.
+func (s *server) listJobs(c *call) error {
+	q := readQuery(c.Request)
+	f := catalog.JobFilter{
+		Limit: q.number("limit", ims.DefaultListLimit, 1, ims.MaxListLimit), MarkerID: q.one("marker"), ImageID: q.one("image_id"),
+		Status: ims.JobStatus(q.choice("status", string(ims.JobInit), string(ims.JobRunning), string(ims.JobSuccess), string(ims.JobFail))),
+	}
+	if f.MarkerID != "" && !ims.ValidJobID(f.MarkerID) {
+		q.refuse("marker is %q; it must be the id of a job", ims.Clip(f.MarkerID))
+	}
+	if q.fault != nil {
+		return q.fault
+	}
+	jobs, err := s.Catalog.Jobs(c.Context(), c.project(), f)
+	if err != nil {
+		return err
+	}
+	list := wire.Jobs{Jobs: []wire.Job{}}
+	for _, job := range jobs {
+		list.Jobs = append(list.Jobs, newJobWire(job))
+	}
+	writeJSON(c.w, http.StatusOK, list)
+	return nil
+}
+
+func newJobWire(job ims.Job) wire.Job {
 	w := wire.Job{
 		ID: job.ID, Type: string(job.Type), Status: string(job.Status), BeginTime: known(milliseconds(job.BeginTime)),
 		ErrorCode: known(string(job.ErrorCode)), FailReason: known(job.FailReason),
@@ -42,6 +72,5 @@ func (s *server) job(c *call) error {
 	if job.Source.Nested && job.Status == ims.JobSuccess {
 		w.Entities.SubJobs, w.Entities.SubJobsResult = []string{w.ID}, []wire.Job{w}
 	}
-	writeJSON(c.w, http.StatusOK, w)
-	return nil
+	return w
 }

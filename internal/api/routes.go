@@ -95,6 +95,8 @@ var anyImport = rights(ims.ActionServerImagesCreate, ims.ActionDataImagesCreate)
 var imageRoutes = []Route{
 	{Method: http.MethodGet, Path: "/v1/{project_id}/jobs/{job_id}", Scope: ScopePathProject,
 		Actions: rights(ims.ActionJobsGet), handle: (*server).job},
+	{Method: http.MethodGet, Path: "/v1/{project_id}/jobs", Scope: ScopePathProject,
+		Actions: rights(ims.ActionJobsGet), handle: (*server).listJobs},
 	{Method: http.MethodGet, Path: "/v2/cloudimages", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesList), handle: (*server).listImages},
 	{Method: http.MethodPatch, Path: "/v2/cloudimages/{image_id}", Scope: ScopeProject,

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -355,7 +356,9 @@ func (s *Service) wire() error {
 	if s.allowance, err = s.newAllowance(); err != nil {
 		return err
 	}
+	jobs := newJobMetrics(s.catalog)
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
+		Began: jobs.began, Ended: jobs.ended,
 		Allowance: s.allowance,
 		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, MinDiskGreater: !s.cfg.MinDiskEqual, Region: s.seed.Region, MayRead: s.mayRead,
 		Own:     s.owner.Advance,
@@ -384,6 +387,8 @@ func (s *Service) wire() error {
 	registry := prometheus.NewRegistry()
 	s.registry = registry
 	registerMetrics(registry, s.store)
+	jobs.register(registry)
+	registry.MustRegister(collectors.NewDBStatsCollector(s.db.Writer(), "quickims"))
 	registerCacheMetrics(registry, s.cache)
 	registerExportMetrics(registry, s.exports)
 	registerGateMetrics(registry, s.gates)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -46,4 +47,27 @@ func (c *Catalog) Jobs(ctx context.Context, projectID string, f JobFilter) ([]im
 			return err
 		})
 	return out, wrap(err, "list the jobs of project "+projectID)
+}
+
+// GoingOn are jobs that have not ended, of one type and step.
+type GoingOn struct {
+	Type   ims.JobType
+	Step   ims.Step
+	Jobs   int
+	Oldest time.Time // when the oldest of them was accepted
+}
+
+// JobsGoingOn counts the jobs of all projects that have not ended.
+func (c *Catalog) JobsGoingOn(ctx context.Context) ([]GoingOn, error) {
+	var out []GoingOn
+	err := each(ctx, c.db, "SELECT type, step, COUNT(*), MIN(begin_time) FROM jobs WHERE end_time IS NULL GROUP BY type, step ORDER BY type, step", nil,
+		func(rows *sql.Rows) error {
+			var g GoingOn
+			var oldest int64
+			err := rows.Scan(&g.Type, &g.Step, &g.Jobs, &oldest)
+			g.Oldest = fromMilli(oldest)
+			out = append(out, g)
+			return err
+		})
+	return out, wrap(err, "count the jobs that go on")
 }

@@ -61,7 +61,7 @@ type commands struct {
 	Upload      UploadsCmd           `cmd:"" group:"Use a service" help:"Upload a file to a bucket; list and abort unfinished uploads."`
 	Bucket      BucketCmd            `cmd:"" group:"Use a service" help:"List, create and delete buckets."`
 	Object      ObjectCmd            `cmd:"" group:"Use a service" help:"List and delete objects in buckets."`
-	Job         JobCmd               `cmd:"" group:"Use a service" help:"Show a job, or wait for its end."`
+	Job         JobCmd               `cmd:"" group:"Use a service" help:"Show a job, wait for its end, or list jobs."`
 	Image       ImageCmd             `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
 	Attach      AttachCmd            `cmd:"" group:"Use a service" help:"Serve an image's disk as a block device over NBD; run a command on it."`
 	Detach      DetachCmd            `cmd:"" group:"Use a service" help:"End attachments."`

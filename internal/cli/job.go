@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 
@@ -11,15 +14,21 @@ import (
 	"github.com/quickims/quickims/internal/ims"
 )
 
-// JobCmd shows a job.
+// JobCmd holds the commands for jobs.
 type JobCmd struct {
+	Show JobShowCmd `cmd:"" default:"withargs" help:"Show a job, or wait for its end."`
+	List JobListCmd `cmd:"" help:"List the project's jobs."`
+}
+
+// JobShowCmd shows a job.
+type JobShowCmd struct {
 	serverFlags
 	ID   string `arg:"" name:"id" help:"The job's id, as the import printed it."`
 	Wait bool   `short:"w" help:"Wait until the job has ended. A job that failed is then a failed command."`
 }
 
 // Help shows the command's use.
-func (JobCmd) Help() string {
+func (JobShowCmd) Help() string {
 	return `Examples:
 
     quickims job 4f0d1c2b3a49586778695a4b3c2d1e0f
@@ -28,7 +37,7 @@ func (JobCmd) Help() string {
 }
 
 // Run shows the job.
-func (c *JobCmd) Run(ctx context.Context, s *session) error {
+func (c *JobShowCmd) Run(ctx context.Context, s *session) error {
 	if !ims.ValidJobID(c.ID) {
 		return usagef("%q is no job id, which has 32 digits of 0-9 and a-f", c.ID)
 	}
@@ -51,6 +60,81 @@ func (c *JobCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return job.Err()
+}
+
+// JobListCmd lists jobs.
+type JobListCmd struct {
+	serverFlags
+	Status string `enum:",init,running,success,fail" default:"" placeholder:"STATUS" help:"Only jobs of this status: init, running, success or fail."`
+	Image  string `placeholder:"IMAGE" help:"Only jobs of this image, by id or name."`
+	Limit  int    `placeholder:"N" default:"50" help:"At most N jobs, the newest; 0 lists all. Default: 50."`
+	Wide   bool   `short:"w" help:"Show whole ids and times, and lines of any length, on a terminal too."`
+}
+
+// Help shows the command's use.
+func (JobListCmd) Help() string {
+	return `Examples:
+
+    quickims job list
+    quickims job list --status running
+    quickims job list --status fail --json --limit 0
+`
+}
+
+// Validate checks what the grammar cannot say.
+func (c *JobListCmd) Validate() error {
+	if c.Limit < 0 {
+		return fmt.Errorf("--limit is %d; it must be 0 or more", c.Limit)
+	}
+	return nil
+}
+
+// Run lists.
+func (c *JobListCmd) Run(ctx context.Context, s *session) error {
+	service, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	filter := url.Values{}
+	if c.Status != "" {
+		filter.Set("status", strings.ToUpper(c.Status))
+	}
+	if c.Image != "" {
+		id, err := s.imageID(ctx, service, c.Image)
+		if err != nil {
+			return err
+		}
+		filter.Set("image_id", id)
+	}
+	jobs, err := service.Jobs(ctx, filter, c.Limit)
+	if err != nil {
+		return fmt.Errorf("list the jobs: %w", interrupted(ctx, err))
+	}
+	doc := struct {
+		Jobs []json.RawMessage `json:"jobs"`
+	}{Jobs: []json.RawMessage{}}
+	for _, job := range jobs {
+		doc.Jobs = append(doc.Jobs, job.Raw)
+	}
+	return s.table(doc, c.Wide, func(w io.Writer) {
+		if len(jobs) == 0 {
+			fmt.Fprintln(s.Stderr, "no jobs")
+			return
+		}
+		fmt.Fprintln(w, "JOB\tSTATUS\tDONE\tIMAGE\tNAME\tBEGAN\tTOOK\tERROR")
+		for _, job := range jobs {
+			took := "-"
+			if begin, end, ok := span(job); ok {
+				took = seconds(end.Sub(begin).Seconds())
+			}
+			image := job.ImageID
+			if !c.Wide && s.onTerminal(s.Stdout) {
+				image = image[:min(len(image), shortID)]
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d%%\t%s\t%s\t%s\t%s\t%s\n", job.ID, jobStep(job), job.Percent, cmp.Or(image, "-"), cmp.Or(job.ImageName, "-"),
+				when(job.BeginTime), took, cmp.Or(job.ErrorCode, "-"))
+		}
+	})
 }
 
 // wait waits for a job's end and shows how far it is.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,9 +66,13 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
+	return readJob(body)
+}
+
+func readJob(body []byte) (Job, error) {
 	var doc wire.Job
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return Job{}, fmt.Errorf("read job %s: %w", id, err)
+		return Job{}, fmt.Errorf("read a job: %w", err)
 	}
 	var warnings []ims.Warning
 	for _, w := range doc.Entities.Warnings {
@@ -79,6 +86,45 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 		ImageID: doc.Entities.ImageID, ImageName: doc.Entities.ImageName,
 		Task: doc.Entities.Task, Percent: int(doc.Entities.Percent), Raw: body,
 	}, nil
+}
+
+// Jobs lists the project's jobs, the newest first: at most most, or all if that is 0.
+// filter has the query's other parameters.
+func (c *Client) Jobs(ctx context.Context, filter url.Values, most int) ([]Job, error) {
+	project, err := c.project()
+	if err != nil {
+		return nil, err
+	}
+	query := maps.Clone(filter)
+	var all []Job
+	for {
+		page := ims.DefaultListLimit
+		if most > 0 {
+			page = min(page, most-len(all))
+		}
+		query.Set("limit", strconv.Itoa(page))
+		body, err := c.do(ctx, http.MethodGet, []string{"v1", project, "jobs"}, query, nil)
+		if err != nil {
+			return nil, err
+		}
+		var doc struct {
+			Jobs []json.RawMessage `json:"jobs"`
+		}
+		if err := json.Unmarshal(body, &doc); err != nil {
+			return nil, fmt.Errorf("read the list of jobs: %w", err)
+		}
+		for _, raw := range doc.Jobs {
+			job, err := readJob(raw)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, job)
+		}
+		if len(doc.Jobs) < page || most > 0 && len(all) >= most {
+			return all, nil
+		}
+		query.Set("marker", all[len(all)-1].ID)
+	}
 }
 
 func text(s *string) string {

@@ -52,7 +52,11 @@ type Options struct {
 	// MaxAttempts bounds the attempts of a job that keeps losing its worker;
 	// default 40.
 	MaxAttempts int64
-	Logger      *slog.Logger
+	// Began is told of each job that is begun for the first time, and Ended of each
+	// that this process ended: code is empty for SUCCESS. Unset: nobody is told.
+	Began  func(job ims.Job)
+	Ended  func(job ims.Job, code ims.Code)
+	Logger *slog.Logger
 }
 
 // Importer accepts imports and carries their jobs out. It may be used by many
@@ -77,6 +81,12 @@ func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
 	}
 	if opts.MaxAttempts == 0 {
 		opts.MaxAttempts = 40
+	}
+	if opts.Began == nil {
+		opts.Began = func(ims.Job) {}
+	}
+	if opts.Ended == nil {
+		opts.Ended = func(ims.Job, ims.Code) {}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -122,6 +132,9 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 		return 0, err
 	}
 	i.Nudge() // earlier attempts are fenced
+	if job.Attempt == 1 {
+		i.opts.Began(job)
+	}
 	if job.Type == ims.JobUpload {
 		return 0, i.lostUpload(ctx, job)
 	}
@@ -178,6 +191,7 @@ func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, er
 	case err != nil:
 		return i.opts.Backoff, fmt.Errorf("fail job %s: %w", job.ID, err)
 	}
+	i.opts.Ended(job, fault.Code)
 	i.Nudge()
 	return 0, faultpoint.Hit(faultpoint.FailDone)
 }
@@ -244,6 +258,7 @@ func (i *Importer) publish(ctx context.Context, log *slog.Logger, job ims.Job, d
 	case err != nil:
 		return fmt.Errorf("publish image %s: %w", job.ImageID, err)
 	}
+	i.opts.Ended(job, "")
 	if err := faultpoint.Hit(faultpoint.Published); err != nil {
 		return err
 	}

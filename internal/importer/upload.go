@@ -41,6 +41,7 @@ func (i *Importer) Upload(ctx context.Context, projectID, imageID string, body i
 		err = i.catalog.FinishUpload(ending, job, up, stage)
 	}
 	if err == nil {
+		i.opts.Ended(job, "")
 		log.Info("image was uploaded", "bytes", up.Data.Size, "staged", stage)
 		return nil
 	}
@@ -54,6 +55,8 @@ func (i *Importer) Upload(ctx context.Context, projectID, imageID string, body i
 		log.Info("upload failed", "code", fault.Code, "detail", fault.Detail, "error", err)
 		if ferr := i.catalog.FailUpload(ending, job, fault.Code, fault.Reason()); ferr != nil {
 			log.Warn("the upload stays until its lease ends", "error", ferr)
+		} else {
+			i.opts.Ended(job, fault.Code)
 		}
 		if ims.CodeOf(err) == "" {
 			err = fault

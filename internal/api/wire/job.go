@@ -21,6 +21,11 @@ type Job struct {
 	Entities   JobEntities `json:"entities"`
 }
 
+// Jobs is a page of a project's jobs.
+type Jobs struct {
+	Jobs []Job `json:"jobs"`
+}
+
 // JobEntities say what the job makes and how far it is.
 type JobEntities struct {
 	ImageID   string `json:"image_id,omitempty"`
