@@ -89,14 +89,37 @@ func (a *Allowance) Room(n int64) error {
 	if a == nil || a.opts.Disk == "" || a.opts.Reserve == 0 {
 		return nil
 	}
-	var s unix.Statfs_t
-	if err := unix.Statfs(a.opts.Disk, &s); err != nil {
-		return fmt.Errorf("ask for the free space of %s: %w", a.opts.Disk, err)
+	free, err := a.Free()
+	if err != nil {
+		return err
 	}
-	if free := int64(s.Bavail) * s.Bsize; free-n < a.opts.Reserve {
+	if free-n < a.opts.Reserve {
 		return fmt.Errorf("%w: %d bytes are free on the disk of %s, and %d are kept free", ErrReserve, free, a.opts.Disk, a.opts.Reserve)
 	}
 	return nil
+}
+
+// Watched tells whether there is a disk whose space the service keeps an eye on.
+func (a *Allowance) Watched() bool { return a.opts.Disk != "" }
+
+// Free is how many bytes are free on the disk of the database. It costs a system call,
+// and is for a Watched disk alone.
+func (a *Allowance) Free() (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(a.opts.Disk, &s); err != nil {
+		return 0, fmt.Errorf("ask for the free space of %s: %w", a.opts.Disk, err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// NearlyFull tells whether less than twice the reserve is free on the disk of the
+// database: time to make room before uploads are refused.
+func (a *Allowance) NearlyFull() bool {
+	if a == nil || !a.Watched() || a.opts.Reserve == 0 {
+		return false
+	}
+	free, err := a.Free()
+	return err == nil && free < 2*a.opts.Reserve
 }
 
 // UploadRoom is Room for bytes that go to the buckets' disk.

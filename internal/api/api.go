@@ -83,6 +83,8 @@ type Config struct {
 	// Ready reports whether the service can do its work; nil means always. It is called
 	// at most once a second.
 	Ready func(ctx context.Context) error
+	// Warnings are what /readyz says beside that the service is ready. Unset: nothing.
+	Warnings func() []string
 	// Draining reports whether the service is about to stop, and /readyz must say so at
 	// once; nil means never.
 	Draining func() bool

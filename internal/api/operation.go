@@ -5,6 +5,13 @@ import (
 	"strconv"
 )
 
+// readyWire is the answer of /readyz. Warnings name what will keep the service from its
+// work if nothing is done; they name no project and no path.
+type readyWire struct {
+	Status   string   `json:"status"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
 type statusWire struct {
 	Status string `json:"status"`
 }
@@ -21,7 +28,11 @@ func (s *server) readyz(c *call) error {
 	if err := s.readiness.ask(c.Context()); err != nil {
 		return unavailable("the service is not ready").Cause(err)
 	}
-	writeJSON(c.w, http.StatusOK, statusWire{"ready"})
+	answer := readyWire{Status: "ready"}
+	if s.Warnings != nil {
+		answer.Warnings = s.Warnings()
+	}
+	writeJSON(c.w, http.StatusOK, answer)
 	return nil
 }
 

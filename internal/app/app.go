@@ -390,6 +390,7 @@ func (s *Service) wire() error {
 	jobs.register(registry)
 	registry.MustRegister(collectors.NewDBStatsCollector(s.db.Writer(), "quickims"))
 	registerCacheMetrics(registry, s.cache)
+	registerDiskMetrics(registry, s.allowance, int64(s.cfg.DiskReserve))
 	registerExportMetrics(registry, s.exports)
 	registerGateMetrics(registry, s.gates)
 	registerAreaMetrics(registry, s.damage, s.owner)
@@ -399,7 +400,7 @@ func (s *Service) wire() error {
 		Disks:    served, NBDURI: uri, OSVersions: s.versions.Load, ServiceProject: s.serviceProject(), Limits: limits, OpenAPI: quickims.OpenAPI,
 		Unavailable: func(err error) bool { return errors.Is(err, database.ErrUnavailable) },
 		Damaged:     blockdev.Damaged, Missing: blockdev.Missing,
-		Ready: s.ready, Draining: s.draining.Load, Registry: registry, Logger: s.log,
+		Ready: s.ready, Warnings: s.warnings, Draining: s.draining.Load, Registry: registry, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)

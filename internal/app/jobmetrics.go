@@ -69,9 +69,20 @@ func (m *jobMetrics) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	oldest := 0.0
+	type place struct {
+		kind ims.JobType
+		step ims.Step
+	}
+	jobs := map[place]int{} // the steps of an import are told with no jobs, too
+	for _, step := range []ims.Step{ims.StepAccepted, ims.StepPin, ims.StepInspect, ims.StepAdopt, ims.StepPublish} {
+		jobs[place{ims.JobImportSystem, step}] = 0
+	}
 	for _, g := range going {
-		out <- prometheus.MustNewConstMetric(m.going, prometheus.GaugeValue, float64(g.Jobs), string(g.Type), string(g.Step))
+		jobs[place{g.Type, g.Step}] = g.Jobs
 		oldest = max(oldest, since(ims.Job{BeginTime: g.Oldest}))
+	}
+	for at, n := range jobs {
+		out <- prometheus.MustNewConstMetric(m.going, prometheus.GaugeValue, float64(n), string(at.kind), string(at.step))
 	}
 	out <- prometheus.MustNewConstMetric(m.oldest, prometheus.GaugeValue, oldest)
 }
