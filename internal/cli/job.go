@@ -20,6 +20,16 @@ type JobCmd struct {
 	List JobListCmd `cmd:"" help:"List the project's jobs."`
 }
 
+// Help shows the commands' use.
+func (JobCmd) Help() string {
+	return `Examples:
+
+    quickims job list
+    quickims job 4f0d1c2b3a49586778695a4b3c2d1e0f
+    quickims job --wait 4f0d1c2b3a49586778695a4b3c2d1e0f
+`
+}
+
 // JobShowCmd shows a job.
 type JobShowCmd struct {
 	serverFlags
