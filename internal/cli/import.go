@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quickims/quickims/internal/client"
+	"github.com/quickims/quickims/internal/diskcheck"
 	"github.com/quickims/quickims/internal/diskformat"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/inspect"
@@ -31,7 +33,7 @@ type ImportCmd struct {
 	inputFlags
 	Source            string   `arg:"" name:"source" help:"A local disk file, which is uploaded first, or bucket:key of a RAW or ZVHD2 file that is there already."`
 	Name              string   `required:"" help:"The image's name."`
-	OSVersion         string   `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as GET /v1/cloudimages/os_version lists them. Not for a data disk."`
+	OSVersion         string   `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as \"quickims os-versions\" lists them; not for a data disk. Default: what the disk says."`
 	MinDisk           *int64   `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
 	Type              string   `enum:"ECS,BMS,DataImage" default:"ECS" help:"What the image is for: ECS (virtual machines), BMS (bare metal) or DataImage (a data disk). Default: ECS."`
 	OSType            string   `name:"os-type" enum:",Linux,Windows" default:"" placeholder:"TYPE" help:"For a data disk: Linux or Windows. Default: Linux."`
@@ -49,11 +51,11 @@ type ImportCmd struct {
 
 // Help shows the command's use.
 func (ImportCmd) Help() string {
-	return `A local file is uploaded over S3, under its own name. With a RAW file goes its .mf, which is checked first or made if there is none. A file of another format (qcow2, VMDK, VHD, VHDX, VDI, ZVHD), or RAW with --convert, becomes ZVHD2 on the way, without a file in between. What the service would refuse is found out before the upload as far as can be. A large upload as it is that was cut goes on when the same command is run again; one with conversion leaves nothing behind and begins anew.
+	return `A local file is uploaded over S3, under its own name. With a RAW file goes its .mf, which is checked first or made if there is none. A file of another format (qcow2, VMDK, VHD, VHDX, VDI, ZVHD), or RAW with --convert, becomes ZVHD2 on the way, without a file in between. What the service would refuse is found out before the upload as far as can be. The system on the disk is checked as "quickims check" does; what it finds are warnings. A large upload as it is that was cut goes on when the same command is run again; one with conversion leaves nothing behind and begins anew.
 
 Examples:
 
-    quickims import debian.qcow2 --name web --os-version "Debian GNU/Linux 12.0.0 64bit"
+    quickims import debian.qcow2 --name web
     quickims import disk.raw --name web --os-version "Debian GNU/Linux 12.0.0 64bit"
     quickims import images:disk.zvhd2 --name web --os-version "Debian GNU/Linux 12.0.0 64bit" --min-disk 10 --tag role=web
     quickims import data.zvhd2 --name data --type DataImage
@@ -62,10 +64,8 @@ Examples:
 
 // Validate checks what the grammar can't say.
 func (c *ImportCmd) Validate() error {
-	data := c.Type == string(ims.EnvData)
+	data := c.dataDisk()
 	switch {
-	case !data && c.OSVersion == "":
-		return errors.New("--os-version is wanted, unless the image is a data disk (--type DataImage)")
 	case !data && c.OSType != "":
 		return errors.New("--os-type goes with --type DataImage alone; --os-version says it all")
 	case data && (c.OSVersion != "" || c.Architecture != "" || c.Firmware != ""):
@@ -216,12 +216,12 @@ func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) 
 		return objectName{}, usagef("--convert, --restart, --format and --allow-backing go with a local file alone; %s is in the store already", c.Source)
 	}
 	from, err := parseObject(c.Source)
-	if err != nil || r.MinDisk != nil {
+	if err != nil || r.MinDisk != nil && (c.dataDisk() || r.OSVersion != nil) {
 		return from, err
 	}
 	store, err := c.store(s)
 	if errors.Is(err, client.ErrNotConfigured) {
-		return from, usagef("--min-disk is wanted: the object can't be looked at, since %v", err)
+		return from, usagef("--min-disk and --os-version are required: the object can't be looked at, since %v", err)
 	}
 	if err != nil {
 		return from, err
@@ -231,7 +231,7 @@ func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) 
 		return from, fmt.Errorf("import %s: %w", from, err)
 	}
 	if err != nil {
-		return from, fmt.Errorf("look at %s for its disk's size (--min-disk says it instead): %w", from, interrupted(ctx, err))
+		return from, fmt.Errorf("look at %s for its disk's size and system (--min-disk and --os-version say them instead): %w", from, interrupted(ctx, err))
 	}
 	if object.Size == 0 {
 		return from, fmt.Errorf("import %s: the object is empty; a disk file is wanted", from)
@@ -243,13 +243,50 @@ func (c *ImportCmd) find(ctx context.Context, s *session, r *ims.ImportRequest) 
 	if err := ims.CheckDiskSize(found.VirtualSize); err != nil {
 		return from, fmt.Errorf("import %s: %w", from, err)
 	}
-	r.MinDisk = ptr(ims.LeastMinDisk(found.VirtualSize))
-	return from, nil
+	if r.MinDisk == nil {
+		r.MinDisk = ptr(ims.LeastMinDisk(found.VirtualSize))
+	}
+	if c.dataDisk() {
+		return from, nil
+	}
+	return from, c.takeOSVersion(s, r, diskcheck.Glance(ctx, found.Disk, found.VirtualSize))
+}
+
+func (c *ImportCmd) dataDisk() bool { return c.Type == string(ims.EnvData) }
+
+// takeOSVersion takes the os_version that a disk tells, if none was given.
+func (c *ImportCmd) takeOSVersion(s *session, r *ims.ImportRequest, report diskcheck.Report) error {
+	switch {
+	case r.OSVersion != nil:
+		return nil
+	case report.OSVersion == "":
+		return usagef("--os-version is required: %s does not tell which system it holds; \"quickims os-versions\" lists the names", c.Source)
+	}
+	r.OSVersion = &report.OSVersion
+	s.note("os_version is %q: the disk holds %s", report.OSVersion, cmp.Or(report.OSName, "a Linux system of no name"))
+	return nil
+}
+
+// checkSystem checks the system on a disk as `quickims check` does, warns of what it
+// finds, and takes its os_version.
+func (c *ImportCmd) checkSystem(ctx context.Context, s *session, d *diskFile, r *ims.ImportRequest, said *warnings) error {
+	if c.dataDisk() {
+		return nil
+	}
+	report, err := diskcheck.Check(ctx, d, d.OrigSize, diskcheck.OTC)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", c.Source, interrupted(ctx, err))
+	}
+	if err := c.takeOSVersion(s, r, report); err != nil {
+		return err
+	}
+	said.warn(s, inspect.SystemNotes(report)...)
+	return nil
 }
 
 // judgement is what of the request bears on the file.
 func (c *ImportCmd) judgement(minDisk int64) inspect.Options {
-	return inspect.Options{DataDisk: c.Type == string(ims.EnvData), MinDiskGiB: int(minDisk)}
+	return inspect.Options{DataDisk: c.dataDisk(), MinDiskGiB: int(minDisk)}
 }
 
 // refused is why a quick import would not take the file as it is, nil if it would.
@@ -261,7 +298,7 @@ func (d *diskFile) refused(ctx context.Context, o inspect.Options) error {
 // encryptedData makes a LUKS volume that shall be a data disk count as the RAW disk that
 // it is.
 func (c *ImportCmd) encryptedData() error {
-	if c.Format != "" || c.Type != string(ims.EnvData) {
+	if c.Format != "" || !c.dataDisk() {
 		return nil
 	}
 	src, err := openSource(c.Source)
@@ -302,6 +339,9 @@ func (c *ImportCmd) bring(ctx context.Context, s *session, service *client.Clien
 	}
 	store, err := c.store(s)
 	if err != nil {
+		return to, nil, err
+	}
+	if err := c.checkSystem(ctx, s, d, r, said); err != nil {
 		return to, nil, err
 	}
 	if err := c.precheck(ctx, service, d, r, to, least, converted); err != nil {
@@ -516,7 +556,7 @@ func enterpriseProjectUsable(ctx context.Context, service *client.Client, id str
 // adviseFirmware speaks up when the disk looks as if it boots with UEFI alone and
 // the image would boot with BIOS.
 func (c *ImportCmd) adviseFirmware(s *session, hints diskformat.Hints) {
-	if c.Firmware != "" || c.Architecture == ims.ArchARM || c.Type == string(ims.EnvData) {
+	if c.Firmware != "" || c.Architecture == ims.ArchARM || c.dataDisk() {
 		return
 	}
 	if hints.EFISystem && !hints.BIOSBoot && !hints.LargeSectors {

@@ -130,27 +130,50 @@ func Check(ctx context.Context, disk io.ReaderAt, size int64, platform Platform)
 	if size < 0 {
 		return Report{}, fmt.Errorf("checking the disk: its size is %d", size)
 	}
-	d := &watched{disk: disk}
-	c := &checker{Report: Report{Size: size}, platform: platform, src: filesystem.NewSource(ctx, d, size, budget)}
-	defer c.src.Release()
-	c.services.c = c
-	steps := []func(){
-		c.partitions, c.volumes, c.bootMode, c.findRoot, c.architecture, c.firmware, c.osVersion,
-		c.bootConfig, c.fstab, c.kernels, c.readServices, c.cloudInit, c.growRoot, c.network, c.sshServer, c.access, c.machineID,
-	}
-	var err error
-	for _, step := range steps {
-		c.before = c.trouble
-		step()
-		if err = cmp.Or(d.err, context.Cause(ctx)); err != nil {
-			err = fmt.Errorf("checking the disk: %w", err)
-			break
-		}
+	c, release := newChecker(ctx, disk, size, platform)
+	defer release()
+	_, err := c.run(ctx, c.partitions, c.volumes, c.bootMode, c.findRoot, c.architecture, c.firmware, c.osVersion,
+		c.bootConfig, c.fstab, c.kernels, c.readServices, c.cloudInit, c.growRoot, c.network, c.sshServer, c.access, c.machineID)
+	if err != nil {
+		err = fmt.Errorf("checking the disk: %w", err)
 	}
 	c.unread()
 	order := IDs()
 	slices.SortStableFunc(c.Findings, func(a, b Finding) int { return cmp.Compare(slices.Index(order, a.ID), slices.Index(order, b.ID)) })
 	return c.Report, err
+}
+
+// Glance is what Check finds first, for a service that reads a disk over a network: the
+// system, its version, and warnings and errors that show in the tables of the disk, its
+// boot loader and its fstab. The first error of the disk or the context ends it, and so
+// the disk may bound how much is read; the Report has what was certain before.
+func Glance(ctx context.Context, disk io.ReaderAt, size int64) Report {
+	c, release := newChecker(ctx, disk, size, OTC)
+	defer release()
+	report, _ := c.run(ctx, c.partitions, c.volumes, c.findRoot, c.architecture, c.osVersion, c.fstab, c.bootMode, c.firmware)
+	report.Findings = slices.DeleteFunc(report.Findings, func(f Finding) bool { return f.Severity == OK || f.Severity == Unknown })
+	return report
+}
+
+func newChecker(ctx context.Context, disk io.ReaderAt, size int64, platform Platform) (c *checker, release func()) {
+	w := &watched{disk: disk}
+	c = &checker{Report: Report{Size: size}, platform: platform, disk: w, src: filesystem.NewSource(ctx, w, size, budget)}
+	c.services.c = c
+	return c, c.src.Release
+}
+
+// run takes steps until the disk or the context has an error; whole is what the steps
+// before that one found.
+func (c *checker) run(ctx context.Context, steps ...func()) (whole Report, err error) {
+	for _, step := range steps {
+		c.before = c.trouble
+		step()
+		if err := cmp.Or(c.disk.err, context.Cause(ctx)); err != nil {
+			return whole, err
+		}
+		whole = c.Report
+	}
+	return whole, nil
 }
 
 // watched notes the first error of the disk. The checks themselves need not tell
@@ -173,7 +196,8 @@ func (w *watched) ReadAt(p []byte, off int64) (int, error) {
 // checker is the state that the checks share, in the order in which they run.
 type checker struct {
 	Report
-	src *filesystem.Source
+	disk *watched
+	src  *filesystem.Source
 
 	sectorSize int64    // of the GPT
 	vols       []volume // one for each partition that was looked into

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -221,6 +222,34 @@ func TestImport(t *testing.T) {
 }
 
 // TestAcceptRefuses what shows without a look at the content, and makes nothing of it.
+// TestSystemIsLookedAt: a system disk's job warns of its system, in a number of reads that
+// is bounded; a data disk's does not.
+func TestSystemIsLookedAt(t *testing.T) {
+	t.Parallel()
+	// A partition table whose only partition ends beyond the disk, and a boot sector.
+	broken := disk(1)
+	clear(broken[:4096])
+	copy(broken[446:], "\x80\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x00\x10\x00")
+	copy(broken[510:], "\x55\xaa")
+	for _, env := range []ims.EnvType{ims.EnvECS, ims.EnvData} {
+		b := newBench(t, Options{})
+		b.raw("d.raw", broken)
+		reads := 0
+		b.read = func(objectstore.Location) error { reads++; return nil }
+		sp := spec("d.raw")
+		sp.Env = env
+		id, err := b.accept(sp)
+		must(t, err)
+		job := b.ended(id)
+		warned := slices.ContainsFunc(job.Source.Warnings, func(w ims.Warning) bool {
+			return w.ID == "partition-table" && strings.Contains(w.Text, "partition 1 ends at byte")
+		})
+		if job.Status != ims.JobSuccess || warned != (env == ims.EnvECS) || reads > 50 {
+			t.Errorf("%s: %s, %d reads, %+v", env, job.Status, reads, job.Source.Warnings)
+		}
+	}
+}
+
 func TestAcceptRefuses(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, Options{})

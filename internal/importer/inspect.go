@@ -79,7 +79,11 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 		src.Warnings = append(src.Warnings, ims.Warning{ID: "not_configured", Text: "is_config was true, but this service adapts no drivers and no boot files: " +
 			"the image starts as the file is; `quickims check` tells whether it can"})
 	}
-	for _, note := range found.Notes {
+	notes := found.Notes
+	if img.Env != ims.EnvData {
+		notes = append(notes, inspect.SystemNotes(found.System(ctx))...)
+	}
+	for _, note := range notes {
 		src.Warnings = append(src.Warnings, ims.Warning(note))
 	}
 	if found.Format == diskformat.Raw {

@@ -3,7 +3,8 @@
 // before they upload it: what the job would refuse is refused before a byte is sent.
 //
 // It reads little, and no more of a large file than of a small one: the front, the end,
-// and the index of a ZVHD2 file.
+// and the index of a ZVHD2 file; of the system on the disk what a bounded number of
+// reads tells.
 package inspect
 
 import (
@@ -48,6 +49,8 @@ type Found struct {
 	VirtualSize int64
 	// Notes are for the owner; nothing in them keeps the file from being imported.
 	Notes []diskformat.Note
+	// Disk reads the disk, VirtualSize bytes.
+	Disk io.ReaderAt
 }
 
 // QuickImport judges a file. What a quick import refuses is an *ims.Error; any other
@@ -75,12 +78,12 @@ func QuickImport(ctx context.Context, f File, o Options) (Found, error) {
 		if err != nil {
 			return found, f.fault(err)
 		}
-		found.VirtualSize = disk.Size()
+		found.VirtualSize, found.Disk = disk.Size(), disk
 	case diskformat.Raw:
 		if f.Size%diskformat.SectorSize != 0 {
 			return found, ims.Faultf(ims.CodeFile, "%q has %d bytes, which is no disk: the size of a RAW file is a multiple of %d", f.Name, f.Size, diskformat.SectorSize)
 		}
-		found.VirtualSize = f.Size
+		found.VirtualSize, found.Disk = f.Size, f
 		if found.Notes, err = rawNotes(ctx, f, encrypted); err != nil {
 			return found, f.fault(err)
 		}

@@ -38,7 +38,7 @@ var rules = []rule{
 		"file systems are read from an io.ReaderAt, never mounted"},
 	{"internal/diskcheck/...", []string{"internal/ims", "internal/diskformat/...", "internal/filesystem/..."}, []string{"net/http", "database/sql", "os"},
 		"findings about a disk; no service, no wire"},
-	{"internal/inspect", []string{"internal/ims", "internal/diskformat/...", "internal/filesystem/..."}, []string{"net/http", "database/sql", "os"},
+	{"internal/inspect", []string{"internal/ims", "internal/diskformat/...", "internal/filesystem/...", "internal/diskcheck"}, []string{"net/http", "database/sql", "os"},
 		"one judgement of a file for the job and for the commands; no store, no wire"},
 	{"internal/objectstore/...", []string{"internal/objectstore/..."}, []string{"database/sql"},
 		"stores know bytes, not images"},
