@@ -22,9 +22,9 @@ type command struct {
 	fails bool
 }
 
-// TestCommands runs each image command of Debian's clients against a started service, as
-// the first user's clouds.yaml and openrc have them, and asserts what it prints. It takes
-// most of a minute: "make test-clients" runs it.
+// TestCommands runs each image command of Debian's clients against a started service, over
+// SQLite and over PostgreSQL, as the first user's clouds.yaml and openrc have them, and
+// asserts what it prints. It takes minutes: "make test-clients" runs it.
 func TestCommands(t *testing.T) {
 	if os.Getenv("QUICKIMS_TEST_CLIENTS") == "" {
 		t.Skip("QUICKIMS_TEST_CLIENTS is not set; make test-clients sets it")
@@ -104,43 +104,55 @@ func TestCommands(t *testing.T) {
 	} {
 		t.Run(client.program, func(t *testing.T) {
 			t.Parallel()
-			c := compat.Client{Area: "OpenStack", Name: client.pkg, Version: compat.DebianVersion(t, client.pkg)}
-			s := harness.Start(t, harness.Options{})
-			file, out := writeFile(t, "disk.raw", disk), filepath.Join(t.TempDir(), "out.raw")
-			home := t.TempDir() // glanceclient keeps schemas there
-			other := anotherProject(t, s)
-			// Each goes on from what those before it left.
-			for _, k := range client.commands {
-				did := client.program + " " + k.line
-				result := ""
-				if k.fails {
-					result = "refused: " + k.want
+			onBoth(t, func(t *testing.T, opts harness.Options) {
+				runCommands(t, client.pkg, client.program, client.commands, opts)
+			})
+		})
+	}
+}
+
+// runCommands runs the commands of a client against a service of their own. Each goes on
+// from what those before it left.
+func runCommands(t *testing.T, pkg, program string, commands []command, opts harness.Options) {
+	disk := harness.Disk(3, 1)
+	c := compat.Client{Area: "OpenStack", Name: pkg, Version: compat.DebianVersion(t, pkg)}
+	s := harness.Start(t, opts)
+	file, out := writeFile(t, "disk.raw", disk), filepath.Join(t.TempDir(), "out.raw")
+	home := t.TempDir() // glanceclient keeps schemas there
+	other := anotherProject(t, s)
+	for _, k := range commands {
+		did := program + " " + k.line
+		result := ""
+		if k.fails {
+			result = "refused: " + k.want
+		}
+		c.Run(t, compat.Case{Did: did, Result: result}, func(t *testing.T) {
+			words := strings.Fields(strings.NewReplacer("FILE", file, "OUT", out, "OTHER", other).Replace(k.line))
+			for i, w := range words {
+				if w == "@ID" {
+					words[i] = "11111111-2222-4333-8444-555555555555"
 				}
-				c.Run(t, compat.Case{Did: did, Result: result}, func(t *testing.T) {
-					words := strings.Fields(strings.NewReplacer("FILE", file, "OUT", out, "OTHER", other).Replace(k.line))
-					for i, w := range words {
-						if w == "@ID" {
-							words[i] = "11111111-2222-4333-8444-555555555555"
-						}
-					}
-					printed, err := run(s, home, client.program, words)
-					want := strings.ReplaceAll(k.want, "OTHER", other)
-					if (err != nil) != k.fails || !strings.Contains(printed, want) {
-						t.Fatalf("%s: %v, it prints\n%s\nwant %q", did, err, printed, want)
-					}
-				})
 			}
-			if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, disk) {
-				t.Errorf("what was saved are %d bytes, %v", len(got), err)
+			printed, err := run(s, home, program, words)
+			want := strings.ReplaceAll(k.want, "OTHER", other)
+			if (err != nil) != k.fails || !strings.Contains(printed, want) {
+				t.Fatalf("%s: %v, it prints\n%s\nwant %q", did, err, printed, want)
 			}
 		})
+	}
+	if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, disk) {
+		t.Errorf("what was saved are %d bytes, %v", len(got), err)
 	}
 }
 
 // anotherProject makes a project and gives its id.
 func anotherProject(t *testing.T, s *harness.Server) string {
 	t.Helper()
-	out, err := exec.Command(harness.Binary(t), "account", "add", "--data", s.Dir, "--project", "another", "--user", "somebody", "--role", "member").Output()
+	args := []string{"account", "add", "--data", s.Dir}
+	if db := s.Options().Database; db != "" {
+		args = append(args, "--database", db)
+	}
+	out, err := exec.Command(harness.Binary(t), append(args, "--project", "another", "--user", "somebody", "--role", "member")...).Output()
 	_, rest, found := strings.Cut(string(out), "QUICKIMS_PROJECT_ID=")
 	if err != nil || !found {
 		t.Fatalf("make a project: %v, %s", err, out)
