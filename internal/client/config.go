@@ -38,6 +38,8 @@ type Config struct {
 	// Token, when set, goes with API requests instead of a signature. S3 knows no
 	// tokens: uploads take the keys.
 	Token Secret
+	// Login is a user who may log in; without keys and token of no use to New.
+	Login Login
 	// Authorities are the certificate authorities to trust; nil: the system's.
 	Authorities *x509.CertPool
 }
@@ -64,6 +66,9 @@ func FromEnv(get func(string) string) Config {
 		ProjectID:  get(EnvProjectID),
 		Region:     get(EnvRegion),
 		Token:      Secret(get(EnvToken)),
+		Login: Login{
+			User: get(EnvUser), Password: Secret(get(EnvPassword)), DomainID: get(EnvDomainID), DomainName: get(EnvDomainName),
+		},
 	}
 }
 
