@@ -69,6 +69,7 @@ type commands struct {
 	OSVersions  OSVersionsCmd        `cmd:"" name:"os-versions" group:"Use a service" help:"List the operating systems that an import may name."`
 	Quota       QuotaCmd             `cmd:"" group:"Use a service" help:"Show how many images the project has and may have."`
 	Enterprise  EnterpriseProjectCmd `cmd:"" name:"enterprise-project" group:"Use a service" help:"List and create enterprise projects."`
+	Conformance ConformanceCmd       `cmd:"" group:"Use a service" help:"Check whether a service, this or a cloud's, keeps the promises of the API."`
 	Convert     ConvertCmd           `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
 	Mf          MfCmd                `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
 	Info        InfoCmd              `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
