@@ -12,7 +12,7 @@ import (
 
 	"github.com/quickims/quickims/internal/client"
 	"github.com/quickims/quickims/internal/conformance"
-	"github.com/quickims/quickims/internal/diskformat/zvhd2"
+	"github.com/quickims/quickims/internal/diskformat/bitmap"
 )
 
 // ConformanceCmd asks a service whether it keeps the API's promises.
@@ -97,9 +97,13 @@ func (s *session) checked(r conformance.Result) {
 	if r.Outcome == conformance.Failed {
 		outcome = s.coloured(s.Stdout, red, outcome)
 	}
-	fmt.Fprintf(s.Stdout, "%s  %-36s %s\n", outcome, r.Name, r.Promise)
-	if r.Detail != "" {
-		fmt.Fprintf(s.Stdout, "         %-36s %s\n", "", r.Detail)
+	text := r.Promise
+	if r.Outcome == conformance.Skipped {
+		text = r.Detail
+	}
+	fmt.Fprintf(s.Stdout, "%s  %-38s  %s\n", outcome, r.Name, text)
+	if r.Outcome == conformance.Failed {
+		fmt.Fprintf(s.Stdout, "%-49s%s\n", "", r.Detail)
 	}
 }
 
@@ -169,27 +173,27 @@ func (c *ConformanceCmd) config(ctx context.Context, s *session) (run conformanc
 	return run, nil
 }
 
-// sourceBytes is the length of the disk that is made: data and holes of several units.
+// sourceBytes is the length of the disk that is made: data and holes of several blocks.
 const sourceBytes = 6 << 20
 
-// makeSource makes a disk in a bucket of its own, both called name, and says how they are
-// removed.
+// makeSource makes a RAW disk with its bitmap in a bucket of its own, all called name, and
+// says how they are removed.
 func makeSource(ctx context.Context, store *client.Store, name string, source *conformance.Source) (remove func(context.Context) error, err error) {
 	disk := make([]byte, sourceBytes)
-	rand.Read(disk[:sourceBytes/3]) // never fails
+	rand.Read(disk[4096 : sourceBytes/3]) // never fails; no front that looks like a format's
 	rand.Read(disk[sourceBytes-4096:])
-	var file bytes.Buffer
-	if _, err := zvhd2.Convert(ctx, &file, bytes.NewReader(disk), int64(len(disk)), zvhd2.ConvertOptions{}); err != nil {
+	m, err := bitmap.Build(ctx, bytes.NewReader(disk), int64(len(disk)), bitmap.Options{})
+	if err != nil {
 		return nil, err
 	}
-	bucket, key := name, name+".zvhd2"
+	bucket, key, mf := name, name+".raw", name+".mf"
 	made, err := store.EnsureBucket(ctx, bucket)
 	if err == nil && !made {
 		return nil, fmt.Errorf("there is a bucket %s already", bucket)
 	}
 	// A bucket whose making was interrupted may be there.
 	remove = func(ctx context.Context) error {
-		err := store.Remove(ctx, bucket, key)
+		err := errors.Join(store.Remove(ctx, bucket, key), store.Remove(ctx, bucket, mf))
 		if err == nil {
 			err = store.RemoveBucket(ctx, bucket)
 		}
@@ -201,8 +205,14 @@ func makeSource(ctx context.Context, store *client.Store, name string, source *c
 	if err != nil {
 		return remove, err
 	}
-	if _, err := store.Put(ctx, bucket, key, bytes.NewReader(file.Bytes()), int64(file.Len()), func(int) {}); err != nil {
-		return remove, err
+	for object, data := range map[string]io.ReaderAt{key: bytes.NewReader(disk), mf: m} {
+		length := int64(len(disk))
+		if object == mf {
+			length = m.Size()
+		}
+		if _, err := store.Put(ctx, bucket, object, data, length, nil); err != nil {
+			return remove, err
+		}
 	}
 	source.URL, source.Disk = bucket+":"+key, disk
 	return remove, nil

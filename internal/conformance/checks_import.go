@@ -58,10 +58,10 @@ const importCheck = "import/quick"
 
 func importChecks() []Check {
 	list := []Check{
-		{Name: "import/body-empty", Promise: "an import without a body is refused with IMG.0007", Reference: refIMS + "error codes", run: func(ctx context.Context, r *run) error {
+		{Name: "import/body-empty", Promise: "an import without a body is refused with IMG.0007", Reference: refIMS + "error codes", Writes: true, run: func(ctx context.Context, r *run) error {
 			return r.refused(ctx, http.MethodPost, quickImport, "", "IMG.0007", "IMG.0001")
 		}},
-		{Name: "import/body-broken", Promise: "an import whose body is no JSON is refused with IMG.0001", Reference: refIMS + "error codes", run: func(ctx context.Context, r *run) error {
+		{Name: "import/body-broken", Promise: "an import whose body is no JSON is refused with IMG.0001", Reference: refIMS + "error codes", Writes: true, run: func(ctx context.Context, r *run) error {
 			return r.refused(ctx, http.MethodPost, quickImport, "{", "IMG.0001")
 		}},
 	}

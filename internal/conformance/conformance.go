@@ -69,8 +69,8 @@ type Config struct {
 	Prepare func(ctx context.Context, name string) (s Source, remove func(context.Context) error, err error)
 	// Member is the id of another project to share with; "": none.
 	Member string
-	// Only are beginnings of names: other checks run if one of these needs them, and are
-	// not reported. None: all.
+	// Only are beginnings of the names of the checks to run, besides those that make what
+	// they need. None: all.
 	Only []string
 	// Timeout bounds one job.
 	Timeout time.Duration
@@ -149,10 +149,7 @@ func Checks() []Check {
 func Run(ctx context.Context, c Config, tell func(Result)) Report {
 	r := &run{Config: c, name: Prefix + suffix()}
 	var report Report
-	for _, check := range Checks() {
-		if !r.wanted(check) {
-			continue
-		}
+	for _, check := range c.wanted() {
 		began := time.Now()
 		result := Result{Check: check, Outcome: Passed}
 		if err := r.one(ctx, check); err != nil {
@@ -180,10 +177,22 @@ func Run(ctx context.Context, c Config, tell func(Result)) Report {
 	return report
 }
 
-// wanted reports whether a check is asked for. What makes the image runs for those that
-// need it.
-func (r *run) wanted(c Check) bool {
-	return len(r.Only) == 0 || c.Name == importCheck || slices.ContainsFunc(r.Only, func(p string) bool { return strings.HasPrefix(c.Name, p) })
+// makers are the checks that make what others need.
+var makers = map[need]string{needImage: importCheck, needDisk: importCheck, needMember: importCheck, needUpload: uploadCheck}
+
+// wanted are the checks that are asked for, and those that make what they need.
+func (c Config) wanted() []Check {
+	all := Checks()
+	if len(c.Only) == 0 {
+		return all
+	}
+	names := map[string]bool{}
+	for _, check := range all {
+		if slices.ContainsFunc(c.Only, func(p string) bool { return strings.HasPrefix(check.Name, p) }) {
+			names[check.Name], names[makers[check.needs]] = true, true
+		}
+	}
+	return slices.DeleteFunc(all, func(check Check) bool { return !names[check.Name] })
 }
 
 func (r *run) one(ctx context.Context, c Check) error {
