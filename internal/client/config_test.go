@@ -21,12 +21,13 @@ func TestReadCredentials(t *testing.T) {
 		"export QUICKIMS_S3_ENDPOINT=http://127.0.0.1:9000   # the buckets\n\n" +
 		"QUICKIMS_ACCESS_KEY=\"AK\"\r\n" +
 		`QUICKIMS_SECRET_KEY='a b'"c\"d\e"\ f` + "\n" +
-		"QUICKIMS_PASSWORD=unused\nQUICKIMS_PROJECT_ID=p\nQUICKIMS_REGION=r"
+		"QUICKIMS_OTHER=unused\nQUICKIMS_USER=u\nQUICKIMS_PASSWORD=secret\nQUICKIMS_DOMAIN_ID=d\nQUICKIMS_PROJECT_ID=p\nQUICKIMS_REGION=r"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, err := ReadCredentials(path)
-	want := Config{Endpoint: "http://127.0.0.1:9292", S3Endpoint: "http://127.0.0.1:9000", AccessKey: "AK", SecretKey: `a bc"d\e f`, ProjectID: "p", Region: "r"}
+	want := Config{Endpoint: "http://127.0.0.1:9292", S3Endpoint: "http://127.0.0.1:9000", AccessKey: "AK", SecretKey: `a bc"d\e f`, ProjectID: "p", Region: "r",
+		Login: Login{User: "u", Password: "secret", DomainID: "d"}}
 	if err != nil || got != want {
 		t.Errorf("got  %#v %q, %v\nwant %#v", got, string(got.SecretKey), err, want)
 	}
