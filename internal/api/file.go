@@ -39,6 +39,10 @@ func (s *server) imageFile(c *call) error {
 	if err := catalog.MayRead(member); err != nil {
 		return err
 	}
+	if c.face == faceGlance && (img.Status == ims.ImageQueued || img.Status == ims.ImageUploading) {
+		c.w.WriteHeader(http.StatusNoContent) // as the Image API says that there is no data
+		return nil
+	}
 	if err := c.mayRead(img); err != nil {
 		return err
 	}

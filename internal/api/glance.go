@@ -220,12 +220,10 @@ func (s *server) importInfo(c *call) error {
 	return nil
 }
 
-// storesInfo is GET /image/v2/info/stores: there is one.
-func (s *server) storesInfo(c *call) error {
-	writeJSON(c.w, http.StatusOK, map[string]any{"stores": []map[string]string{
-		{"id": "images", "description": "The image area of this service.", "default": "true"},
-	}})
-	return nil
+// storesInfo is GET /image/v2/info/stores. A service with one store has no list of them:
+// clients that find one expect each image to name its stores.
+func (s *server) storesInfo(*call) error {
+	return ims.NotFoundf(ims.CodeUnsupported, "there is one store of images, which nobody chooses")
 }
 
 // usageInfo is GET /image/v2/info/usage.

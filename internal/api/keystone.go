@@ -29,6 +29,7 @@ func keystoneRoutes() []Route {
 		entry(http.MethodGet, "/v3/projects", false, (*keystone.Handlers).Projects),
 		entry(http.MethodGet, "/v3/users", false, (*keystone.Handlers).Users),
 		entry(http.MethodGet, "/v3/users/{user_id}", false, (*keystone.Handlers).User),
+		entry(http.MethodGet, "/v3/users/{user_id}/projects", false, (*keystone.Handlers).UserProjects),
 		entry(http.MethodGet, "/v3/users/{user_id}/application_credentials", false, (*keystone.Handlers).AppCredentials),
 		entry(http.MethodPost, "/v3/users/{user_id}/application_credentials", false, (*keystone.Handlers).CreateAppCredential),
 		entry(http.MethodGet, "/v3/users/{user_id}/application_credentials/{credential_id}", false, (*keystone.Handlers).AppCredential),

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/quickims/quickims/internal/ims"
 )
@@ -208,10 +209,11 @@ func (s *server) metadefSchema(c *call) error {
 			"schema": describe("string", "The path of this schema.").readOnly(), "self": describe("string", "The path.").readOnly(),
 		})
 	}
-	doc := schemaOf(name, thing, false)
+	called := strings.Replace(name, "resource_type", "resource_type_association", 1)
+	doc := schemaOf(called, thing, false)
 	if items != "" {
 		doc = schemaOfList(items, doc)
-		doc["name"] = name
+		doc["name"] = called
 	}
 	writeJSON(c.w, http.StatusOK, doc)
 	return nil

@@ -35,7 +35,7 @@ func (h *Handlers) appCredentialEntry(r *http.Request, a identity.ApplicationCre
 		e.Roles = append(e.Roles, named{ID: string(role), Name: string(role)})
 	}
 	if !a.ExpiresAt.IsZero() {
-		text := timestamp(a.ExpiresAt)
+		text := a.ExpiresAt.UTC().Format("2006-01-02T15:04:05.000000") // clients read it without a zone, as Keystone writes it
 		e.ExpiresAt = &text
 	}
 	return e

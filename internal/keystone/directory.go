@@ -52,6 +52,17 @@ func (h *Handlers) User(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// UserProjects answers GET /v3/users/{user_id}/projects for the caller itself, as Projects
+// does.
+func (h *Handlers) UserProjects(w http.ResponseWriter, r *http.Request) {
+	h.asCaller(w, r, func(ctx context.Context, caller ims.Principal) (answer, error) {
+		if r.PathValue("user_id") != caller.UserID {
+			return answer{}, notFound("user")
+		}
+		return h.projects(ctx, r, caller)
+	})
+}
+
 func (h *Handlers) userEntry(r *http.Request, caller ims.Principal) userEntry {
 	return userEntry{ID: caller.UserID, Name: caller.UserName, DomainID: caller.DomainID, Enabled: true,
 		Links: map[string]string{"self": h.Root(r) + "/v3/users/" + caller.UserID}}

@@ -140,20 +140,21 @@ func (h *Handlers) Catalog(w http.ResponseWriter, r *http.Request) {
 // Projects answers GET /v3/projects and GET /v3/auth/projects: the projects in which
 // the caller has a role, filtered by name, domain_id, parent_id and enabled.
 func (h *Handlers) Projects(w http.ResponseWriter, r *http.Request) {
-	h.asCaller(w, r, func(ctx context.Context, caller ims.Principal) (answer, error) {
-		all, err := h.identity.ProjectsOf(ctx, caller.UserID)
-		if err != nil {
-			return answer{}, err
-		}
-		list := []projectEntry{}
-		for _, p := range all {
-			if !admits(r.URL.Query(), map[string]string{"name": p.Name, "domain_id": p.DomainID, "parent_id": p.DomainID}) {
-				continue
-			}
+	h.asCaller(w, r, func(ctx context.Context, caller ims.Principal) (answer, error) { return h.projects(ctx, r, caller) })
+}
+
+func (h *Handlers) projects(ctx context.Context, r *http.Request, caller ims.Principal) (answer, error) {
+	all, err := h.identity.ProjectsOf(ctx, caller.UserID)
+	if err != nil {
+		return answer{}, err
+	}
+	list := []projectEntry{}
+	for _, p := range all {
+		if admits(r.URL.Query(), map[string]string{"name": p.Name, "domain_id": p.DomainID, "parent_id": p.DomainID}) {
 			list = append(list, h.projectEntry(r, p))
 		}
-		return answer{status: http.StatusOK, body: map[string]any{"projects": list, "links": h.links(r, r.URL.Path)}}, nil
-	})
+	}
+	return answer{status: http.StatusOK, body: map[string]any{"projects": list, "links": h.links(r, r.URL.Path)}}, nil
 }
 
 // Domains answers GET /v3/domains and GET /v3/auth/domains: the caller's domain, filtered
