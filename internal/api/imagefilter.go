@@ -102,9 +102,9 @@ func readSharing(q *query, f *ims.ImageFilter) {
 	switch status := q.choice("member_status", "accepted", "rejected", "pending", "all"); status {
 	case "":
 	case "all":
-		f.SharedAlone, f.MemberStatus = true, ims.MemberStatuses
+		f.ForeignAlone, f.MemberStatus = true, ims.MemberStatuses
 	default:
-		f.SharedAlone, f.MemberStatus = true, []ims.MemberStatus{ims.MemberStatus(status)}
+		f.ForeignAlone, f.MemberStatus = true, []ims.MemberStatus{ims.MemberStatus(status)}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -191,9 +192,7 @@ func (c *call) answerJob(id string, err error) error {
 	if err != nil {
 		return imageFault(err)
 	}
-	writeJSON(c.w, http.StatusOK, struct {
-		JobID string `json:"job_id"`
-	}{id})
+	writeJSON(c.w, http.StatusOK, wire.Accepted{JobID: id})
 	return nil
 }
 

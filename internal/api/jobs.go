@@ -22,11 +22,23 @@ func (s *server) jobOf(c *call, id string) (ims.Job, error) {
 	return job, err
 }
 
-// job is GET /v1/{project_id}/jobs/{job_id}.
+// job is GET /v1/{project_id}/jobs/{job_id}, and GET /v1/cloudimages/job/{job_id} of the
+// caller's project.
 func (s *server) job(c *call) error {
-	job, err := s.jobOf(c, c.PathValue("job_id"))
-	if err != nil {
-		return err
+	id := c.PathValue("job_id")
+	job, unknown := s.jobOf(c, id)
+	if ims.CodeOf(unknown) == ims.CodeJobUnknown {
+		members, err := s.Catalog.MemberJob(c.Context(), c.project(), id)
+		switch {
+		case err == nil:
+			writeJSON(c.w, http.StatusOK, newMemberJob(members))
+			return nil
+		case !errors.Is(err, catalog.ErrNotFound):
+			return err
+		}
+	}
+	if unknown != nil {
+		return unknown
 	}
 	writeJSON(c.w, http.StatusOK, newJobWire(job))
 	return nil

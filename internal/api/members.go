@@ -3,13 +3,14 @@ package api
 import (
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
 )
 
-func newMemberWire(m ims.Member) wire.Member {
+func newMember(m ims.Member) wire.Member {
 	return wire.Member{
 		ImageID: m.ImageID, MemberID: m.ProjectID, Status: string(m.Status), Schema: "/v2/schemas/member",
 		CreatedAt: seconds(m.CreatedAt), UpdatedAt: seconds(m.UpdatedAt),
@@ -38,7 +39,7 @@ func answerMember(c *call, m ims.Member, err error) error {
 	if err != nil {
 		return memberFault(err)
 	}
-	writeJSON(c.w, http.StatusOK, newMemberWire(m))
+	writeJSON(c.w, http.StatusOK, newMember(m))
 	return nil
 }
 
@@ -65,13 +66,74 @@ func (s *server) listMembers(c *call) error {
 	}
 	list := []wire.Member{}
 	for _, m := range members {
-		list = append(list, newMemberWire(m))
+		list = append(list, newMember(m))
 	}
-	writeJSON(c.w, http.StatusOK, struct {
-		Members []wire.Member `json:"members"`
-		Schema  string        `json:"schema"`
-	}{list, "/v2/schemas/members"})
+	writeJSON(c.w, http.StatusOK, wire.Members{Members: list, Schema: membersSchema})
 	return nil
+}
+
+const membersSchema = "/v2/schemas/members"
+
+// projectMember is the type of a member: nothing else than projects are members here.
+const projectMember = "project"
+
+// pageOfMembers is GET /v1/{project_id}/cloudimages/{image_id}/members: who listMembers
+// shows, by pages. The marker is a member's id.
+func (s *server) pageOfMembers(c *call) error {
+	q := readQuery(c.Request)
+	limit, marker := q.number("limit", ims.MaxMembers, 1, ims.MaxListLimit), q.one("marker")
+	if q.fault != nil {
+		return q.fault
+	}
+	id, err := imageID(c)
+	if err != nil {
+		return err
+	}
+	members, err := s.Catalog.Members(c.Context(), c.project(), id)
+	if err != nil {
+		return memberFault(err)
+	}
+	if marker != "" {
+		i := slices.IndexFunc(members, func(m ims.Member) bool { return m.ProjectID == marker })
+		if i < 0 {
+			return ims.Faultf(ims.CodeBadFormat, "marker is %q; it must be the id of a member of the image", ims.Clip(marker))
+		}
+		members = members[i+1:]
+	}
+	page := wire.MemberPage{Members: []wire.TypedMember{}, Schema: membersSchema}
+	if len(members) > limit {
+		members = members[:limit]
+		page.Page.NextMarker = &members[limit-1].ProjectID
+	}
+	for _, m := range members {
+		page.Members = append(page.Members, wire.TypedMember{Member: newMember(m), Type: projectMember})
+	}
+	page.Page.Count = len(members)
+	writeJSON(c.w, http.StatusOK, page)
+	return nil
+}
+
+// showTypedMember is GET /v1/{project_id}/cloudimages/{image_id}/members/{member_id}.
+func (s *server) showTypedMember(c *call) error {
+	m, err := s.memberOfPath(c)
+	if err != nil {
+		return memberFault(err)
+	}
+	writeJSON(c.w, http.StatusOK, wire.TypedMember{Member: newMember(m), Type: projectMember})
+	return nil
+}
+
+// memberOfPath is the member that the path names.
+func (s *server) memberOfPath(c *call) (ims.Member, error) {
+	id, err := imageID(c)
+	if err != nil {
+		return ims.Member{}, err
+	}
+	member, err := memberID(c)
+	if err != nil {
+		return ims.Member{}, err
+	}
+	return s.Catalog.Member(c.Context(), c.project(), id, member)
 }
 
 // addMember is POST /v2/images/{image_id}/members.
@@ -96,15 +158,7 @@ func (s *server) addMember(c *call) error {
 
 // showMember is GET /v2/images/{image_id}/members/{member_id}.
 func (s *server) showMember(c *call) error {
-	id, err := imageID(c)
-	if err != nil {
-		return err
-	}
-	member, err := memberID(c)
-	if err != nil {
-		return err
-	}
-	m, err := s.Catalog.Member(c.Context(), c.project(), id, member)
+	m, err := s.memberOfPath(c)
 	return answerMember(c, m, err)
 }
 

@@ -97,6 +97,8 @@ var imageRoutes = []Route{
 		Actions: rights(ims.ActionJobsGet), handle: (*server).job},
 	{Method: http.MethodGet, Path: "/v1/{project_id}/jobs", Scope: ScopePathProject,
 		Actions: rights(ims.ActionJobsGet), handle: (*server).listJobs},
+	{Method: http.MethodGet, Path: "/v1/cloudimages/job/{job_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionJobsGet), handle: (*server).job},
 	{Method: http.MethodGet, Path: "/v2/cloudimages", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesList), handle: (*server).listImages},
 	{Method: http.MethodPatch, Path: "/v2/cloudimages/{image_id}", Scope: ScopeProject,
@@ -189,6 +191,16 @@ var memberRoutes = []Route{
 		Actions: rights(ims.ActionMembersUpdate), handle: (*server).updateMember},
 	{Method: http.MethodDelete, Path: "/v2/images/{image_id}/members/{member_id}", Scope: ScopeProject,
 		Actions: rights(ims.ActionMembersDelete), handle: (*server).deleteMember},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesShare), handle: (*server).addMembers},
+	{Method: http.MethodPut, Path: "/v1/cloudimages/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesShare), handle: (*server).updateMembers},
+	{Method: http.MethodDelete, Path: "/v1/cloudimages/members", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesShare), handle: (*server).deleteMembers},
+	{Method: http.MethodGet, Path: "/v1/{project_id}/cloudimages/{image_id}/members", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).pageOfMembers},
+	{Method: http.MethodGet, Path: "/v1/{project_id}/cloudimages/{image_id}/members/{member_id}", Scope: ScopePathProject,
+		Actions: rights(ims.ActionImagesGet), handle: (*server).showTypedMember},
 }
 
 var attachmentRoutes = []Route{

@@ -221,7 +221,7 @@ func (s *server) setTag(c *call) error {
 
 // projectTags is GET /v2/{project_id}/images/tags.
 func (s *server) projectTags(c *call) error {
-	tags, err := s.Catalog.Tags(c.Context(), c.project(), ims.ImageFilter{OwnAlone: true}, 0, 0)
+	tags, err := s.Catalog.Tags(c.Context(), c.project(), ims.ImageFilter{Owner: c.project()}, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,9 @@ func (s *server) listTags(c *call) error {
 	if err != nil {
 		return err
 	}
-	filter.OwnAlone = filter.OwnAlone || !slices.ContainsFunc([]string{"owner", "visibility", "__imagetype", "member_status", "id"}, q.values.Has)
+	if !slices.ContainsFunc([]string{"owner", "visibility", "__imagetype", "member_status", "id"}, q.values.Has) {
+		filter.Owner = c.project()
+	}
 	texts := []string{}
 	if limit > 0 || page == 1 {
 		tags, err := s.Catalog.Tags(c.Context(), c.project(), filter, (page-1)*limit, limit)

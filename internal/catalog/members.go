@@ -122,7 +122,7 @@ func (w *where) within(projectID string, f ims.ImageFilter) ([]string, error) {
 	inEnterprise := f.EnterpriseProjectID != "" && f.EnterpriseProjectID != ims.AllEnterpriseProjects
 	others := !f.OwnAlone && f.Owner != projectID
 	var parts []string
-	if !f.SharedAlone && (f.Owner == "" || f.Owner == projectID) {
+	if !f.ForeignAlone && (f.Owner == "" || f.Owner == projectID) {
 		own := w.bind("project_id = ?", projectID) + map[ims.Visibility]string{
 			ims.VisibilityShared:    " AND (members > 0 OR visibility = 'shared')",
 			ims.VisibilityPrivate:   " AND members = 0 AND visibility = 'private'",
@@ -131,6 +131,9 @@ func (w *where) within(projectID string, f ims.ImageFilter) ([]string, error) {
 		}[f.Visibility]
 		if f.OwnAlone {
 			own += " AND visibility <> 'public'"
+		}
+		if f.SharedAlone {
+			own += " AND members > 0"
 		}
 		if inEnterprise {
 			w.none = w.none || !database.Storable(f.EnterpriseProjectID)
@@ -142,7 +145,7 @@ func (w *where) within(projectID string, f ims.ImageFilter) ([]string, error) {
 		args := append([]any{projectID}, anys(memberStatuses(statuses))...)
 		parts = append(parts, w.bind("id IN (SELECT m.image_id FROM image_members m WHERE m.member_id = ? AND m.status IN "+marks(len(statuses))+")", args...))
 	}
-	if others && !f.SharedAlone && (f.Visibility == "" && !inEnterprise || f.Visibility == ims.VisibilityPublic) {
+	if others && !f.ForeignAlone && !f.SharedAlone && (f.Visibility == "" && !inEnterprise || f.Visibility == ims.VisibilityPublic) {
 		parts = append(parts, isPublic+w.bind(" AND project_id <> ?", projectID))
 	}
 	return parts, nil
@@ -176,28 +179,19 @@ func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string, e
 		if err != nil {
 			return err
 		}
-		switch {
-		case img.Status != ims.ImageActive && (!early || img.Status == ims.ImageKilled):
-			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be shared", img.Status)
-		case member == projectID:
-			return ims.Faultf(ims.CodeShareWithSelf, "member is the project that the image belongs to")
-		case img.MadeVisible == ims.VisibilityPublic:
-			return ims.Faultf(ims.CodeSharePublic, "the image is public: all projects see it, it has no members")
+		if err := mayShare(img, member, early); err != nil {
+			return err
 		}
 		now := c.now()
 		m = ims.Member{ImageID: id, ProjectID: member, Status: ims.MemberPending, CreatedAt: now, UpdatedAt: now}
-		n, err := affected(tx.ExecContext(ctx, "INSERT INTO image_members ("+memberColumns+`) VALUES ($1, $2, $3, $4, $4)
-			ON CONFLICT (image_id, member_id) DO NOTHING`, m.ImageID, m.ProjectID, string(m.Status), now.UnixMilli()))
+		added, err := insertMember(ctx, tx, m)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if !added {
 			return ims.Faultf(ims.CodeConflict, "the image is shared with project %s already", member).WithKind(ims.KindConflict)
 		}
-		if img.Members >= ims.MaxMembers {
-			return ims.Faultf(ims.CodeMemberQuota, "the image has %d members, at most %d are allowed", img.Members, ims.MaxMembers)
-		}
-		return c.countMembers(ctx, tx, projectID, id)
+		return c.countMembers(ctx, tx, img)
 	})
 	if err != nil {
 		return ims.Member{}, fmt.Errorf("share image %s: %w", id, err)
@@ -205,10 +199,33 @@ func (c *Catalog) AddMember(ctx context.Context, projectID, id, member string, e
 	return m, nil
 }
 
-// countMembers keeps the image's number of members right.
-func (c *Catalog) countMembers(ctx context.Context, tx *database.Tx, projectID, id string) error {
-	_, err := tx.ExecContext(ctx, `UPDATE images SET members = (SELECT COUNT(*) FROM image_members WHERE image_id = $2), updated_at = $3
-		WHERE project_id = $1 AND id = $2`, projectID, id, c.now().UnixMilli())
+// mayShare is the fault of sharing an image with a project, nil for none.
+func mayShare(img ims.Image, member string, early bool) error {
+	switch {
+	case img.Status != ims.ImageActive && (!early || img.Status == ims.ImageKilled):
+		return ims.Faultf(ims.CodeImageNotActive, "the image %s is %s; only an active one can be shared", img.ID, img.Status)
+	case member == img.ProjectID:
+		return ims.Faultf(ims.CodeShareWithSelf, "member is the project that the image belongs to")
+	case img.MadeVisible == ims.VisibilityPublic:
+		return ims.Faultf(ims.CodeSharePublic, "the image %s is public: all projects see it, it has no members", img.ID)
+	}
+	return nil
+}
+
+// insertMember adds a member that may be one already.
+func insertMember(ctx context.Context, tx *database.Tx, m ims.Member) (added bool, err error) {
+	n, err := affected(tx.ExecContext(ctx, "INSERT INTO image_members ("+memberColumns+`) VALUES ($1, $2, $3, $4, $4)
+		ON CONFLICT (image_id, member_id) DO NOTHING`, m.ImageID, m.ProjectID, string(m.Status), m.CreatedAt.UnixMilli()))
+	return n > 0, err
+}
+
+// countMembers keeps the image's number of members right, which is at most ims.MaxMembers.
+func (c *Catalog) countMembers(ctx context.Context, tx *database.Tx, img ims.Image) error {
+	var members int
+	err := tx.QueryRowContext(ctx, "UPDATE images SET members = "+membersOf+", updated_at = $3 WHERE project_id = $1 AND id = $2 RETURNING members", img.ProjectID, img.ID, c.now().UnixMilli()).Scan(&members)
+	if err == nil && members > max(img.Members, ims.MaxMembers) {
+		return ims.Faultf(ims.CodeMemberQuota, "the image %s would have %d members; at most %d are allowed", img.ID, members, ims.MaxMembers)
+	}
 	return err
 }
 
@@ -261,18 +278,8 @@ func (c *Catalog) SetMemberStatus(ctx context.Context, projectID, id string, sta
 		if _, err := lockImage(ctx, tx, owner, id); err != nil {
 			return err
 		}
-		n, err := affected(tx.ExecContext(ctx, "UPDATE image_members SET status = $3, updated_at = $4 WHERE member_id = $1 AND image_id = $2",
-			projectID, id, string(status), c.now().UnixMilli()))
-		if err == nil && n == 0 {
-			err = ErrNotFound // it was removed meanwhile
-		}
-		if err != nil {
+		if err := c.answerOffer(ctx, tx, projectID, id, status); err != nil {
 			return err
-		}
-		if status != ims.MemberAccepted {
-			if err := endAttachmentsOf(ctx, tx, projectID, id); err != nil {
-				return err
-			}
 		}
 		_, m, err = membership(ctx, tx, projectID, id)
 		return err
@@ -280,26 +287,49 @@ func (c *Catalog) SetMemberStatus(ctx context.Context, projectID, id string, sta
 	return m, wrap(err, "answer to image "+id)
 }
 
+// answerOffer writes a member's answer under the image's lock. ErrNotFound if it is no
+// member any more.
+func (c *Catalog) answerOffer(ctx context.Context, tx *database.Tx, projectID, id string, status ims.MemberStatus) error {
+	n, err := affected(tx.ExecContext(ctx, "UPDATE image_members SET status = $3, updated_at = $4 WHERE member_id = $1 AND image_id = $2",
+		projectID, id, string(status), c.now().UnixMilli()))
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return ErrNotFound
+	case status != ims.MemberAccepted:
+		return endAttachmentsOf(ctx, tx, projectID, id)
+	}
+	return nil
+}
+
 // DeleteMember ends the sharing of an image with a project, and its attachments of it.
 // ErrNoMember when it is no member.
 func (c *Catalog) DeleteMember(ctx context.Context, projectID, id, member string) error {
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
-		if _, err := lockImage(ctx, tx, projectID, id); err != nil {
-			return err
-		}
-		n, err := affected(tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1 AND member_id = $2", id, member))
+		img, err := lockImage(ctx, tx, projectID, id)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
-			return ErrNoMember
-		}
-		if err := endAttachmentsOf(ctx, tx, member, id); err != nil {
+		removed, err := removeMember(ctx, tx, id, member)
+		if err != nil {
 			return err
 		}
-		return c.countMembers(ctx, tx, projectID, id)
+		if !removed {
+			return ErrNoMember
+		}
+		return c.countMembers(ctx, tx, img)
 	})
 	return wrap(err, "stop sharing image "+id)
+}
+
+// removeMember removes a member that may be none, and its attachments.
+func removeMember(ctx context.Context, tx *database.Tx, id, member string) (removed bool, err error) {
+	n, err := affected(tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1 AND member_id = $2", id, member))
+	if err != nil || n == 0 {
+		return false, err
+	}
+	return true, endAttachmentsOf(ctx, tx, member, id)
 }
 
 // endMemberships ends the sharing of all images with a project.
@@ -335,7 +365,7 @@ func (c *Catalog) endSharing(ctx context.Context, tx *database.Tx, img ims.Image
 	if _, err := tx.ExecContext(ctx, "DELETE FROM image_members WHERE image_id = $1", img.ID); err != nil {
 		return err
 	}
-	return c.countMembers(ctx, tx, img.ProjectID, img.ID)
+	return c.countMembers(ctx, tx, img)
 }
 
 // endAttachmentsOf ends a project's attachments of an image.

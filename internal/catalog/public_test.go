@@ -63,6 +63,7 @@ func TestPublicImages(t *testing.T) {
 			"own alone":               {third, ims.ImageFilter{OwnAlone: true}, []string{own.ID}},
 			"own alone, of the owner": {mine, ims.ImageFilter{OwnAlone: true}, nil},
 			"shared alone":            {third, ims.ImageFilter{SharedAlone: true}, nil},
+			"others' alone":           {third, ims.ImageFilter{ForeignAlone: true}, nil},
 			"an owner":                {third, ims.ImageFilter{Owner: mine}, []string{img.ID}},
 			"itself the owner":        {third, ims.ImageFilter{Owner: third}, []string{own.ID}},
 			"enterprise project":      {third, ims.ImageFilter{EnterpriseProjectID: ims.DefaultEnterpriseProject}, []string{own.ID}},

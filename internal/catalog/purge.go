@@ -87,6 +87,12 @@ func (c *Catalog) Purge(ctx context.Context, limits ims.Limits) error {
 	if err := c.purgeBy(ctx, jobs, `SELECT id FROM jobs WHERE end_time <= $1 ORDER BY end_time LIMIT $2`, ended); err != nil {
 		return fmt.Errorf("remove old jobs: %w", err)
 	}
+	memberJobs := func(ctx context.Context, tx *database.Tx, ids []string) error {
+		return removeRows(ctx, tx, "DELETE FROM member_jobs WHERE id IN ", ids)
+	}
+	if err := c.purgeBy(ctx, memberJobs, `SELECT id FROM member_jobs WHERE ended_at <= $1 ORDER BY ended_at LIMIT $2`, ended); err != nil {
+		return fmt.Errorf("remove old jobs about members: %w", err)
+	}
 	for _, over := range []struct {
 		projects, rows string
 		keep           int

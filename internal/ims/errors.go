@@ -40,6 +40,7 @@ const (
 	CodeFileTooBig         Code = "IMG.0059"
 	CodeTooManyJobs        Code = "IMG.0060"
 	CodeInternal           Code = "IMG.0061"
+	CodeProjectID          Code = "IMG.0067"
 	CodeBucketEmpty        Code = "IMG.0068"
 	CodeBucketAccess       Code = "IMG.0069"
 	CodeShareWithSelf      Code = "IMG.0076"

@@ -37,12 +37,14 @@ const (
 	ActionMembersAdd         Action = "ims:images:addMember"
 	ActionMembersUpdate      Action = "ims:images:updateMember"
 	ActionMembersDelete      Action = "ims:images:deleteMember"
-	ActionQuotasGet          Action = "ims:quotas:get"
-	ActionJobsGet            Action = "ims:jobs:get"
-	ActionTagsList           Action = "ims:tags:list"
-	ActionTagsUpdate         Action = "ims:tags:update"
-	ActionEPSList            Action = "eps:enterpriseProjects:list"
-	ActionEPSUpdate          Action = "eps:enterpriseProjects:update"
+	// ActionImagesShare is about the members of many images at once.
+	ActionImagesShare Action = "ims:images:share"
+	ActionQuotasGet   Action = "ims:quotas:get"
+	ActionJobsGet     Action = "ims:jobs:get"
+	ActionTagsList    Action = "ims:tags:list"
+	ActionTagsUpdate  Action = "ims:tags:update"
+	ActionEPSList     Action = "eps:enterpriseProjects:list"
+	ActionEPSUpdate   Action = "eps:enterpriseProjects:update"
 	// ActionNone marks a route that any authenticated caller may use.
 	ActionNone Action = ""
 )
@@ -55,7 +57,7 @@ var readerActions = []Action{
 // memberActions is what a project's daily work takes besides.
 var memberActions = []Action{
 	ActionImagesUpdate, ActionImagesDelete, ActionImagesCreate, ActionImagesUpload, ActionServerImagesCreate, ActionDataImagesCreate, ActionWholeImagesCreate, ActionTagsUpdate,
-	ActionMembersAdd, ActionMembersUpdate, ActionMembersDelete,
+	ActionMembersAdd, ActionMembersUpdate, ActionMembersDelete, ActionImagesShare,
 }
 
 // Allows reports whether the role carries the action. An admin has every right in

@@ -12,9 +12,9 @@ type ImageFilter struct {
 	// Visibility, if set: shared are a project's own that were made so or have members, and
 	// those that others share with it; public are everybody's.
 	Visibility Visibility
-	// OwnAlone leaves out what others share and what is public, SharedAlone what is the
-	// project's own and what is public.
-	OwnAlone, SharedAlone bool
+	// OwnAlone leaves out what others share and what is public, ForeignAlone what is the
+	// project's own and what is public, SharedAlone what has no member.
+	OwnAlone, ForeignAlone, SharedAlone bool
 	// MemberStatus are what the project answered to what others share; empty: accepted.
 	MemberStatus []MemberStatus
 

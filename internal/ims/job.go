@@ -32,6 +32,10 @@ const (
 	JobRegister JobType = "imsNativeImportImageJob"
 	// JobUpload is an upload of the Image API. It has no source.
 	JobUpload JobType = "imsUploadImageJob"
+	// The requests about many images and members at once.
+	JobAddMembers    JobType = "imsAddImageMembersJob"
+	JobDeleteMembers JobType = "imsDelImageMembersJob"
+	JobUpdateMembers JobType = "imsUpdateImageMembersJob"
 )
 
 // Step is where an import stands; also the job's current_task.

@@ -26,6 +26,11 @@ type Jobs struct {
 	Jobs []Job `json:"jobs"`
 }
 
+// Accepted is the answer to a request that a job carries out.
+type Accepted struct {
+	JobID string `json:"job_id"`
+}
+
 // JobEntities say what the job makes and how far it is.
 type JobEntities struct {
 	ImageID   string `json:"image_id,omitempty"`
@@ -34,9 +39,20 @@ type JobEntities struct {
 	SubJobs       []string `json:"sub_jobs_list,omitempty"`
 	SubJobsResult []Job    `json:"sub_jobs_result,omitempty"`
 
-	Task     string       `json:"current_task"`
+	// Results are of a request about members: what became of each pair. Of the removal of
+	// members it is empty, and there.
+	Results *[]JobResult `json:"results,omitempty"`
+
+	Task     string       `json:"current_task,omitempty"`
 	Percent  Percent      `json:"process_percent"`
 	Warnings []JobWarning `json:"warnings,omitempty"`
+}
+
+// JobResult is what became of an image and a member.
+type JobResult struct {
+	ImageID   string `json:"image_id"`
+	ProjectID string `json:"project_id"`
+	Status    string `json:"status"`
 }
 
 // JobWarning is something about the disk that its owner should know.
