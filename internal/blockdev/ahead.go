@@ -1,6 +1,13 @@
 package blockdev
 
-import "sync"
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/quickims/quickims/internal/resident"
+	"github.com/quickims/quickims/internal/unit"
+)
 
 const (
 	// maxAhead is how much is fetched ahead of one sequential reader, in bytes of the
@@ -42,7 +49,7 @@ type stream struct {
 // note takes a read of n bytes at off, and says what to fetch ahead for it, which is at
 // most as much as most: want bytes of data from the offset from on. fetched tells the
 // stream id afterwards how far that went.
-func (s *streams) note(l layout, off, n, most int64) (id uint64, from, want int64) {
+func (s *streams) note(l unit.Layout, off, n, most int64) (id uint64, from, want int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock++
@@ -64,7 +71,7 @@ func (s *streams) note(l layout, off, n, most int64) (id uint64, from, want int6
 }
 
 // next continues the stream with a read.
-func (t *stream) next(l layout, off, n, reach, most int64) (id uint64, from, want int64) {
+func (t *stream) next(l unit.Layout, off, n, reach, most int64) (id uint64, from, want int64) {
 	end := off + n
 	switch {
 	case end > t.front:
@@ -93,10 +100,10 @@ func (t *stream) next(l layout, off, n, reach, most int64) (id uint64, from, wan
 }
 
 // pass moves the front.
-func (t *stream) pass(l layout, front int64) {
+func (t *stream) pass(l unit.Layout, front int64) {
 	t.front, t.data = front, front
-	if u := front / l.unit(); front < l.size() && l.hole(u) {
-		t.data = l.nextData(u) * l.unit()
+	if u := front / l.Unit(); front < l.Size() && l.Hole(u) {
+		t.data = l.NextData(u) * l.Unit()
 	}
 }
 
@@ -110,67 +117,87 @@ func (s *streams) fetched(id uint64, upTo int64) {
 	}
 }
 
-// ahead fetches ahead of a reader, as far as there is memory for it that nobody reads.
-func (d *Device) ahead(off, n int64) {
-	l, c := d.im.layout, d.im.cache
-	id, from, want := d.streams.note(l, off, n, d.most)
+// readAhead fetches ahead of a reader of n bytes at off, as far as there is memory for it
+// that nobody reads. Of local files the machine reads ahead, unless a read had to wait.
+func (d *Device) readAhead(off, n int64, waits bool) {
+	if d.most == 0 || !waits && d.local() {
+		return
+	}
+	id, from, want := d.streams.note(d.im.layout, off, n, d.most)
 	if want <= 0 {
 		return
 	}
-	unit := l.unit()
-	if upTo, ok := d.fetchFrom((from+unit-1)/unit, units(l), want, c.mem.limit/4); ok {
+	if upTo, ok := d.want(from, d.Size(), want, d.im.cache.mem.Limit()/4); ok {
 		d.streams.fetched(id, upTo)
 	}
 }
 
-// fetchFrom starts to fetch what nobody has of want bytes of data in the units from u to
-// end, as long as no more than most bytes lie there unread, and of its image no more
-// than it leaves to others: readers that stop must not keep it from those who go on. It
-// says how far it came; false if there was no memory now.
-func (d *Device) fetchFrom(u, end, want, most int64) (upTo int64, ok bool) {
-	l, c := d.im.layout, d.im.cache
-	unit := l.unit()
-	var list []*block
-	for u = l.nextData(u); want > 0 && u < end; u = l.nextData(u + 1) {
-		want -= unit
-		if d.im.unread.Load()+unit > most-c.counts.aheadUnread.Load()-unit {
+// Prefetch starts to fetch the data of a range, from the front, and does not wait for it.
+// Of all that was asked for so and was not read yet no more is kept than an eighth of the
+// memory, of one image half as much, which leaves some for what is fetched ahead of
+// sequential readers; what there is no room for is fetched when it is read. Of a local
+// file that is read as it is nothing is fetched: the machine keeps and reads ahead what it
+// holds.
+func (d *Device) Prefetch(_ context.Context, off, n int64) error {
+	if d.closed.Load() {
+		return fmt.Errorf("prefetch image %s: %w", d.im.id, errClosed)
+	}
+	if off < 0 || n < 0 || n > d.Size()-off {
+		return fmt.Errorf("prefetch image %s: %d bytes at %d are not in a disk of %d", d.im.id, n, off, d.Size())
+	}
+	if n > 0 && !d.local() {
+		first := off / d.BlockSize() * d.BlockSize()
+		d.want(first, off+n, off+n-first, d.im.cache.mem.Limit()/8)
+	}
+	return nil
+}
+
+// want starts to fetch units that are absent, until bytes of data between from and to are
+// on their way that no read waits for. No more than most bytes lie unread, of one image no
+// more than it leaves to others: readers that stop must not keep it from those who go on.
+// It never waits. It says how far it came; false if there was no memory now.
+func (d *Device) want(from, to, bytes, most int64) (upTo int64, ok bool) {
+	l, mem := d.im.layout, d.im.cache.mem
+	size := l.Unit()
+	end := (to + size - 1) / size
+	var list []*resident.Unit
+	u := l.NextData((from + size - 1) / size)
+	for ; bytes > 0 && u < end; u = l.NextData(u + 1) {
+		bytes -= size
+		if d.im.ahead.Unread()+size > most-mem.Unread()-size {
 			break
 		}
-		if b := c.wantAlone(d.im.keyOf(u), u, true); b != nil {
-			b.of = d.im
-			c.unread(b, 1)
-			list = append(list, b)
+		if x := mem.Reserve(d.im.key(u), u, &d.im.ahead); x != nil {
+			list = append(list, x)
 		}
-		if int64(len(list))*unit >= aheadRange {
+		if int64(len(list))*size >= aheadRange {
 			if !d.im.fetchAhead(list) {
 				return 0, false
 			}
 			list = nil
 		}
 	}
-	return min(u*unit, l.size()), d.im.fetchAhead(list)
+	return min(u*size, l.Size()), d.im.fetchAhead(list)
 }
 
-// unread counts a block that was asked for ahead of a reader: 1, or -1 when it was read
-// or given up.
-func (c *Cache) unread(b *block, n int64) {
-	c.counts.aheadUnread.Add(n * b.size())
-	b.of.unread.Add(n * b.size())
-}
-
-// fetchAhead starts to fetch blocks that nobody waits for yet; false if there is no
-// memory for them now.
-func (im *image) fetchAhead(blocks []*block) bool {
-	for len(blocks) > 0 {
-		n := im.joined(blocks)
-		f := im.cache.newFetch(im, blocks[:n:n], true)
-		if !im.cache.mem.try(f.need()) {
-			f.giveUp()
-			f.fail(blocks, errAbandoned)
+// fetchAhead starts to fetch units that no read waits for; false if there is no memory for
+// them now.
+func (im *image) fetchAhead(units []*resident.Unit) bool {
+	for len(units) > 0 {
+		n := im.joined(units)
+		g := im.cache.mem.TryGrant(fetchMemory(im.layout, n), true)
+		if g == nil {
+			var asked []*resident.Unit
+			for _, u := range units {
+				if !im.cache.mem.Unasked(u) { // a read waits for it meanwhile
+					asked = append(asked, u)
+				}
+			}
+			im.fetch(asked)
 			return false
 		}
-		f.start(true)
-		blocks = blocks[n:]
+		im.start(units[:n:n], g, true)
+		units = units[n:]
 	}
 	return true
 }

@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/quickims/quickims/internal/unit"
 )
 
 // How much is fetched ahead of reads that no store slows down.
-func aheadOf(l layout, reads []int64, n int64) (fetched int64) {
+func aheadOf(l unit.Layout, reads []int64, n int64) (fetched int64) {
 	var s streams
 	var upTo int64
 	for _, off := range reads {
@@ -27,7 +29,7 @@ func aheadOf(l layout, reads []int64, n int64) (fetched int64) {
 // reads arrive in another order; and never more than twice what it has read.
 func TestAheadOfSequentialReads(t *testing.T) {
 	t.Parallel()
-	l := newRawLayout(nil, 1<<40)
+	l := unit.Plain(0, 1<<40)
 	rapid.Check(t, func(t *rapid.T) {
 		n := int64(512) << rapid.IntRange(0, 12).Draw(t, "length")
 		flight := rapid.IntRange(1, inFlight).Draw(t, "in flight")
@@ -64,7 +66,7 @@ func TestAheadOfRandomReads(t *testing.T) {
 		for range 2000 {
 			reads = append(reads, r.Int64N(size/n)*n)
 		}
-		if got, read := aheadOf(newRawLayout(nil, size), reads, n), 2000*n; got > read/10 {
+		if got, read := aheadOf(unit.Plain(0, size), reads, n), 2000*n; got > read/10 {
 			t.Fatalf("%d bytes were fetched ahead of %d that were read at random", got, read)
 		}
 	})
@@ -80,7 +82,7 @@ func TestAheadOfSeveralReaders(t *testing.T) {
 			reads = append(reads, s<<36+i*n)
 		}
 	}
-	if got, read := aheadOf(newRawLayout(nil, 1<<40), reads, n), int64(len(reads))*n; got < read/2 {
+	if got, read := aheadOf(unit.Plain(0, 1<<40), reads, n), int64(len(reads))*n; got < read/2 {
 		t.Errorf("%d bytes were fetched ahead of %d that %d readers read", got, read, maxStreams)
 	}
 }
@@ -92,7 +94,7 @@ func TestAheadFetchesOnce(t *testing.T) {
 	disk := benchDisk(24 << 20)
 	for _, form := range forms {
 		f := newFarFixture(t)
-		c := newCache(t, CacheOptions{Memory: 64 << 20})
+		c := newCache(t, f.store, Options{Memory: 64 << 20})
 		d := f.open(t, c, f.image(t, form, disk))
 		before := f.store.ImageReads()
 		p := make([]byte, 64<<10)
@@ -116,9 +118,9 @@ func TestAheadFetchesOnce(t *testing.T) {
 func TestAheadBesideReadersThatStop(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(96 << 20)
-	f := newFixture(t)
+	f := newFarFixture(t)
 	data := f.image(t, "raw", disk)
-	c := newCache(t, CacheOptions{Memory: 128 << 20})
+	c := newCache(t, f.store, Options{Memory: 128 << 20})
 	p := make([]byte, 256<<10)
 	read := func(d *Device, from int64, reads int) {
 		t.Helper()
@@ -129,15 +131,15 @@ func TestAheadBesideReadersThatStop(t *testing.T) {
 		}
 	}
 	for i := range int64(20) {
-		read(f.openFar(t, c, "stops", data), i*4<<20, 8)
+		read(f.openAs(t, c, "stops", data), i*4<<20, 8)
 	}
 	c.settled()
 	// 32 MiB may lie there unread, of one image half of it.
-	if got := c.counts.aheadUnread.Load(); got < 8<<20 || got > 16<<20 {
+	if got := c.mem.Unread(); got < 8<<20 || got > 16<<20 {
 		t.Errorf("%d bytes were fetched ahead of readers that stop", got)
 	}
 	before := c.Stats()
-	read(f.openFar(t, c, "goes on", data), 0, 4*16)
+	read(f.openAs(t, c, "goes on", data), 0, 4*16)
 	c.settled()
 	if used := c.Stats().AheadUsed - before.AheadUsed; used < 12<<20 {
 		t.Errorf("of 16 MiB that a reader went through %d bytes were fetched ahead", used)

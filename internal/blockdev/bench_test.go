@@ -40,7 +40,7 @@ func benchForms(b *testing.B, run func(b *testing.B, f fixture, open func(b *tes
 			data := f.image(b, form, disk)
 			b.Run(name+"/"+form, func(b *testing.B) {
 				run(b, f, func(b *testing.B, memory int64) *Device {
-					return f.open(b, newCache(b, CacheOptions{Memory: memory}), data)
+					return f.open(b, newCache(b, f.store, Options{Memory: memory}), data)
 				})
 			})
 		}
@@ -61,7 +61,7 @@ func BenchmarkWarm4K(b *testing.B) {
 	disk := benchDisk(benchSize)
 	f := newFixture(b)
 	for _, form := range forms {
-		d := f.open(b, newCache(b, CacheOptions{}), f.image(b, form, disk))
+		d := f.open(b, newCache(b, f.store, Options{}), f.image(b, form, disk))
 		readAll(b, d, 1<<20)
 		b.Run(form, func(b *testing.B) {
 			b.SetBytes(4096)

@@ -37,7 +37,7 @@ func TestReadsEqualTheSource(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			data := f.image(t, form, disk)
-			d := f.open(t, newCache(t, CacheOptions{}), data)
+			d := f.open(t, newCache(t, f.store, Options{}), data)
 			if d.Size() != data.VirtualSize {
 				t.Fatalf("size %d, want %d", d.Size(), data.VirtualSize)
 			}
@@ -65,7 +65,7 @@ func TestReadsEqualTheSource(t *testing.T) {
 func TestHolesAreNotFetched(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	d := f.open(t, newCache(t, CacheOptions{}), f.image(t, "raw with bitmap", make([]byte, 8<<20)))
+	d := f.open(t, newCache(t, f.store, Options{}), f.image(t, "raw with bitmap", make([]byte, 8<<20)))
 	before := f.store.ImageReads()
 	if _, err := io.Copy(io.Discard, io.NewSectionReader(d, 0, d.Size())); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestDamageIsAnError(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			d, err := Open(t.Context(), f.store, newCache(t, CacheOptions{}), "image", at(data))
+			d, err := newCache(t, f.store, Options{}).Open(t.Context(), "image", at(data))
 			if err == nil {
 				_, err = io.Copy(io.Discard, io.NewSectionReader(d, 0, int64(len(disk))))
 			}
@@ -126,7 +126,7 @@ func TestOpenRefuses(t *testing.T) {
 	size := good
 	size.VirtualSize++
 	for name, data := range map[string]ims.Data{"no data": {}, "gone": gone, "other bytes": other, "format": format, "size": size} {
-		if _, err := Open(t.Context(), f.store, newCache(t, CacheOptions{}), "image", at(data)); err == nil {
+		if _, err := newCache(t, f.store, Options{}).Open(t.Context(), "image", at(data)); err == nil {
 			t.Errorf("%s: opened", name)
 		}
 	}

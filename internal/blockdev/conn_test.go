@@ -19,7 +19,7 @@ func TestFetchesShareAConnection(t *testing.T) {
 	disk := benchDisk(8 << 20)
 	for _, form := range forms {
 		data := f.image(t, form, disk)
-		c := newCache(t, CacheOptions{})
+		c := newCache(t, f.store, Options{})
 		d := f.open(t, c, data)
 		var mu sync.Mutex
 		from := map[string]int{}

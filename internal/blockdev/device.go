@@ -1,70 +1,42 @@
-// Package blockdev is an image as a read-only block device: bytes are fetched from
-// where the image's data lies when they are read, checked before anybody gets them, and
-// kept in a cache. What can't be read or does not pass its check is an error, never
-// zeros.
-//
-// Terms. A unit is what is fetched and kept as one: a block of ZVHD2, or a small aligned
-// range of RAW, which is what our bitmaps have checksums of. A block (the type) is a
-// unit in the cache. A fetch brings blocks that lie side by side with one ranged read.
-// A place is where an image's data lies; it changes once, when an import ends.
 package blockdev
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
-	"github.com/quickims/quickims/internal/ims"
-	"github.com/quickims/quickims/internal/objectstore"
+	"github.com/quickims/quickims/internal/resident"
+	"github.com/quickims/quickims/internal/unit"
 )
-
-// ErrChecksum means that an image's bytes are not those that were imported.
-var ErrChecksum = errors.New("checksum mismatch")
-
-// Damaged reports whether an error of a Device says that the image's data is not what
-// was imported any more: another try won't help.
-func Damaged(err error) bool {
-	return errors.Is(err, ErrChecksum) || errors.Is(err, objectstore.ErrChanged) || errors.Is(err, objectstore.ErrNotFound) ||
-		errors.Is(err, diskformat.ErrCorrupt) || errors.Is(err, diskformat.ErrIncomplete)
-}
-
-// Missing reports whether an error of a Device says that the image's bytes are not there.
-// It is Damaged, too.
-func Missing(err error) bool { return errors.Is(err, objectstore.ErrNotFound) }
-
-// Locate says where an image's bytes lie now. It is asked when a device is opened, and
-// again when the object of a read has gone or changed: if the answer is another one (the
-// image was published meanwhile), the device goes on there; else the error stands. It
-// may be called by many goroutines at once.
-type Locate func(ctx context.Context) (ims.Data, error)
 
 // Device is an image as a disk. It may be used by many goroutines at once.
 type Device struct {
 	im     *image
-	window int64 // how much of the disk one read asks for at a time, in bytes
-	most   int64 // how much is fetched ahead of a reader, in bytes; 0: nothing
+	window int64         // how much of the disk one read asks for at a time, in bytes
+	most   int64         // how much is fetched ahead of a reader, in bytes; 0: nothing
+	wait   time.Duration // how long a read waits for a store that fails; 0: until its context ends
+	counts *counts       // nil: reads are not counted
 	closed atomic.Bool
 
 	streams streams
 }
 
 // Open makes a device of the image's data, which is where locate says. Devices of the
-// same image share what is in the cache. Every read is conditional on the ETag (and the
+// same image share what is in memory. Every read is conditional on the ETag (and the
 // version) that locate names. ctx bounds the opening alone: it reads at most the end of
 // a ZVHD2 file or the bitmap of a RAW one, or nothing when the image was opened before.
-func Open(ctx context.Context, store objectstore.Store, cache *Cache, imageID string, locate Locate) (*Device, error) {
-	im, err := cache.images.open(ctx, store, imageID, locate)
+func (c *Cache) Open(ctx context.Context, imageID string, locate Locate) (*Device, error) {
+	im, err := c.images.get(ctx, imageID, locate)
 	if err != nil {
 		return nil, fmt.Errorf("open the data of image %s: %w", imageID, err)
 	}
-	most := cache.mem.limit / 4
-	unit := im.layout.unit()
-	return &Device{im: im, window: max(unit, min(maxJoin, most)/unit*unit), most: min(maxAhead, most/2) / unit * unit}, nil
+	most, unit := c.mem.Limit()/4, im.layout.Unit()
+	return &Device{im: im, wait: c.wait, counts: &c.counts,
+		window: max(unit, min(maxJoin, most)/unit*unit), most: min(maxAhead, most/2) / unit * unit}, nil
 }
 
 // Close ends the use of the device. Reads under way may fail.
@@ -77,10 +49,10 @@ func (d *Device) Close() error {
 }
 
 // Size is the disk's size in bytes, as a machine sees it.
-func (d *Device) Size() int64 { return d.im.layout.size() }
+func (d *Device) Size() int64 { return d.im.layout.Size() }
 
 // BlockSize is the size in bytes that reads are best aligned to, a power of two.
-func (d *Device) BlockSize() int64 { return d.im.layout.unit() }
+func (d *Device) BlockSize() int64 { return d.im.layout.Unit() }
 
 // Extents tells data and holes of n bytes from off, in order and without gaps, as far as
 // the disk goes. It does no I/O.
@@ -94,7 +66,7 @@ func (d *Device) Extents(off, n int64) iter.Seq[diskformat.Extent] {
 			d.near(off, end, yield)
 			return
 		}
-		for e := range d.im.layout.extents(off) {
+		for e := range d.im.layout.Extents(off) {
 			if e.Offset >= end {
 				return
 			}
@@ -110,10 +82,10 @@ func (d *Device) Extents(off, n int64) iter.Seq[diskformat.Extent] {
 // the range may take longer to find out than the reading takes.
 func (d *Device) near(off, end int64, yield func(diskformat.Extent) bool) {
 	l := d.im.layout
-	unit := l.unit()
+	unit := l.Unit()
 	for at := off; at < end; {
-		e := diskformat.Extent{Offset: at, Data: !l.hole(at / unit)}
-		for at = min((at/unit+1)*unit, end); at < end && !l.hole(at/unit) == e.Data; at = min(at+unit, end) {
+		e := diskformat.Extent{Offset: at, Data: !l.Hole(at / unit)}
+		for at = min((at/unit+1)*unit, end); at < end && !l.Hole(at/unit) == e.Data; at = min(at+unit, end) {
 		}
 		e.Length = at - e.Offset
 		if !yield(e) {
@@ -127,8 +99,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	return d.ReadAtContext(context.Background(), p, off)
 }
 
-// ReadAtContext reads as io.ReaderAt does. A read whose ctx ends returns at once and
-// does not fail others that wait for the same bytes.
+// ReadAtContext reads as io.ReaderAt does. A read whose ctx ends returns at once and does
+// not fail others that wait for the same bytes. A read that waits for a store that fails
+// waits as long as Options says. When it has returned nobody writes into p.
 func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	switch {
 	case d.closed.Load():
@@ -151,7 +124,7 @@ func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 		if most := d.window - at%d.BlockSize(); int64(len(part)) > most {
 			part = part[:most]
 		}
-		if err := d.readWindow(ctx, part, at); err != nil {
+		if err := d.read(ctx, part, at); err != nil {
 			return n, err
 		}
 		n += len(part)
@@ -159,95 +132,118 @@ func (d *Device) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	return len(p), atEnd
 }
 
-// readWindow reads a part of the disk that is asked for at once: first what is there,
-// then what is not, as it comes.
-func (d *Device) readWindow(ctx context.Context, p []byte, off int64) error {
-	l, c := d.im.layout, d.im.cache
-	unit := l.unit()
-	local := d.local()
-	waits := false
-	var r *reception
-	var mine []*block
+// read is the one way to read. What is at hand is taken; for the rest it waits for the
+// fetches that run, and starts those that do not.
+func (d *Device) read(ctx context.Context, p []byte, off int64) error {
+	im, unit := d.im, d.BlockSize()
+	var t tally
+	var w *resident.Waiter
+	var mine []*resident.Unit
 	for at := 0; at < len(p); {
-		u, within := (off+int64(at))/unit, (off+int64(at))%unit
-		part := p[at:]
-		if int64(len(part)) > unit-within {
-			part = part[:unit-within]
-		}
-		if l.hole(u) {
-			clear(part)
-			at += len(part)
-			c.counts.holeBytes.Add(int64(len(part)))
+		if n := d.now(p[at:], off+int64(at), &t); n > 0 {
+			at += n
 			continue
 		}
-		k := d.im.keyOf(u)
-		if b := c.hit(k, len(part)); b != nil {
-			at += copy(part, b.data[within:])
-			c.leave(b)
-			continue
-		}
-		if local != nil {
-			if n := d.readReady(local, p[at:], off+int64(at)); n > 0 {
-				at += n
-				continue
-			}
-		}
-		waits = true
-		at += len(part)
-		if r == nil {
+		if w == nil {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r = newReception(c, 1+int((int64(len(p)-at)+unit-1)/unit))
+			w = resident.NewWaiter(p, off, unit)
 		}
-		c.counts.misses.Add(1)
-		c.counts.missBytes.Add(int64(len(part)))
-		if b, m := c.want(k, u, r); m {
-			mine = append(mine, b)
+		u := (off + int64(at)) / unit
+		if x, absent := im.cache.mem.Join(im.key(u), u, w); absent {
+			mine = append(mine, x)
+		}
+		n := min(len(p)-at, int((u+1)*unit-off)-at)
+		t.misses++
+		t.waitedBytes += int64(n)
+		at += n
+	}
+	d.readAhead(off, int64(len(p)), w != nil)
+	if w != nil {
+		im.fetch(mine)
+		if err := d.await(ctx, w); err != nil {
+			return err
 		}
 	}
-	if d.most > 0 && (local == nil || waits) { // else the machine reads ahead
-		d.ahead(off, int64(len(p)))
+	d.count(&t)
+	return nil
+}
+
+// TryRead fills p with the bytes from off on if all of them are at hand: resident, holes,
+// or in a file that the machine has in memory. It waits for nobody and for no disk. Else
+// it reports false, and p's content is undefined.
+func (d *Device) TryRead(p []byte, off int64) bool {
+	if d.closed.Load() || off < 0 || int64(len(p)) > d.Size()-off {
+		return false
 	}
-	if r == nil {
-		return nil
-	}
-	d.im.fetch(mine)
-	again, err := r.receive(ctx, func(b *block) {
-		at := b.unit*unit - off // where the unit begins in p
-		copy(p[max(at, 0):min(int64(len(p)), at+unit)], b.data[max(-at, 0):])
-	})
-	for _, b := range again {
-		if err != nil {
-			break
+	var t tally
+	for at := 0; at < len(p); {
+		n := d.now(p[at:], off+int64(at), &t)
+		if n == 0 {
+			return false
 		}
-		at := b.unit*unit - off
-		err = d.readWindow(ctx, p[max(at, 0):min(int64(len(p)), at+unit)], off+max(at, 0))
+		at += n
 	}
-	return err
+	d.readAhead(off, int64(len(p)), false)
+	d.count(&t)
+	return true
 }
 
-func (im *image) keyOf(u int64) key {
-	unit := im.layout.unit()
-	return key{im.key, uint64(u*unit) | uint64(log2(unit))}
+// now fills p, which is not empty, from off on with what is at hand there, and returns how
+// much that is: the rest of a unit, or several units of a local file; 0 if the unit has to
+// be fetched.
+func (d *Device) now(p []byte, off int64, t *tally) int {
+	l := d.im.layout
+	u, within := off/l.Unit(), off%l.Unit()
+	part := p[:min(int64(len(p)), unit.Len(l, u)-within)]
+	if l.Hole(u) {
+		clear(part)
+		t.holeBytes += int64(len(part))
+		return len(part)
+	}
+	if d.im.cache.mem.Copy(d.im.key(u), part, within) {
+		t.hits++
+		t.hitBytes += int64(len(part))
+		return len(part)
+	}
+	n := d.readLocal(p, u, within)
+	t.readyBytes += int64(n)
+	return n
 }
 
-// fetch starts to fetch blocks that a reader waits for, neighbours together.
-func (im *image) fetch(blocks []*block) {
-	for len(blocks) > 0 {
-		n := im.joined(blocks)
-		im.cache.newFetch(im, blocks[:n:n], false).start(false)
-		blocks = blocks[n:]
+// await waits until the units that w has joined have come.
+func (d *Device) await(ctx context.Context, w *resident.Waiter) error {
+	done := w.Wait()
+	var patience <-chan time.Time
+	var timer *time.Timer
+	if d.wait > 0 {
+		timer = time.NewTimer(d.wait)
+		defer timer.Stop()
+		patience = timer.C
+	}
+	for {
+		select {
+		case <-done:
+			return w.Leave(d.im.cache.mem)
+		case <-ctx.Done():
+			_ = w.Leave(d.im.cache.mem)
+			return ctx.Err()
+		case <-patience:
+			// Waiting for memory, or for a store that is slow, is no reason to fail.
+			if trouble := d.im.trouble(); trouble != nil {
+				_ = w.Leave(d.im.cache.mem)
+				return fmt.Errorf("read the data of image %s: the store has failed for %s: %w", d.im.id, d.wait, trouble)
+			}
+			timer.Reset(min(d.wait, time.Second))
+		}
 	}
 }
 
-// joined is how many of the blocks one fetch takes: no more than a quarter of the
-// memory holds, so that there is room for others.
-func (im *image) joined(blocks []*block) int {
-	n := joined(im.layout, blocks)
-	return max(1, min(n, int(im.cache.mem.limit/4/unitMemory(im.layout))))
+func (d *Device) count(t *tally) {
+	if d.counts != nil {
+		d.counts.add(t)
+	}
 }
 
-func sortUnits(blocks []*block) {
-	slices.SortFunc(blocks, func(a, b *block) int { return int(a.unit - b.unit) })
-}
+func (im *image) key(u int64) resident.Key { return resident.KeyOf(im.name, u, im.layout.Unit()) }

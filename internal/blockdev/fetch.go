@@ -1,124 +1,102 @@
 package blockdev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/quickims/quickims/internal/diskformat"
-	"github.com/quickims/quickims/internal/objectstore"
+	"github.com/quickims/quickims/internal/pinned"
+	"github.com/quickims/quickims/internal/resident"
+	"github.com/quickims/quickims/internal/unit"
 )
 
 const (
-	// maxJoin is the longest range that neighbours are joined into, in bytes of the
-	// object and of the disk.
+	// maxJoin is the longest range that neighbours are joined into, in bytes of the object
+	// and of the disk.
 	maxJoin = 16 << 20
-	// maxGap is how many bytes between two neighbours are read for nothing sooner than
-	// that a second request is made.
-	maxGap = 128 << 10
-	// attempts is how often a fetch is tried that stalled, came short or came damaged.
-	// What the store itself calls passing is not tried again here: see
-	// objectstore.Retry.
+	// attempts is how often a unit is read that does not pass its check.
 	attempts = 3
 )
 
-// fetch brings blocks of one image into the cache. It runs in a goroutine of its own
-// and ends with the cache, not with a reader.
+// fetch makes wanted units of one image resident. It runs in a goroutine of its own and
+// ends when nobody wants its units, not with a read. Its steps: locate, grant, read, fill,
+// land. It waits for its table before it has a grant, and for the store without one, unless
+// a request is under way.
 type fetch struct {
-	cache  *Cache
-	im     *image
-	blocks []*block // in the order of the object
-	ahead  bool     // nobody waits for it at the beginning
-	ctx    context.Context
-	cancel context.CancelFunc
-	given  atomic.Bool // given up
-	// scratch is how many buffers of which size the blocks pass through. Records fit into
-	// their capacity, not always into their length.
-	scratch     int
-	scratchSize int64
+	im      *image
+	unasked bool // no read waits for it as far as it knows: it tries once
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wanted  atomic.Int64 // units that may still be waited for
 }
 
-// decoders bounds how many blocks are decoded at a time, as there is no use in more.
-var decoders = make(chan struct{}, runtime.GOMAXPROCS(0))
-
-// newFetch makes the fetch of blocks that are loading and that nobody else fetches.
-func (c *Cache) newFetch(im *image, blocks []*block, ahead bool) *fetch {
-	f := &fetch{cache: c, im: im, blocks: blocks, ahead: ahead}
-	f.ctx, f.cancel = context.WithCancel(c.ctx)
-	if im.layout.scratch() > 0 {
-		f.scratch = min(len(blocks), runtime.GOMAXPROCS(0)+1)
-		longest := int64(0)
-		for _, b := range blocks {
-			_, length := im.layout.place(b.unit)
-			longest = max(longest, length)
-		}
-		// A buffer for a block will do, but for a record that did not get smaller: what one
-		// fetch leaves, or an evicted block, then serves the next. Memory that is given back
-		// and taken again costs more than reading into it.
-		if f.scratchSize = im.layout.unit(); longest > bufferSize(f.scratchSize) {
-			f.scratchSize = im.layout.scratch()
-		}
-	}
-	for _, b := range blocks {
-		s := c.shardOf(b.key)
-		s.mu.Lock()
-		b.fetch = f
-		s.mu.Unlock()
-	}
-	return f
+// job is a unit that a fetch has not landed.
+type job struct {
+	unit  *resident.Unit
+	piece unit.Piece
+	bad   int   // how often it did not pass its check
+	err   error // of the last time
 }
 
-// need is the memory that the fetch takes.
-func (f *fetch) need() int64 { return f.needOf(f.blocks) }
+// fetch starts the fetches of units that reads wait for, in ascending order.
+func (im *image) fetch(units []*resident.Unit) {
+	for len(units) > 0 {
+		n := im.joined(units)
+		im.start(units[:n:n], nil, false)
+		units = units[n:]
+	}
+}
 
-// needOf is the memory that the fetch takes for some of its blocks.
-func (f *fetch) needOf(blocks []*block) int64 {
-	n := f.scratchNeed()
-	for _, b := range blocks {
-		n += bufferSize(unitBytes(f.im.layout, b.unit))
+// joined is how many of the units one fetch takes: neighbours, of which no more than a
+// quarter of the memory holds, so that there is room for others.
+func (im *image) joined(units []*resident.Unit) int {
+	l := im.layout
+	most := min(maxJoin/l.Unit(), im.cache.mem.Limit()/4/fetchMemory(l, 1))
+	gap := pinned.MaxGap + max(l.Unit(), l.Stored())
+	n := 1
+	for before := l.Offset(units[0].Number()); n < len(units) && int64(n) < most; n++ {
+		next := l.Offset(units[n].Number())
+		if next < before || next-before > gap {
+			break
+		}
+		before = next
 	}
 	return n
 }
 
-func (f *fetch) scratchNeed() int64 {
-	if f.scratch == 0 {
-		return 0
+// fetchMemory is the grant that a fetch of n units takes: for the units, and for what is
+// decoded at a time.
+func fetchMemory(l unit.Layout, n int) int64 {
+	size := int64(n) * resident.BufferSize(l.Unit())
+	if l.Stored() > 0 {
+		size += int64(decoding(n)) * resident.BufferSize(max(l.Stored(), l.Unit()))
 	}
-	return int64(f.scratch) * bufferSize(f.scratchSize)
+	return size
 }
 
-// wanted tells whether anybody waits for a block of the fetch.
-func (f *fetch) wanted() bool {
-	if f.ahead {
-		return true
-	}
-	for _, b := range f.blocks {
-		s := f.cache.shardOf(b.key)
-		s.mu.Lock()
-		n := len(b.subs)
-		s.mu.Unlock()
-		if n > 0 {
-			return true
+// decoding is how many of n units a fetch decodes at a time, and reads ahead of that.
+func decoding(n int) int { return min(n, runtime.GOMAXPROCS(0)+1) }
+
+// start runs a fetch of units, with its grant or none yet.
+func (im *image) start(units []*resident.Unit, g *resident.Grant, unasked bool) {
+	c := im.cache
+	f := &fetch{im: im, unasked: unasked}
+	f.ctx, f.cancel = context.WithCancel(c.ctx)
+	f.wanted.Store(int64(len(units)))
+	jobs := make([]job, 0, len(units))
+	for _, u := range units {
+		if c.mem.Start(u, f) {
+			jobs = append(jobs, job{unit: u})
+		} else {
+			f.Unwanted()
 		}
 	}
-	return false
-}
-
-// giveUp ends the fetch early. Who asks for its blocks until it has ended is told to
-// ask again.
-func (f *fetch) giveUp() {
-	f.given.Store(true)
-	f.cancel()
-}
-
-// start runs the fetch. What it needs is granted already if granted is set.
-func (f *fetch) start(granted bool) {
-	c := f.cache
 	c.run.Lock()
 	closed := c.ctx.Err() != nil
 	if !closed {
@@ -126,386 +104,289 @@ func (f *fetch) start(granted bool) {
 	}
 	c.run.Unlock()
 	if closed {
-		if granted {
-			c.mem.release(f.need())
+		if g != nil {
+			g.Release()
 		}
-		f.fail(f.blocks, errClosed)
+		f.fail(jobs, errClosed)
 		f.cancel()
 		return
 	}
 	go func() {
-		if f.work(granted) {
-			f.end()
-		}
+		defer c.work.Done()
+		defer f.cancel()
+		f.run(jobs, g)
 	}()
 }
 
-func (f *fetch) end() {
-	f.cancel()
-	f.cache.work.Done()
+// Unwanted implements resident.Fetch.
+func (f *fetch) Unwanted() {
+	if f.wanted.Add(-1) == 0 {
+		f.cancel()
+	}
 }
 
-// work does the fetch; false if another one has taken over and has ended it.
-func (f *fetch) work(granted bool) bool {
-	c := f.cache
-	blocks := f.blocks
-	if err := f.readSums(blocks, f.im.sumsAtHand); err != nil {
-		if granted { // who holds memory waits for nothing that takes memory
-			c.mem.release(f.need())
-			granted = false
-		}
-		if blocks = f.withSums(); len(blocks) == 0 {
-			return true
-		}
+// fail ends the fetch of units with an error.
+func (f *fetch) fail(jobs []job, err error) {
+	if f.im.cache.ctx.Err() != nil {
+		err = errClosed
 	}
-	if !granted {
-		if err := c.mem.acquire(f.ctx, f.needOf(blocks)); err != nil {
-			f.fail(blocks, err)
-			return true
-		}
+	for _, j := range jobs {
+		f.im.cache.mem.Fail(j.unit, err)
+		f.wanted.Add(-1)
 	}
-	left, ok := f.fromDisk(blocks)
-	if !ok {
-		return false
-	}
-	defer func() { c.mem.release(f.scratchNeed()) }()
-	if len(left) == 0 {
-		return true
-	}
-	place := f.im.place.Load()
-	moves := 0
-	for try := 0; ; {
-		var err error
-		if left, err = f.pass(place, left); len(left) == 0 {
-			return true
+}
+
+func (f *fetch) run(jobs []job, g *resident.Grant) {
+	mem, l := f.im.cache.mem, f.im.layout
+	r := f.im.disk.NewReader(f.ctx)
+	defer r.Close()
+	if f.locate(jobs, f.im.tableNow) != nil {
+		if g != nil {
+			g.Release()
+			g = nil
 		}
-		if errors.Is(err, errLetGo) && f.ctx.Err() == nil {
-			continue // what was held is so no more
-		}
-		if missing(err) && moves < attempts {
-			next, merr := f.im.moved(f.ctx, place)
-			if merr == nil {
-				moves++
-				place = next
-				continue
-			}
-			if !errors.Is(merr, errSamePlace) {
-				err = fmt.Errorf("%w (after: %v)", merr, err)
+		jobs = f.locateAll(jobs)
+	}
+	for len(jobs) > 0 {
+		if g == nil {
+			var err error
+			if g, err = mem.Grant(f.ctx, fetchMemory(l, len(jobs))); err != nil {
+				f.fail(jobs, err)
+				return
 			}
 		}
-		if try++; f.ctx.Err() != nil || try >= attempts || !again(err) {
-			c.release(left, f.im.layout)
-			f.fail(left, err)
-			return true
-		}
+		left, err := f.pass(r, g, jobs)
+		g.Release()
+		g = nil
+		jobs = f.next(r, left, err)
 	}
 }
 
-// withSums waits for what the blocks are checked against, and returns the blocks of which
-// it could be had; the others have failed.
-func (f *fetch) withSums() []*block {
-	read := f.im.sumsRead(f.ctx)
-	err := f.readSums(f.blocks, read)
-	if err == nil {
-		return f.blocks
+// next waits until the units that a pass has left may be tried again, and returns them.
+// Those for which there is no other try have failed.
+func (f *fetch) next(r *pinned.Reader, left []job, err error) []job {
+	keep := left[:0]
+	for _, j := range left {
+		if j.bad >= attempts {
+			f.fail([]job{j}, j.err)
+		} else {
+			keep = append(keep, j)
+		}
 	}
-	if !errors.Is(err, diskformat.ErrCorrupt) {
-		f.fail(f.blocks, err)
+	if err == nil || len(keep) == 0 {
+		return keep
+	}
+	if f.unasked && pinned.Passes(err) {
+		if keep = f.asked(keep); len(keep) == 0 {
+			return nil
+		}
+	}
+	if err = r.Await(err); err != nil {
+		f.fail(keep, fmt.Errorf("read the data of image %s: %w", f.im.id, err))
 		return nil
 	}
-	var blocks []*block
-	for i, b := range f.blocks {
-		if err := f.readSums(f.blocks[i:i+1], read); err != nil {
-			f.fail(f.blocks[i:i+1], err)
-			continue
-		}
-		blocks = append(blocks, b)
-	}
-	return blocks
+	return keep
 }
 
-// readSums notes what blocks are checked against.
-func (f *fetch) readSums(blocks []*block, read func(p []byte, off int64) error) error {
-	if f.im.sums == nil {
-		return nil
+// asked gives up the units that no read waits for, and returns the others.
+func (f *fetch) asked(jobs []job) []job {
+	f.unasked = false
+	keep := jobs[:0]
+	for _, j := range jobs {
+		if f.im.cache.mem.Unasked(j.unit) {
+			f.wanted.Add(-1)
+		} else {
+			keep = append(keep, j)
+		}
 	}
-	sums := make([]uint32, len(blocks))
-	if err := f.im.sumsOf(sums, func(i int) int64 { return blocks[i].unit }, read); err != nil {
+	return keep
+}
+
+// locate says of the units where they lie.
+func (f *fetch) locate(jobs []job, t unit.ReadTable) error {
+	numbers, pieces := make([]int64, len(jobs)), make([]unit.Piece, len(jobs))
+	for i := range jobs {
+		numbers[i] = jobs[i].unit.Number()
+	}
+	if err := f.im.layout.Locate(t, numbers, pieces); err != nil {
 		return err
 	}
-	for i, b := range blocks {
-		b.sum = sums[i]
+	for i := range jobs {
+		jobs[i].piece = pieces[i]
 	}
 	return nil
 }
 
-// release gives back the memory of blocks that were not filled.
-func (c *Cache) release(blocks []*block, l layout) {
-	n := int64(0)
-	for _, b := range blocks {
-		n += bufferSize(unitBytes(l, b.unit))
-		if b.data != nil {
-			c.mem.put(b.data)
-			b.data = nil
+// locateAll is locate where the table has to be waited for. It returns the units of which
+// it could be read; the others have failed.
+func (f *fetch) locateAll(jobs []job) []job {
+	read := int64(0) // of the table, last
+	t := func(p []byte, off int64) error {
+		read = off
+		return f.im.table.read(f.ctx, p, off)
+	}
+	var err error
+	for try := 1; ; try++ {
+		if err = f.locate(jobs, t); err == nil {
+			return jobs
 		}
+		if !errors.Is(err, diskformat.ErrCorrupt) || try == attempts {
+			break
+		}
+		f.im.forgetTable(read)
 	}
-	c.mem.release(n)
-}
-
-// missing tells that an object is not there, or not the one that was asked for.
-func missing(err error) bool {
-	return errors.Is(err, objectstore.ErrNotFound) || errors.Is(err, objectstore.ErrNoBucket) ||
-		errors.Is(err, objectstore.ErrChanged) || errors.Is(err, objectstore.ErrDenied)
-}
-
-// again tells whether a second try may do better.
-func again(err error) bool {
-	return errors.Is(err, errStalled) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, ErrChecksum) || errors.Is(err, diskformat.ErrCorrupt)
-}
-
-// fail settles blocks with an error, or, if the fetch was given up, with that.
-func (f *fetch) fail(blocks []*block, err error) {
-	switch {
-	case f.given.Load():
-		err = errAbandoned
-	case f.cache.ctx.Err() != nil:
-		err = errClosed
+	// A part of the table is damaged. It fails the units that need it, and no others.
+	var good []job
+	for i := range jobs {
+		if errors.Is(err, diskformat.ErrCorrupt) {
+			if uerr := f.locate(jobs[i:i+1], t); uerr == nil {
+				good = append(good, jobs[i])
+				continue
+			} else if errors.Is(uerr, diskformat.ErrCorrupt) {
+				f.im.forgetTable(read)
+				f.fail(jobs[i:i+1], fmt.Errorf("read the checksums of image %s: %w", f.im.id, uerr))
+				continue
+			} else {
+				err = uerr
+			}
+		}
+		f.fail(jobs[i:i+1], fmt.Errorf("read the checksums of image %s: %w", f.im.id, err))
 	}
-	for _, b := range blocks {
-		f.cache.settle(b, err)
-	}
+	return good
 }
 
-// pass reads and fills the blocks, range by range, and returns those that it could not
-// fill with the first reason.
-func (f *fetch) pass(p *place, blocks []*block) (left []*block, err error) {
-	for len(blocks) > 0 {
-		n := joined(f.im.layout, blocks)
-		rest, rerr := f.readRange(p, blocks[:n])
+// errNotNow says that the table has to be fetched.
+var errNotNow = errors.New("not at hand")
+
+// tableNow reads of the layout's table what is at hand.
+func (im *image) tableNow(p []byte, off int64) error {
+	if im.table != nil && im.table.TryRead(p, off) {
+		return nil
+	}
+	return errNotNow
+}
+
+// forgetTable drops what is kept of the table around an entry that is damaged.
+func (im *image) forgetTable(off int64) {
+	part := im.table.im
+	u := off / part.layout.Unit()
+	im.cache.mem.Forget(part.key(u))
+	part.disk.Drop(part.layout.Offset(u), unit.Len(part.layout, u))
+}
+
+// pass reads the units and lands them, range by range, until a read fails with err. It
+// returns what is left: the units from there on, and those that did not pass their check.
+func (f *fetch) pass(r *pinned.Reader, g *resident.Grant, jobs []job) (left []job, err error) {
+	for len(jobs) > 0 && err == nil {
+		n := rangeOf(jobs)
+		first, last := jobs[0].piece, jobs[n-1].piece
+		r.Range(first.Off, last.Off+last.Len-first.Off)
+		var rest []job
+		if f.im.layout.Stored() == 0 {
+			rest, err = f.readUnits(r, g, jobs[:n])
+		} else {
+			rest, err = f.readStored(r, g, jobs[:n])
+		}
 		left = append(left, rest...)
-		if err == nil {
-			err = rerr
-		}
-		blocks = blocks[n:]
+		jobs = jobs[n:]
 	}
-	return left, err
+	return append(left, jobs...), err
 }
 
-// joined is how many of the blocks, from the first on, are read with one range.
-func joined(l layout, blocks []*block) int {
-	first, length := l.place(blocks[0].unit)
-	end := first + length
-	bytes := unitBytes(l, blocks[0].unit)
-	for n := 1; n < len(blocks); n++ {
-		off, length := l.place(blocks[n].unit)
-		bytes += unitBytes(l, blocks[n].unit)
-		if off < end || off-end > maxGap || off+length-first > maxJoin || bytes > maxJoin {
+// rangeOf is how many of the units, from the first on, come with one request.
+func rangeOf(jobs []job) int {
+	first := jobs[0].piece
+	for n := 1; n < len(jobs); n++ {
+		end, next := jobs[n-1].piece.Off+jobs[n-1].piece.Len, jobs[n].piece
+		if next.Off < end || next.Off-end > pinned.MaxGap || next.Off+next.Len-first.Off > maxJoin {
 			return n
 		}
-		end = off + length
 	}
-	return len(blocks)
+	return len(jobs)
 }
 
-// errStalled is a fetch that brought nothing for too long.
-var errStalled = fmt.Errorf("%w: nothing came for too long", objectstore.ErrUnavailable)
-
-// readRange reads one range and fills the blocks that lie in it.
-func (f *fetch) readRange(p *place, blocks []*block) (left []*block, err error) {
-	l, c := f.im.layout, f.cache
-	first, _ := l.place(blocks[0].unit)
-	last, length := l.place(blocks[len(blocks)-1].unit)
-	ctx, cancel := context.WithCancelCause(f.ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(c.opts.Stall, func() { cancel(errStalled) })
-	defer watch.Stop()
-	why := func(err error) error {
-		if errors.Is(context.Cause(ctx), errStalled) {
-			return fmt.Errorf("read the data of image %s: %w", f.im.id, errStalled)
+// readUnits reads units that lie in the object as they are.
+func (f *fetch) readUnits(r *pinned.Reader, g *resident.Grant, jobs []job) (left []job, err error) {
+	for i, j := range jobs {
+		data := g.Buffer(j.piece.Len)
+		if err := r.Read(data, j.piece.Off); err != nil {
+			g.Free(data)
+			return append(left, jobs[i:]...), err
 		}
-		return fmt.Errorf("read the data of image %s: %w", f.im.id, err)
-	}
-	c.counts.fetches.Add(1)
-	body, err := f.open(ctx, p, first, last+length-first)
-	if err != nil {
-		return blocks, why(err)
-	}
-	defer body.Close()
-	watch.Stop()
-	r := &ranged{body: body, at: first, watch: watch, stall: c.opts.Stall, fetched: &c.counts.fetched}
-	if l.scratch() == 0 {
-		return f.readRaw(r, blocks, why)
-	}
-	return f.readRecords(r, blocks, why)
-}
-
-// open opens a range of the object: of the one that is held open, if there is.
-func (f *fetch) open(ctx context.Context, p *place, off, n int64) (io.ReadCloser, error) {
-	if h := p.hold(ctx); h != nil {
-		return &heldBody{ctx: ctx, p: p, h: h, at: off}, nil
-	}
-	return p.store.Open(ctx, diskOf(p.data), p.condition(), off, n)
-}
-
-// heldBody reads an object that is held open. It is let go when a read fails, and the
-// next try opens it: that says what is wrong with it.
-type heldBody struct {
-	ctx context.Context
-	p   *place
-	h   objectstore.Held
-	at  int64
-}
-
-// errLetGo says that the read is to be tried by other means.
-var errLetGo = errors.New("the open object can't be read any more")
-
-func (b *heldBody) Read(p []byte) (int, error) {
-	if err := b.h.ReadAt(b.ctx, p, b.at); err != nil {
-		if b.ctx.Err() == nil {
-			b.p.letGo(b.h)
-			err = fmt.Errorf("%w: %w", errLetGo, err)
+		if f.land(&j, g, data, data) != nil {
+			left = append(left, j)
 		}
-		return 0, err
 	}
-	b.at += int64(len(p))
-	return len(p), nil
+	return left, nil
 }
 
-func (b *heldBody) Close() error { return nil }
-
-// readRaw reads units straight into their blocks.
-func (f *fetch) readRaw(r *ranged, blocks []*block, why func(error) error) (left []*block, err error) {
-	l, c := f.im.layout, f.cache
-	for i, b := range blocks {
-		off, length := l.place(b.unit)
-		if b.data == nil {
-			b.data = c.mem.get(length)
-		}
-		if rerr := r.read(b.data, off); rerr != nil {
-			return append(left, blocks[i:]...), why(rerr)
-		}
-		if ferr := l.fill(b.data, b.data, b.unit, b.sum); ferr != nil {
-			left = append(left, b)
-			err = firstOf(err, why(ferr))
-			continue
-		}
-		f.done(b)
+// readStored reads units that have to be decoded, which is done beside the reading.
+func (f *fetch) readStored(r *pinned.Reader, g *resident.Grant, jobs []job) (left []job, err error) {
+	l := f.im.layout
+	// What is read goes into buffers of the size of units where that is enough: few sizes
+	// are in use then, and one buffer serves for the other.
+	size, longest := l.Unit(), int64(0)
+	for _, j := range jobs {
+		longest = max(longest, j.piece.Len)
 	}
-	return left, err
-}
-
-// readRecords reads records and decodes them beside the reading.
-func (f *fetch) readRecords(r *ranged, blocks []*block, why func(error) error) (left []*block, err error) {
-	l, c := f.im.layout, f.cache
+	if longest > resident.BufferSize(size) {
+		size = l.Stored()
+	}
+	buffers := make(chan []byte, decoding(len(jobs)))
+	for range cap(buffers) {
+		buffers <- nil
+	}
 	var mu sync.Mutex
 	var work sync.WaitGroup
-	bufs := make(chan []byte, f.scratch)
-	for range f.scratch {
-		bufs <- nil
-	}
-	for i, b := range blocks {
-		off, length := l.place(b.unit)
-		buf := <-bufs
+	for i, j := range jobs {
+		buf := <-buffers
 		if buf == nil {
-			buf = c.mem.get(f.scratchSize)
+			buf = g.Buffer(size)
 		}
-		if rerr := r.read(buf[:length], off); rerr != nil {
-			bufs <- buf
+		stored := buf[:j.piece.Len]
+		if err = r.Read(stored, j.piece.Off); err != nil {
+			buffers <- buf
 			mu.Lock()
-			left = append(left, blocks[i:]...)
-			err = firstOf(err, why(rerr))
+			left = append(left, jobs[i:]...)
 			mu.Unlock()
 			break
 		}
-		if b.data == nil {
-			b.data = c.mem.get(unitBytes(l, b.unit))
-		}
 		decode := func() {
-			decoders <- struct{}{}
-			ferr := l.fill(b.data, buf[:length], b.unit, b.sum)
-			<-decoders
-			bufs <- buf
-			if ferr == nil {
-				f.done(b)
-				return
+			if f.land(&j, g, g.Buffer(unit.Len(l, j.piece.Unit)), stored) != nil {
+				mu.Lock()
+				left = append(left, j)
+				mu.Unlock()
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			left = append(left, b)
-			err = firstOf(err, why(ferr))
+			buffers <- buf
 		}
-		if i == len(blocks)-1 {
+		if i == len(jobs)-1 {
 			decode()
 		} else {
 			work.Go(decode)
 		}
 	}
 	work.Wait()
-	for range f.scratch {
-		if buf := <-bufs; buf != nil {
-			c.mem.put(buf)
+	for range cap(buffers) {
+		if buf := <-buffers; buf != nil {
+			g.Free(buf)
 		}
 	}
-	sortUnits(left)
+	slices.SortFunc(left, func(a, b job) int { return cmp.Compare(a.piece.Off, b.piece.Off) })
 	return left, err
 }
 
-// done puts a filled block into the cache.
-func (f *fetch) done(b *block) {
-	if f.ahead {
-		f.cache.counts.ahead.Add(int64(len(b.data)))
-	}
-	f.cache.settle(b, nil)
-}
-
-// ranged reads a range in pieces, in ascending order. Its watch runs while it waits for
-// the store, and not while what came is decoded.
-type ranged struct {
-	body    io.Reader
-	at      int64 // of the object
-	watch   *time.Timer
-	stall   time.Duration
-	fetched *atomic.Int64
-}
-
-// read fills p from off, which is not before what was read already.
-func (r *ranged) read(p []byte, off int64) error {
-	defer r.watch.Stop()
-	for skip := off - r.at; skip > 0; skip = off - r.at {
-		if err := r.some(p[:min(skip, int64(len(p)))]); err != nil { // to be written over
-			return err
+// land fills a unit's buffer and makes the unit resident. If the bytes do not pass their
+// check the buffer is freed.
+func (f *fetch) land(j *job, g *resident.Grant, data, stored []byte) error {
+	if err := f.im.layout.Fill(data, stored, j.piece); err != nil {
+		g.Free(data)
+		if j.bad++; j.bad == 1 {
+			f.im.disk.Drop(j.piece.Off, j.piece.Len)
 		}
+		j.err = fmt.Errorf("read the data of image %s: %w", f.im.id, err)
+		return j.err
 	}
-	return r.some(p)
-}
-
-// some fills p with what comes next.
-func (r *ranged) some(p []byte) error {
-	for len(p) > 0 {
-		r.watch.Reset(r.stall)
-		n, err := r.body.Read(p)
-		p = p[n:]
-		r.at += int64(n)
-		r.fetched.Add(int64(n))
-		if err != nil && len(p) > 0 {
-			return early(err)
-		}
-	}
+	f.im.cache.mem.Land(j.unit, g, data)
+	f.wanted.Add(-1)
 	return nil
-}
-
-// early is an error of a range that ended before its end.
-func early(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-func firstOf(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }

@@ -5,29 +5,17 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
+
+	"github.com/quickims/quickims/internal/objectstore"
 )
 
-// waiting returns when n reads wait for the block at off, which is loading.
-func (d *Device) waiting(t *testing.T, off int64, n int) {
-	t.Helper()
-	k := d.im.keyOf(off / d.BlockSize())
-	s := d.im.cache.shardOf(k)
-	for t.Context().Err() == nil {
-		s.mu.Lock()
-		got := 0
-		if b := s.blocks[k]; b != nil {
-			got = len(b.subs)
-		}
-		s.mu.Unlock()
-		if got == n {
-			return
-		}
-		runtime.Gosched()
-	}
-	t.Fatalf("%d reads never waited at %d", n, off)
+// bubble runs a test whose clock stands still while anybody works, and goes on to the
+// next timer when all wait.
+func bubble(t *testing.T, name string, test func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
 }
 
 // firstData is where the disk's first data is.
@@ -42,15 +30,21 @@ func (d *Device) firstData(t *testing.T) int64 {
 	return 0
 }
 
-// openOn opens an image on another store than the fixture's own.
-func openOn(t *testing.T, store *faulty, c *Cache, locate Locate) *Device {
+// openWith opens an image, and closes it at the end.
+func openWith(t *testing.T, c *Cache, locate Locate) *Device {
 	t.Helper()
-	d, err := Open(t.Context(), store, c, "image", locate)
+	d, err := c.Open(t.Context(), "image", locate)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
 	return d
+}
+
+// openOn is openWith with a cache of its own.
+func openOn(t *testing.T, store objectstore.Store, opts Options, locate Locate) *Device {
+	t.Helper()
+	return openWith(t, newCache(t, store, opts), locate)
 }
 
 // A hundred readers of one cold block make one fetch, through all devices of the image,
@@ -59,11 +53,12 @@ func TestOneFetchForManyReaders(t *testing.T) {
 	t.Parallel()
 	disk := testDisk()
 	for _, form := range forms {
-		t.Run(form, func(t *testing.T) {
+		bubble(t, form, func(t *testing.T) {
 			f := newFixture(t)
-			store, c := newFaulty(t, f.store), newCache(t, CacheOptions{})
+			store := newFaulty(t, f.store)
+			c := newCache(t, store, Options{})
 			data := f.image(t, form, disk)
-			devices := []*Device{openOn(t, store, c, at(data)), openOn(t, store, c, at(data)), openOn(t, store, c, at(data))}
+			devices := []*Device{openWith(t, c, at(data)), openWith(t, c, at(data)), openWith(t, c, at(data))}
 			off := devices[0].firstData(t)
 			p, entered, release := hold()
 			store.plan(p)
@@ -98,7 +93,7 @@ func TestOneFetchForManyReaders(t *testing.T) {
 				}()
 			}
 			<-entered
-			devices[0].waiting(t, off, readers)
+			synctest.Wait() // until all readers wait
 			leave()
 			left.Wait()
 			release()
@@ -116,8 +111,9 @@ func TestFetchIsGivenUp(t *testing.T) {
 	t.Parallel()
 	disk := testDisk()
 	f := newFixture(t)
-	store, c := newFaulty(t, f.store), newCache(t, CacheOptions{})
-	d := openOn(t, store, c, at(f.image(t, "zvhd2", disk)))
+	store := newFaulty(t, f.store)
+	c := newCache(t, store, Options{})
+	d := openWith(t, c, at(f.image(t, "zvhd2", disk)))
 	off := d.firstData(t)
 	entered, ended := make(chan struct{}), make(chan struct{})
 	store.plan(func(ctx context.Context, _ func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {

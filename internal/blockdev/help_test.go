@@ -93,9 +93,9 @@ func at(data ims.Data) Locate {
 	return func(context.Context) (ims.Data, error) { return data, nil }
 }
 
-func newCache(t testing.TB, opts CacheOptions) *Cache {
+func newCache(t testing.TB, store objectstore.Store, opts Options) *Cache {
 	t.Helper()
-	c, err := NewCache(opts)
+	c, err := NewCache(store, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func newCache(t testing.TB, opts CacheOptions) *Cache {
 // open opens an image that is named after its data.
 func (f fixture) open(t testing.TB, c *Cache, data ims.Data) *Device {
 	t.Helper()
-	d, err := Open(t.Context(), f.store, c, data.Key, at(data))
+	d, err := c.Open(t.Context(), data.Key, at(data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,4 +170,10 @@ func (f fixture) writeSource(t testing.TB, data ims.Data) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// dropMemory evicts all that nobody reads.
+func (c *Cache) dropMemory() {
+	c.mem.Charge(c.mem.Limit())
+	c.mem.Discharge(c.mem.Limit())
 }

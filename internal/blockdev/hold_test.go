@@ -70,7 +70,7 @@ func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 	h, f := newHanging(t)
 	slow, other := f.image(t, "raw", disk), f.image(t, "raw with bitmap", disk)
 	h.key = slow.Key
-	c, err := NewCache(CacheOptions{})
+	c, err := NewCache(f.store, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 		if key == slow.Key {
 			data = slow
 		}
-		d, err := Open(t.Context(), f.store, c, key, at(data))
+		d, err := c.Open(t.Context(), key, at(data))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestOpeningThatHangsHoldsUpNobodyElse(t *testing.T) {
 	close(h.release)
 	<-ended
 	read(second)
-	if second.local() == nil {
+	if !second.local() {
 		t.Error("the file is not held for who uses the image")
 	}
 	shut(second)
@@ -140,13 +140,13 @@ func TestOpenedForWhoHasLeft(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(4 << 20)
 	h, f := newHanging(t)
-	data := f.image(t, "zvhd2", disk) // every read of another block asks for the open file
+	data := f.image(t, "raw with bitmap", disk) // nothing of the disk is read to open it
 	h.key = data.Key
-	c, err := NewCache(CacheOptions{})
+	c, err := NewCache(f.store, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := Open(t.Context(), f.store, c, data.Key, at(data))
+	d, err := c.Open(t.Context(), data.Key, at(data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,30 +172,4 @@ func TestOpenedForWhoHasLeft(t *testing.T) {
 		t.Error(err)
 	}
 	h.shut(t, c)
-}
-
-// A read of a file that was let go meanwhile leaves alone the one that is held since the
-// image is used again.
-func TestLateReadLeavesTheNextFileHeld(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	data := f.image(t, "raw", benchDisk(1<<20))
-	p := &place{store: f.store, data: data, locate: at(data)}
-	late := &heldBody{ctx: t.Context(), p: p, h: p.hold(t.Context())}
-	if late.h == nil {
-		t.Fatal("the file is not held open")
-	}
-	p.use(false)
-	p.use(true)
-	next := p.hold(t.Context())
-	if _, err := late.Read(make([]byte, 4096)); err == nil {
-		t.Error("a file that was closed was read")
-	}
-	if next == nil || p.open() != next {
-		t.Error("the file that is held since was let go")
-	}
-	p.use(false)
-	if p.open() != nil {
-		t.Error("a file that nobody uses is held")
-	}
 }

@@ -8,32 +8,24 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/quickims/quickims/internal/diskformat/bitmap"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/objectstore"
+	"github.com/quickims/quickims/internal/pinned"
+	"github.com/quickims/quickims/internal/resident"
+	"github.com/quickims/quickims/internal/unit"
 )
-
-// imageKey is an image's id, shortened.
-type imageKey [16]byte
-
-// keyOf holds what an image is, beside its id: were that ever to differ, no block of one
-// would be taken for a block of the other.
-func keyOf(id string, data ims.Data) imageKey {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", id, data.Format, data.Size, data.VirtualSize))
-	return imageKey(sum[:16])
-}
 
 // image is what all devices of one image share.
 type image struct {
 	cache  *Cache
 	id     string
-	key    imageKey
-	layout layout
-	sums   *Device      // the checksums of its units, if layout needs them; nil: it does not
-	unread atomic.Int64 // what was fetched ahead of its readers and not read yet, in bytes
-
-	place  atomic.Pointer[place]
-	moving sync.Mutex // held while it is asked where the data went
+	name   resident.Disk
+	data   atomic.Pointer[ims.Data] // as it lies now
+	disk   *pinned.Object
+	mf     *pinned.Object // its bitmap; nil: it has none
+	layout unit.Layout
+	table  *Device         // what layout reads to locate units; nil: nothing
+	ahead  resident.Reader // whose reads units are fetched ahead of
 
 	// Guarded by the lock of the cache's images.
 	opening chan struct{} // closed when layout is there or could not be had; nil then
@@ -42,90 +34,11 @@ type image struct {
 	seen    uint64 // when it was used last
 }
 
-// place is where an image's bytes lie.
-type place struct {
-	store  objectstore.Store
-	data   ims.Data
-	locate Locate
-
-	held atomic.Pointer[objectstore.Held] // the open object, where the store can hold it
-
-	mu      sync.Mutex    // never held while anybody waits for the store
-	opening chan struct{} // closed when who opens the object is done; nil if nobody does
-	tried   bool          // to hold it, since somebody uses the image
-	unused  bool
-	turn    int // of using and not using it
-}
-
-// hold returns the object held open, nil if the store does not offer that.
-func (p *place) hold(ctx context.Context) objectstore.Held {
-	p.mu.Lock()
-	for !p.tried && !p.unused && p.opening != nil {
-		wait := p.opening
-		p.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return p.open()
-		}
-		p.mu.Lock()
-	}
-	if p.tried || p.unused {
-		p.mu.Unlock()
-		return p.open()
-	}
-	opening, turn := make(chan struct{}), p.turn
-	p.opening = opening
-	p.mu.Unlock()
-	h, err := objectstore.Hold(ctx, p.store, diskOf(p.data), p.condition())
-	there := err == nil && h != nil // else a read by other means says what is wrong
-	p.mu.Lock()
-	p.opening = nil
-	close(opening)
-	if p.turn == turn {
-		p.tried = there || ctx.Err() == nil
-		if there {
-			p.held.Store(&h)
-			there = false
-		}
-	}
-	p.mu.Unlock()
-	if there { // nobody uses the image any more, or again
-		_ = h.Close()
-	}
-	return p.open()
-}
-
-// open is what hold returned last, without waiting for who opens it.
-func (p *place) open() objectstore.Held {
-	if h := p.held.Load(); h != nil {
-		return *h
-	}
-	return nil
-}
-
-// letGo ends the holding of h, for good or until it is used anew. Another object may be
-// held by now.
-func (p *place) letGo(h objectstore.Held) {
-	if now := p.held.Load(); now != nil && *now == h && p.held.CompareAndSwap(now, nil) {
-		_ = h.Close() // it was read from; reads say what is wrong
-	}
-}
-
-// use tells whether somebody uses the image: an object that nobody reads is not held,
-// for it would keep its space when it is deleted.
-func (p *place) use(used bool) {
-	p.mu.Lock()
-	p.unused, p.tried = !used, false
-	p.turn++
-	p.mu.Unlock()
-	if h := p.open(); !used && h != nil {
-		p.letGo(h)
-	}
-}
-
-func (p *place) condition() objectstore.Condition {
-	return objectstore.Condition{ETag: p.data.ETag, Version: p.data.Version}
+// nameOf tells disks apart. It holds what an image is, beside its id: were that ever to
+// differ, no unit of one disk would be taken for a unit of the other.
+func nameOf(id string, data ims.Data, part string) resident.Disk {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d\x00%d\x00%s", id, data.Generation, data.Format, data.Size, data.VirtualSize, part))
+	return resident.Disk(sum[:16])
 }
 
 // sameDisk tells whether two places of one image hold the same bytes. An image has one
@@ -135,35 +48,119 @@ func sameDisk(a, b ims.Data) bool {
 	if a.Bucket != "" && b.Bucket != "" && (a.Bucket != b.Bucket || a.Key != b.Key || a.ETag != b.ETag || a.Version != b.Version) {
 		return false
 	}
-	return a.Format == b.Format && a.Size == b.Size && a.VirtualSize == b.VirtualSize
+	return a.Format == b.Format && a.Size == b.Size && a.VirtualSize == b.VirtualSize && a.Generation == b.Generation
 }
 
-// moved is asked where the data is, after it was not at the place before. The answer
-// is a place to go on at, or why there is none.
-func (im *image) moved(ctx context.Context, before *place) (*place, error) {
-	im.moving.Lock()
-	defer im.moving.Unlock()
-	now := im.place.Load()
-	if now.data != before.data {
-		return now, nil // another fetch has asked
-	}
-	data, err := now.locate(ctx)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("ask where the data of image %s is: %w", im.id, err)
-	case data == before.data:
-		return nil, errSamePlace
-	case !sameDisk(data, before.data):
-		return nil, fmt.Errorf("the data of image %s is another disk now: %w", im.id, objectstore.ErrChanged)
-	}
-	next := &place{store: now.store, data: data, locate: now.locate}
-	im.place.Store(next)
-	now.use(false)
-	return next, nil
+func diskPlace(d ims.Data) pinned.Place {
+	return pinned.Place{Location: objectstore.Location{Bucket: d.Bucket, Key: d.Key}, Condition: objectstore.Condition{ETag: d.ETag, Version: d.Version}}
 }
 
-// errSamePlace says that the data should be where it was not.
-var errSamePlace = errors.New("the data is said to be where it was looked for")
+func bitmapPlace(d ims.Data) pinned.Place {
+	return pinned.Place{Location: objectstore.Location{Bucket: d.Bucket, Key: d.BitmapKey}, Condition: objectstore.Condition{ETag: d.BitmapETag}}
+}
+
+func (c *Cache) newImage(id string, data ims.Data, locate Locate) *image {
+	im := &image{cache: c, id: id, name: nameOf(id, data, "")}
+	im.data.Store(&data)
+	where := func(place func(ims.Data) pinned.Place) pinned.Locate {
+		return func(ctx context.Context) (pinned.Place, error) {
+			now, err := locate(ctx)
+			if err != nil {
+				return pinned.Place{}, fmt.Errorf("ask where the data of image %s is: %w", id, err)
+			}
+			if !sameDisk(now, *im.data.Load()) {
+				return pinned.Place{}, fmt.Errorf("the data of image %s is another disk now: %w", id, objectstore.ErrChanged)
+			}
+			im.data.Store(&now)
+			return place(now), nil
+		}
+	}
+	im.disk = c.store.Object(pinned.Name{Generation: data.Generation, Role: pinned.RoleDisk, Size: data.Size}, diskPlace(data), where(diskPlace))
+	if data.BitmapKey != "" {
+		im.mf = c.store.Object(pinned.Name{Generation: data.Generation, Role: pinned.RoleBitmap, Size: data.BitmapSize}, bitmapPlace(data), where(bitmapPlace))
+	}
+	return im
+}
+
+// moveTo says where the image lies from now on.
+func (im *image) moveTo(data ims.Data) {
+	im.data.Store(&data)
+	im.disk.MoveTo(diskPlace(data))
+	if im.mf != nil {
+		im.mf.MoveTo(bitmapPlace(data))
+	}
+}
+
+// use says whether anybody uses the image: see pinned.Object.Use.
+func (im *image) use(used bool) {
+	im.disk.Use(used)
+	if im.mf != nil {
+		im.mf.Use(used)
+	}
+}
+
+// trouble is why the image cannot be read at present, nil if it can.
+func (im *image) trouble() error {
+	if err := im.disk.Trouble(); err != nil || im.mf == nil {
+		return err
+	}
+	return im.mf.Trouble()
+}
+
+// errNoData means that an image has nothing that could be read.
+var errNoData = errors.New("it has no data yet")
+
+// open reads what has to be known of the image before any of it can be read. It waits for
+// a store that fails, and holds no memory meanwhile.
+func (im *image) open(ctx context.Context) error {
+	data := im.data.Load()
+	if data.Key == "" {
+		return errNoData
+	}
+	mem, most := im.cache.mem, im.cache.mem.Limit()/2
+	rctx, cancel := context.WithTimeout(ctx, im.cache.wait)
+	defer cancel()
+	disk := im.disk.NewReader(rctx)
+	defer disk.Close()
+	first, mf := disk, (*pinned.Reader)(nil)
+	if im.mf != nil {
+		mf = im.mf.NewReader(rctx)
+		defer mf.Close()
+		first = mf // RAW with a bitmap: of the disk nothing is read
+	}
+	for im.layout == nil {
+		g, err := mem.Grant(ctx, min(unit.OpenMemory(*data), most))
+		if err != nil {
+			return err
+		}
+		im.layout, err = unit.Open(*data, disk, mf)
+		g.Release()
+		if err == nil {
+			break
+		}
+		if werr := first.Await(err); werr != nil {
+			if rctx.Err() != nil && ctx.Err() == nil {
+				return err // the store has failed for too long
+			}
+			return werr
+		}
+	}
+	if t := im.layout.Table(); t.Len > 0 {
+		part := &image{cache: im.cache, id: im.id, name: nameOf(im.id, *data, "table"), disk: im.disk, layout: unit.Plain(t.Off, t.Len)}
+		if t.InBitmap {
+			part.disk = im.mf
+		}
+		im.table = &Device{im: part, window: maxJoin}
+	}
+	if need := fetchMemory(im.layout, 1); need > most {
+		return fmt.Errorf("its blocks of %d bytes take %d bytes of memory to read, the cache can give %d; give it more (cache.memory)",
+			im.layout.Unit(), need, most)
+	}
+	return nil
+}
+
+// maxIdle is how many images that nobody uses are remembered.
+const maxIdle = 256
 
 // images are those that a cache knows: in use, and some that were.
 type images struct {
@@ -175,54 +172,34 @@ type images struct {
 	memory int64
 }
 
-// use tells the places whether somebody uses the image.
-func (im *image) use(used bool) {
-	im.place.Load().use(used)
-	if im.sums != nil {
-		im.sums.im.place.Load().use(used)
-	}
-}
+func (s *images) init(c *Cache) { s.cache, s.all = c, map[string]*image{} }
 
-// moveTo says that the image lies at another place.
-func (im *image) moveTo(p *place) {
-	im.use(false)
-	im.place.Store(p)
-	if im.sums != nil {
-		im.sums.im.place.Store(p.ofSums())
-	}
-}
-
-// letGo lets go of all objects that are held open.
-func (s *images) letGo() {
+// unuse says of all images that nobody uses them.
+func (s *images) unuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, im := range s.all {
-		if im.opening != nil {
-			im.place.Load().use(false)
-		} else {
-			im.use(false)
-		}
+		im.use(false)
 	}
 }
 
-// maxIdle is how many images that nobody uses are remembered.
-const maxIdle = 256
-
-func (s *images) init(c *Cache) { s.cache, s.all = c, map[string]*image{} }
-
-// open returns an image for use. What is known of one that was used before is used
-// again, unless its data is another disk.
-func (s *images) open(ctx context.Context, store objectstore.Store, id string, locate Locate) (*image, error) {
+// get returns an image for use. What is known of one that was used before is used again,
+// unless its data is another disk.
+func (s *images) get(ctx context.Context, id string, locate Locate) (*image, error) {
 	for {
 		data, err := locate(ctx)
 		if err != nil {
 			return nil, err
 		}
-		p := &place{store: store, data: data, locate: locate}
-		im, wait, mine := s.claim(id, p)
+		im, wait, mine := s.claim(id, data, locate)
 		switch {
 		case mine:
-			return s.load(ctx, im, p)
+			err := im.open(ctx)
+			if err == nil {
+				err = s.keep(im)
+			}
+			s.opened(im, err)
+			return im, err
 		case wait == nil:
 			return im, nil
 		}
@@ -235,8 +212,8 @@ func (s *images) open(ctx context.Context, store objectstore.Store, id string, l
 }
 
 // claim finds an image. It is wait, if not nil, that has to be waited for; mine says
-// that the caller has to load it.
-func (s *images) claim(id string, p *place) (im *image, wait <-chan struct{}, mine bool) {
+// that the caller has to open it.
+func (s *images) claim(id string, data ims.Data, locate Locate) (im *image, wait <-chan struct{}, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock++
@@ -244,123 +221,54 @@ func (s *images) claim(id string, p *place) (im *image, wait <-chan struct{}, mi
 	switch {
 	case im != nil && im.opening != nil:
 		return nil, im.opening, false
-	case im != nil && sameDisk(im.place.Load().data, p.data):
+	case im != nil && sameDisk(*im.data.Load(), data):
 		im.uses++
 		im.seen = s.clock
-		if now := im.place.Load(); now.data == p.data && now.store == p.store {
-			if im.uses == 1 {
-				im.use(true)
-			}
-		} else {
-			im.moveTo(p)
+		im.moveTo(data)
+		if im.uses == 1 {
+			im.use(true)
 		}
 		return im, nil, false
 	}
-	im = &image{cache: s.cache, id: id, key: keyOf(id, p.data), opening: make(chan struct{}), uses: 1, seen: s.clock}
-	im.place.Store(p)
+	im = s.cache.newImage(id, data, locate)
+	im.opening, im.uses, im.seen = make(chan struct{}), 1, s.clock
 	s.all[id] = im
 	return im, nil, true
 }
 
-// load reads what has to be known of an image before any of it can be read.
-func (s *images) load(ctx context.Context, im *image, p *place) (_ *image, err error) {
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		close(im.opening)
-		im.opening = nil
-		if err != nil && s.all[im.id] == im {
-			delete(s.all, im.id)
-		}
-	}()
-	mem := s.cache.mem
-	parse := min(parseMemory(p.data), mem.limit/2)
-	if err := mem.acquire(ctx, parse); err != nil {
-		return nil, err
+// opened wakes those that wait for the image to be opened. One that could not be is
+// forgotten.
+func (s *images) opened(im *image, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(im.opening)
+	im.opening = nil
+	if err != nil && s.all[im.id] == im {
+		delete(s.all, im.id)
+		im.use(false)
 	}
-	mem.fix(parse)
-	defer func() {
-		mem.fix(-parse)
-		mem.release(parse)
-	}()
-	for range attempts {
-		im.layout, err = openLayout(ctx, p.store, p.data)
-		if err == nil || !missing(err) {
-			break
-		}
-		data, lerr := p.locate(ctx)
-		if lerr != nil {
-			return nil, lerr
-		}
-		if data == p.data || !sameDisk(data, p.data) {
-			break
-		}
-		p = &place{store: p.store, data: data, locate: p.locate}
-		im.place.Store(p)
-	}
-	if err != nil {
-		return nil, err
-	}
-	im.sums = newSums(im)
-	if need, most := unitMemory(im.layout), mem.limit/2; need > most {
-		return nil, fmt.Errorf("its blocks of %d bytes take %d bytes of memory to read, the cache can give %d; give it more (cache.memory)",
-			im.layout.unit(), need, most)
-	}
-	return im, s.keep(im)
 }
 
-// parseMemory is about the most that opening takes, before anything is known but the
-// sizes: of ZVHD2 the end of the file and the index, for blocks of 1 MiB and more.
-func parseMemory(data ims.Data) int64 {
-	if data.Format == "raw" {
-		return 4 * min(data.BitmapSize, bitmap.MaxRead)
-	}
-	blocks := min(data.Size/4096, data.VirtualSize>>20)
-	return min(data.Size, 1<<20) + 24*blocks
-}
-
-// unitMemory is what a fetch of one unit takes.
-func unitMemory(l layout) int64 { return bufferSize(l.unit()) + bufferSize(l.scratch()) }
-
-// keep grants the memory of an image's layout. All images together take at most what
-// most says; those that nobody uses go first, beyond an eighth of all memory at once.
+// keep charges the memory of an image's layout. All images together take at most half of
+// the memory, so that the other half is there for the largest fetch; those that nobody
+// uses go first.
 func (s *images) keep(im *image) error {
-	mem := s.cache.mem
-	n, most := im.layout.memory(), s.most()
+	n, most := im.layout.Memory(), s.cache.mem.Limit()/2
 	s.mu.Lock()
 	for s.memory+n > most && s.forget() {
 	}
 	fits := s.memory+n <= most
 	if fits {
 		im.memory = n
-		s.add(n)
+		s.memory += n
 	}
 	s.mu.Unlock()
 	if !fits {
 		return fmt.Errorf("the images in use and this one take more than %d of the cache's %d bytes of memory; give it more (cache.memory): %w",
-			most, mem.limit, objectstore.ErrUnavailable)
+			most, s.cache.mem.Limit(), objectstore.ErrUnavailable)
 	}
-	mem.charge(n)
+	s.cache.mem.Charge(n)
 	return nil
-}
-
-// most is how much memory all images may take, in bytes: half of it, so that the other
-// half is there for the largest fetch. With a folder a quarter, which its index leaves
-// to them as far as it can; what waits to be written to the folder and what is read
-// from it have the other, as it may not come back for long.
-func (s *images) most() int64 {
-	if d := s.cache.disk; d != nil {
-		return s.cache.mem.limit/4 - d.index.fixed
-	}
-	return s.cache.mem.limit / 2
-}
-
-// add notes that the layouts take n bytes more. The caller holds the lock.
-func (s *images) add(n int64) {
-	s.memory += n
-	if d := s.cache.disk; d != nil {
-		d.leaveTo(s.memory)
-	}
 }
 
 // forget drops the image that nobody uses for the longest time; false if there is none.
@@ -383,18 +291,17 @@ func (s *images) drop(im *image) {
 	if s.all[im.id] == im {
 		delete(s.all, im.id)
 	}
-	s.add(-im.memory)
-	s.cache.mem.fix(-im.memory)
-	s.cache.mem.release(im.memory)
+	s.memory -= im.memory
+	s.cache.mem.Discharge(im.memory)
 	im.memory = 0
 }
 
-// close ends the use of an image. It is remembered for a while.
+// close ends one use of an image. It is remembered for a while: those that nobody uses
+// take an eighth of the memory at most.
 func (s *images) close(im *image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	im.uses--
-	if im.uses > 0 {
+	if im.uses--; im.uses > 0 {
 		return
 	}
 	im.use(false)
@@ -409,7 +316,7 @@ func (s *images) close(im *image) {
 			memory += other.memory
 		}
 	}
-	if idle > maxIdle || memory > s.cache.mem.limit/8 {
+	if idle > maxIdle || memory > s.cache.mem.Limit()/8 {
 		s.forget()
 	}
 }

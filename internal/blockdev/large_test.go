@@ -33,10 +33,10 @@ func TestLargeBlocks(t *testing.T) {
 	f := newFixture(t)
 	info := f.put(t, "image/1/disk", file)
 	data := ims.Data{Key: "image/1/disk", ETag: info.ETag, Size: info.Size, Format: "zvhd2", VirtualSize: ims.GiB}
-	if _, err := Open(t.Context(), f.store, newCache(t, CacheOptions{Memory: 128 << 20}), "image", at(data)); err == nil || !strings.Contains(err.Error(), "cache.memory") {
+	if _, err := newCache(t, f.store, Options{Memory: 128 << 20}).Open(t.Context(), "image", at(data)); err == nil || !strings.Contains(err.Error(), "cache.memory") {
 		t.Errorf("blocks of 32 MiB in 128 MiB of memory: error %v", err)
 	}
-	d := f.open(t, newCache(t, CacheOptions{Memory: 145 << 20}), data)
+	d := f.open(t, newCache(t, f.store, Options{Memory: 145 << 20}), data)
 	if d.BlockSize() != 32<<20 {
 		t.Errorf("the blocks have %d bytes", d.BlockSize())
 	}

@@ -5,13 +5,12 @@ import (
 	"testing"
 
 	"github.com/quickims/quickims/internal/ims"
-	"github.com/quickims/quickims/internal/objectstore"
 )
 
-// openFar opens an image in a store whose every read is a request: it holds nothing open.
-func (f fixture) openFar(t *testing.T, c *Cache, id string, data ims.Data) *Device {
+// openAs opens an image under another name than its data's.
+func (f fixture) openAs(t *testing.T, c *Cache, id string, data ims.Data) *Device {
 	t.Helper()
-	d, err := Open(t.Context(), struct{ objectstore.Store }{f.store}, c, id, at(data))
+	d, err := c.Open(t.Context(), id, at(data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,9 +30,9 @@ func TestPrefetch(t *testing.T) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t)
-			c := newCache(t, CacheOptions{Memory: 128 << 20})
-			d := f.openFar(t, c, "image", f.image(t, form, disk))
+			f := newFarFixture(t)
+			c := newCache(t, f.store, Options{Memory: 128 << 20})
+			d := f.openAs(t, c, "image", f.image(t, form, disk))
 			const off, n = 2<<20 + 100, 6 << 20
 			for range 2 {
 				if err := d.Prefetch(t.Context(), off, n); err != nil {
@@ -50,7 +49,7 @@ func TestPrefetch(t *testing.T) {
 			}
 			before := c.Stats()
 			p := make([]byte, n)
-			if !d.ReadWarm(p, off) || !bytes.Equal(p, disk[off:off+n]) {
+			if !d.TryRead(p, off) || !bytes.Equal(p, disk[off:off+n]) {
 				t.Error("the range was not fetched whole, or wrong")
 			}
 			if after := c.Stats(); after.Fetched != before.Fetched || after.AheadUsed < n-2<<20 {
@@ -66,9 +65,9 @@ func TestPrefetch(t *testing.T) {
 func TestPrefetchIsBounded(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(24 << 20)
-	f := newFixture(t)
-	c := newCache(t, CacheOptions{Memory: 32 << 20})
-	d := f.openFar(t, c, "image", f.image(t, "raw", disk))
+	f := newFarFixture(t)
+	c := newCache(t, f.store, Options{Memory: 32 << 20})
+	d := f.openAs(t, c, "image", f.image(t, "raw", disk))
 	prefetch := func(want int64) {
 		t.Helper()
 		for range 3 {
@@ -82,7 +81,7 @@ func TestPrefetchIsBounded(t *testing.T) {
 		}
 	}
 	prefetch(2 << 20)
-	if !d.ReadWarm(make([]byte, 1<<20), 0) {
+	if !d.TryRead(make([]byte, 1<<20), 0) {
 		t.Error("the front was not fetched")
 	}
 	prefetch(3 << 20)
@@ -95,7 +94,7 @@ func TestPrefetchIsBounded(t *testing.T) {
 	if err := d.Prefetch(t.Context(), d.Size(), 0); err != nil {
 		t.Errorf("nothing at the end: %v", err)
 	}
-	closed := f.openFar(t, c, "closed", f.image(t, "raw", disk))
+	closed := f.openAs(t, c, "closed", f.image(t, "raw", disk))
 	if closed.Close() != nil || closed.Prefetch(t.Context(), 0, 1) == nil {
 		t.Error("a closed device is prefetched")
 	}
@@ -106,7 +105,7 @@ func TestPrefetchOfALocalFile(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(4 << 20)
 	f := newFixture(t)
-	c := newCache(t, CacheOptions{})
+	c := newCache(t, f.store, Options{})
 	d := f.open(t, c, f.image(t, "raw", disk))
 	p := make([]byte, len(disk))
 	if _, err := d.ReadAt(p[:1], 3<<20); err != nil { // from now on the file is held open

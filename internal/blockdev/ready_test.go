@@ -26,12 +26,12 @@ func (d *Device) touchAll(t *testing.T) {
 	if _, err := d.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	if d.local() == nil {
+	if !d.local() {
 		t.Fatal("the file is not held open")
 	}
 	d.im.cache.dropMemory()
-	if d.im.sums != nil {
-		if err := d.im.sumsRead(t.Context())(make([]byte, sumSize), 0); err != nil {
+	if d.im.table != nil {
+		if _, err := d.im.table.ReadAt(make([]byte, 256), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
-			c := newCache(t, CacheOptions{})
+			c := newCache(t, f.store, Options{})
 			d := f.open(t, c, f.image(t, form, disk))
 			d.touchAll(t)
 			before := c.Stats()
@@ -74,10 +74,10 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 				off := r.Int64N(int64(len(disk)))
 				n := min(1+r.Int64N(3*unit), int64(len(disk))-off)
 				if r.IntN(4) == 0 { // longer than what is read at once
-					n = min(readyRange-unit+r.Int64N(4*unit), int64(len(disk))-off)
+					n = min(localRange-unit+r.Int64N(4*unit), int64(len(disk))-off)
 				}
 				p := make([]byte, n)
-				if !d.ReadWarm(p, off) || !bytes.Equal(p, disk[off:off+n]) {
+				if !d.TryRead(p, off) || !bytes.Equal(p, disk[off:off+n]) {
 					t.Fatalf("seed %d: %d bytes at %d are not at hand, or other bytes", seed, n, off)
 				}
 			}
@@ -96,12 +96,12 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 			off := d.firstData(t)
 			before = c.Stats()
 			for range 2 {
-				if !d.ReadWarm(make([]byte, 2*unit), off) {
+				if !d.TryRead(make([]byte, 2*unit), off) {
 					t.Fatal("whole units are not at hand")
 				}
 			}
 			for range 2 {
-				if !d.ReadWarm(make([]byte, 512), off) {
+				if !d.TryRead(make([]byte, 512), off) {
 					t.Fatal("a part of a unit is not at hand")
 				}
 			}
@@ -110,7 +110,7 @@ func TestReadsWhatTheMachineHas(t *testing.T) {
 				t.Errorf("%d bytes were read of the file, want %d; %d delivered; %d hits", fetched, 5*unit, s.Delivered-before.Delivered, hits)
 			}
 			held := s.Memory
-			if !d.ReadWarm(make([]byte, 3*unit), off+100) {
+			if !d.TryRead(make([]byte, 3*unit), off+100) {
 				t.Fatal("a long range is not at hand")
 			}
 			if s := c.Stats(); s.Memory != held || s.Fetched-before.Fetched != 8*unit {
@@ -134,7 +134,7 @@ func TestReadsWhatTheMachineHasNot(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			data := f.image(t, form, disk)
-			d := f.open(t, newCache(t, CacheOptions{}), data)
+			d := f.open(t, newCache(t, f.store, Options{}), data)
 			d.touchAll(t)
 			path := filepath.Join(f.images, data.Key)
 			p := make([]byte, 4096)
@@ -143,7 +143,7 @@ func TestReadsWhatTheMachineHasNot(t *testing.T) {
 			dropped, refused := 0, 0
 			for off := int64(1 << 20); off < 7<<20; off += 512 << 10 {
 				was := dropPages(t, path, off)
-				got := d.ReadWarm(p, off)
+				got := d.TryRead(p, off)
 				if got && !bytes.Equal(p, disk[off:off+4096]) {
 					t.Fatalf("at %d: other bytes are at hand", off)
 				}
@@ -175,7 +175,7 @@ func TestReadsWhatTheMachineHasInPart(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			data := f.image(t, form, disk)
-			d := f.open(t, newCache(t, CacheOptions{}), data)
+			d := f.open(t, newCache(t, f.store, Options{}), data)
 			d.touchAll(t)
 			path := filepath.Join(f.images, data.Key)
 			unit := d.BlockSize()
@@ -193,7 +193,7 @@ func TestReadsWhatTheMachineHasInPart(t *testing.T) {
 					t.Fatal(err)
 				}
 				p := make([]byte, 4*unit)
-				if d.ReadWarm(p, off) && !bytes.Equal(p, disk[off:off+4*unit]) { // it may have come meanwhile
+				if d.TryRead(p, off) && !bytes.Equal(p, disk[off:off+4*unit]) { // it may have come meanwhile
 					t.Errorf("at %d: other bytes are at hand", off)
 				}
 				if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+4*unit]) {
@@ -229,17 +229,17 @@ func TestHeldFileChanges(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t)
 				source := f.source(t, f.image(t, form, disk))
-				d := f.open(t, newCache(t, CacheOptions{}), source)
+				d := f.open(t, newCache(t, f.store, Options{}), source)
 				d.touchAll(t)
 				p := make([]byte, 64<<10)
-				if !d.ReadWarm(p, 1<<20) || !bytes.Equal(p, disk[1<<20:1<<20+64<<10]) {
+				if !d.TryRead(p, 1<<20) || !bytes.Equal(p, disk[1<<20:1<<20+64<<10]) {
 					t.Fatal("the file is not at hand")
 				}
 				if err := tc.do(filepath.Join(f.buckets, source.Bucket, source.Key)); err != nil {
 					t.Fatal(err)
 				}
 				for range 2 {
-					if d.ReadWarm(p, 1<<20) {
+					if d.TryRead(p, 1<<20) {
 						t.Fatal("a changed file was read")
 					}
 					if _, err := d.ReadAt(p, 1<<20); !errors.Is(err, tc.want) {
@@ -263,19 +263,19 @@ func TestDamageBesideAHeldFile(t *testing.T) {
 	damaged[3<<20+100] ^= 1
 	data.Key = "damaged/1/disk"
 	data.ETag = f.put(t, data.Key, damaged).ETag
-	d := f.open(t, newCache(t, CacheOptions{}), data)
+	d := f.open(t, newCache(t, f.store, Options{}), data)
 	p := make([]byte, d.BlockSize())
-	if _, err := d.ReadAt(p, 0); err != nil || d.local() == nil {
+	if _, err := d.ReadAt(p, 0); err != nil || !d.local() {
 		t.Fatalf("the file is not held open (%v)", err)
 	}
 	for _, n := range []int64{d.BlockSize(), 4096} {
-		if d.ReadWarm(p[:n], 3<<20) {
+		if d.TryRead(p[:n], 3<<20) {
 			t.Errorf("%d damaged bytes were read", n)
 		}
 		if _, err := d.ReadAt(p[:n], 3<<20); !Damaged(err) {
 			t.Errorf("%d damaged bytes were read with error %v", n, err)
 		}
-		if next := int64(3<<20) + d.BlockSize(); !d.ReadWarm(p[:n], next) || !bytes.Equal(p[:n], disk[next:next+n]) {
+		if next := int64(3<<20) + d.BlockSize(); !d.TryRead(p[:n], next) || !bytes.Equal(p[:n], disk[next:next+n]) {
 			t.Error("what lies beside the damage can't be read")
 		}
 	}
@@ -290,7 +290,7 @@ func TestDamagedSums(t *testing.T) {
 	data := f.image(t, "raw with bitmap", disk)
 	store := newFaulty(t, f.store)
 	store.of = "/bitmap"
-	d := openOn(t, store, newCache(t, CacheOptions{}), at(data))
+	d := openOn(t, store, Options{}, at(data))
 	p := make([]byte, 4096)
 	read := func(fails bool) {
 		t.Helper()
@@ -300,8 +300,8 @@ func TestDamagedSums(t *testing.T) {
 		}
 		d.im.cache.dropMemory()
 	}
-	const sum = 256 + 8                                                       // of the second block
-	store.plan(flip(sum), flip(sum), flip(sum), flip(sum-256), flip(sum-256)) // the last are of the block's own
+	const sum = 256 + 8 // of the second block
+	store.plan(flip(sum), flip(sum), flip(sum))
 	read(true)
 	read(false)
 	store.plan(flip(sum))
@@ -325,7 +325,7 @@ func TestDamagedSumsOfOneBlock(t *testing.T) {
 			}
 			mf[len(mf)-3*256+7] ^= 1 // of block 1 of 4
 			data.BitmapETag = f.put(t, data.BitmapKey, mf).ETag
-			c := newCache(t, CacheOptions{})
+			c := newCache(t, f.store, Options{})
 			d := f.open(t, c, data)
 			p := make([]byte, 8<<20)
 			n, err := d.ReadAt(p, 0)
@@ -339,14 +339,14 @@ func TestDamagedSumsOfOneBlock(t *testing.T) {
 					t.Errorf("at %d, beside the damage: error %v, or other bytes", at, err)
 				}
 			}
-			c.work.Wait() // also what was fetched ahead
+			c.settled() // also what was fetched ahead
 			c.dropMemory()
-			good, bad := blockSize/d.BlockSize()-1, blockSize/d.BlockSize()
-			both := []*block{c.wantAlone(d.im.keyOf(good), good, false), c.wantAlone(d.im.keyOf(bad), bad, false)}
-			c.newFetch(d.im, both, false).start(false)
-			c.work.Wait()
-			if both[0].state != held || both[1].state != gone || !Damaged(both[1].err) {
-				t.Errorf("fetched together: %d, %v beside the damage, %d, %v in it", both[0].state, both[0].err, both[1].state, both[1].err)
+			if err := d.Prefetch(t.Context(), blockSize-100_000, 200_000); err != nil {
+				t.Error(err)
+			}
+			c.settled()
+			if good := blockSize - d.BlockSize(); !d.TryRead(p[:4096], good) || !bytes.Equal(p[:4096], disk[good:good+4096]) {
+				t.Error("what was fetched together with the damage, and is not, was not kept")
 			}
 			for _, at := range []int64{blockSize - 4096, blockSize, 2*blockSize - 1} {
 				c.dropMemory()
@@ -373,7 +373,7 @@ func (s slowHolder) Hold(ctx context.Context, loc objectstore.Location, cond obj
 
 // A disk that takes its time to open a file keeps nobody waiting who only asks for what
 // is at hand.
-func TestReadWarmWaitsForNoOpening(t *testing.T) {
+func TestTryReadWaitsForNoOpening(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(4 << 20)
 	slow := slowHolder{asked: make(chan struct{}), may: make(chan struct{})}
@@ -381,7 +381,7 @@ func TestReadWarmWaitsForNoOpening(t *testing.T) {
 		slow.Dir = s.(*objectstore.Dir)
 		return slow
 	})
-	d := f.open(t, newCache(t, CacheOptions{}), f.image(t, "raw", disk))
+	d := f.open(t, newCache(t, f.store, Options{}), f.image(t, "raw", disk))
 	read := make(chan error)
 	p := make([]byte, 4096)
 	go func() {
@@ -389,7 +389,7 @@ func TestReadWarmWaitsForNoOpening(t *testing.T) {
 		read <- err
 	}()
 	<-slow.asked
-	if d.ReadWarm(make([]byte, 4096), 1<<20) {
+	if d.TryRead(make([]byte, 4096), 1<<20) {
 		t.Error("what was not read yet is at hand")
 	}
 	close(slow.may)

@@ -2,13 +2,16 @@ package blockdev
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/quickims/quickims/internal/objectstore"
 )
 
 // What is in memory is read at once, what is not is left alone: nothing is fetched for
 // it, and nothing is counted.
-func TestReadWarm(t *testing.T) {
+func TestTryRead(t *testing.T) {
 	t.Parallel()
 	const block = 2 << 20
 	disk := make([]byte, 4*block) // data, hole, data, data
@@ -17,7 +20,7 @@ func TestReadWarm(t *testing.T) {
 	f := newFarFixture(t)
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
-			c := newCache(t, CacheOptions{})
+			c := newCache(t, f.store, Options{})
 			d := f.open(t, c, f.image(t, form, disk))
 			p := make([]byte, 8192)
 			warm := func(off int64, want bool) {
@@ -26,7 +29,7 @@ func TestReadWarm(t *testing.T) {
 				for i := range p {
 					p[i] = 0x5a
 				}
-				got := d.ReadWarm(p, off)
+				got := d.TryRead(p, off)
 				after := c.Stats()
 				switch {
 				case got != want:
@@ -55,42 +58,61 @@ func TestReadWarm(t *testing.T) {
 			}
 			warm(-1, false)
 			warm(d.Size()-100, false)
-			other, err := Open(t.Context(), f.store, c, d.im.id, at(f.image(t, form, disk)))
+			other, err := c.Open(t.Context(), d.im.id, at(f.image(t, form, disk)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := other.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if other.ReadWarm(p, 2*block+unit-8192) {
+			if other.TryRead(p, 2*block+unit-8192) {
 				t.Error("a closed device is read")
 			}
 		})
 	}
 }
 
+// partly is a store whose open files have in memory what lies before a byte.
+type partly struct {
+	*objectstore.Dir
+	end int64
+}
+
+type partlyHeld struct {
+	objectstore.Held
+	end int64
+}
+
+func (s partly) Hold(ctx context.Context, loc objectstore.Location, cond objectstore.Condition) (objectstore.Held, error) {
+	h, err := s.Dir.Hold(ctx, loc, cond)
+	return partlyHeld{h, s.end}, err
+}
+
+func (h partlyHeld) ReadReady(v [][]byte, off int64) int {
+	return min(h.Held.ReadReady(v, off), int(max(h.end-off, 0)))
+}
+
 // A read that is at hand in part is not counted: of a file that the machine has in memory
-// up to a unit that somebody else is fetching.
-func TestReadWarmInPart(t *testing.T) {
+// up to the middle of the read.
+func TestTryReadInPart(t *testing.T) {
 	t.Parallel()
 	disk := benchDisk(4 << 20)
 	for _, form := range raws {
-		f := newFixture(t)
-		c := newCache(t, CacheOptions{})
+		const end = 2 << 20
+		f := newFixtureOf(t, func(s objectstore.Store) objectstore.Store { return partly{s.(*objectstore.Dir), end} })
+		c := newCache(t, f.store, Options{})
 		d := f.open(t, c, f.image(t, form, disk))
 		d.touchAll(t)
 		unit := d.BlockSize()
-		if !d.ReadWarm(make([]byte, unit), 0) {
+		if !d.TryRead(make([]byte, unit), 0) {
 			t.Fatal("the file is not at hand")
 		}
-		b := c.wantAlone(d.im.keyOf(2), 2, false)
 		before := c.Stats()
-		if d.ReadWarm(make([]byte, 8192), 2*unit-4096) {
-			t.Fatal("what is being fetched was read")
+		if d.TryRead(make([]byte, 4*unit), end-2*unit) {
+			t.Fatal("what the machine has not was read")
 		}
 		if s := c.Stats(); s.Delivered != before.Delivered || s.Ready != before.Ready || s.Hits != before.Hits || s.Misses != before.Misses {
 			t.Errorf("%s: a read that was not at hand counts: %+v, before %+v", form, s, before)
 		}
-		c.settle(b, errAbandoned)
 	}
 }
