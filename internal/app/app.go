@@ -62,8 +62,9 @@ type Service struct {
 	db       *database.DB
 	identity *identity.Service
 	catalog  *catalog.Catalog
-	store    *objectstore.Counter
-	dir      *objectstore.Dir // below store; nil with an S3 store
+	store    objectstore.Store
+	counter  *objectstore.Counter // below store, which tries again what fails
+	dir      *objectstore.Dir     // below counter; nil with an S3 store
 	buckets  *buckets.Keeper
 	owner    *installation.Owner
 	damage   *damage
@@ -319,7 +320,8 @@ func (s *Service) openStore() error {
 	if err != nil {
 		return fmt.Errorf("open the object store: %w", err)
 	}
-	s.store = objectstore.Count(objectstore.Retry(store, objectstore.RetryPolicy{}))
+	s.counter = objectstore.Count(store)
+	s.store = objectstore.Retry(s.counter, objectstore.RetryPolicy{})
 	return nil
 }
 
@@ -369,13 +371,12 @@ func (s *Service) wire() error {
 	if err != nil {
 		return fmt.Errorf("set up the queue: %w", err)
 	}
-	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{
-		Memory: int64(s.cfg.Cache.Memory), Dir: s.cfg.Cache.Dir, DirFromOther: s.before != nil, DirSize: int64(s.cfg.Cache.DirSize), Logger: s.log,
-	}); err != nil {
+	// Reads of images wait themselves for a store that fails.
+	if s.cache, err = blockdev.NewCache(s.counter, blockdev.Options{Memory: int64(s.cfg.Cache.Memory), Wait: s.cfg.Store.Wait}); err != nil {
 		return fmt.Errorf("set up the cache: %w", err)
 	}
 	s.damage = newDamage(s.catalog, s.log)
-	served := disks{s.store, s.cache, s.catalog, s.damage}
+	served := disks{s.cache, s.catalog, s.damage}
 	s.exports = newExports(served, s.log)
 	if err := s.newNBDServer(); err != nil {
 		return err
@@ -386,7 +387,7 @@ func (s *Service) wire() error {
 	}
 	registry := prometheus.NewRegistry()
 	s.registry = registry
-	registerMetrics(registry, s.store)
+	registerMetrics(registry, s.counter)
 	jobs.register(registry)
 	registry.MustRegister(collectors.NewDBStatsCollector(s.db.Writer(), "quickims"))
 	registerCacheMetrics(registry, s.cache)

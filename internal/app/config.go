@@ -20,6 +20,7 @@ import (
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/pinned"
 	"github.com/quickims/quickims/internal/s3face"
 )
 
@@ -87,6 +88,7 @@ type Config struct {
 	Workers int          `yaml:"workers"`
 	Limits  LimitsConfig `yaml:"limits"`
 	Cache   CacheConfig  `yaml:"cache"`
+	Store   StoreConfig  `yaml:"store"`
 	S3      *S3Config    `yaml:"s3"`
 	// Identity says who callers are, if it is not the service itself.
 	Identity IdentityConfig `yaml:"identity"`
@@ -119,12 +121,24 @@ type CacheConfig struct {
 	DirSize Size   `yaml:"dir_size"`
 }
 
+// minCacheDir is the least that a cache folder can do with, in bytes.
+const minCacheDir = 64 << 20
+
+// StoreConfig says how the object store is used.
+type StoreConfig struct {
+	// Wait is how long a read of an image waits for a store that fails.
+	Wait time.Duration `yaml:"wait"`
+}
+
+// maxStoreWait is the longest wait for the store: clients have times of their own.
+const maxStoreWait = time.Hour
+
 func (c *CacheConfig) validate() error {
 	if c.Memory < blockdev.MinMemory {
 		return fmt.Errorf("cache.memory is %s, it must be at least %s", c.Memory, Size(blockdev.MinMemory))
 	}
-	if c.DirSize < blockdev.MinDir {
-		return fmt.Errorf("cache.dir_size is %s, it must be at least %s", c.DirSize, Size(blockdev.MinDir))
+	if c.DirSize < minCacheDir {
+		return fmt.Errorf("cache.dir_size is %s, it must be at least %s", c.DirSize, Size(minCacheDir))
 	}
 	return absolute(&c.Dir)
 }
@@ -159,7 +173,7 @@ type S3Bucket struct {
 func DefaultConfig() Config {
 	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true, MinDiskEqual: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
-		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: blockdev.DefaultDir}}
+		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: 10 << 30}, Store: StoreConfig{Wait: pinned.DefaultWait}}
 }
 
 const (
@@ -244,6 +258,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Cache.validate(); err != nil {
 		return err
+	}
+	if c.Store.Wait < time.Second || c.Store.Wait > maxStoreWait {
+		return fmt.Errorf("store.wait is %s; it must be 1s to %s", c.Store.Wait, maxStoreWait)
 	}
 	if db := string(c.Database); db != "" && !strings.HasPrefix(db, "postgres://") && !strings.HasPrefix(db, "postgresql://") {
 		return errors.New("database: it must be a postgres:// URL; leave it out for SQLite in the data folder")

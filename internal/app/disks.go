@@ -7,12 +7,10 @@ import (
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/catalog"
 	"github.com/quickims/quickims/internal/ims"
-	"github.com/quickims/quickims/internal/objectstore"
 )
 
 // disks opens the data of images.
 type disks struct {
-	store   objectstore.Store
 	cache   *blockdev.Cache
 	catalog *catalog.Catalog
 	damage  *damage
@@ -30,7 +28,7 @@ func (d disks) OpenDisk(ctx context.Context, img ims.Image) (api.Disk, error) {
 // device makes a device of an image, whose data is looked up anew when it has gone from
 // where it was.
 func (d disks) device(ctx context.Context, img ims.Image) (*blockdev.Device, error) {
-	dev, err := blockdev.Open(ctx, d.store, d.cache, img.ID, func(ctx context.Context) (ims.Data, error) {
+	dev, err := d.cache.Open(ctx, img.ID, func(ctx context.Context) (ims.Data, error) {
 		now, err := d.catalog.Image(ctx, img.ProjectID, img.ID)
 		return now.Data, err
 	})

@@ -244,7 +244,7 @@ var (
 
 // ReadWarm implements nbd.Warmed.
 func (x *export) ReadWarm(p []byte, off int64) bool {
-	if !x.Device.ReadWarm(p, off) {
+	if !x.Device.TryRead(p, off) {
 		return false
 	}
 	x.count(len(p))

@@ -55,7 +55,7 @@ func (f *Fsck) open(ctx context.Context, cfg Config) (err error) {
 	if err := f.owner.Check(ctx); err != nil {
 		return err
 	}
-	if s.cache, err = blockdev.NewCache(blockdev.CacheOptions{Memory: blockdev.DefaultMemory, Logger: s.log}); err != nil {
+	if s.cache, err = blockdev.NewCache(s.counter, blockdev.Options{}); err != nil {
 		return err
 	}
 	f.checker = fsck.Checker{Catalog: catalog.New(s.db, catalog.Options{}), Store: s.store, Cache: s.cache}

@@ -91,25 +91,22 @@ func registerMetrics(r *prometheus.Registry, store *objectstore.Counter) {
 	counter("quickims_image_read_bytes_total", "Bytes read of images' data.", func() int64 { return store.ImageReads().Bytes })
 }
 
-// registerCacheMetrics adds what the cache of images' blocks counts.
+// registerCacheMetrics adds what reads of images count.
 func registerCacheMetrics(r *prometheus.Registry, cache *blockdev.Cache) {
 	for _, m := range []struct {
 		name, help string
 		value      func(blockdev.Stats) int64
 	}{
-		{"hits_total", "Blocks that a read found in memory.", func(s blockdev.Stats) int64 { return s.Hits }},
-		{"misses_total", "Blocks that a read had to wait for.", func(s blockdev.Stats) int64 { return s.Misses }},
+		{"hits_total", "Units of disks that a read found in memory.", func(s blockdev.Stats) int64 { return s.Hits }},
+		{"misses_total", "Units of disks that a read had to wait for.", func(s blockdev.Stats) int64 { return s.Misses }},
 		{"fetches_total", "Ranges asked of the store.", func(s blockdev.Stats) int64 { return s.Fetches }},
 		{"fetched_bytes_total", "Bytes read from the store.", func(s blockdev.Stats) int64 { return s.Fetched }},
 		{"delivered_bytes_total", "Bytes of disks given to readers, holes included.", func(s blockdev.Stats) int64 { return s.Delivered }},
 		{"ready_bytes_total", "Of those, bytes of RAW files that this machine had in memory, read past the cache.", func(s blockdev.Stats) int64 { return s.Ready }},
 		{"ahead_bytes_total", "Bytes of disks fetched ahead of a reader.", func(s blockdev.Stats) int64 { return s.Ahead }},
 		{"ahead_used_bytes_total", "Of those, bytes that were read.", func(s blockdev.Stats) int64 { return s.AheadUsed }},
-		{"ahead_wasted_bytes_total", "Of those, bytes that were given up unread.", func(s blockdev.Stats) int64 { return s.AheadWaste }},
-		{"evictions_total", "Blocks given up for others.", func(s blockdev.Stats) int64 { return s.Evictions }},
-		{"disk_hits_total", "Blocks read from the cache folder.", func(s blockdev.Stats) int64 { return s.DiskHits }},
-		{"disk_written_bytes_total", "Bytes written to the cache folder.", func(s blockdev.Stats) int64 { return s.DiskWrites }},
-		{"disk_errors_total", "Reads and writes of the cache folder that failed or gave other bytes.", func(s blockdev.Stats) int64 { return s.DiskErrors }},
+		{"ahead_wasted_bytes_total", "Bytes fetched by read-ahead and evicted before any read.", func(s blockdev.Stats) int64 { return s.AheadWaste }},
+		{"evictions_total", "Units evicted from memory to make room for others.", func(s blockdev.Stats) int64 { return s.Evictions }},
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quickims_cache_" + m.name, Help: m.help},
 			func() float64 { return float64(m.value(cache.Stats())) }))
@@ -119,7 +116,9 @@ func registerCacheMetrics(r *prometheus.Registry, cache *blockdev.Cache) {
 			func() float64 { return float64(value(cache.Stats())) }))
 	}
 	gauge("memory_bytes", "Memory in use for images that are read.", func(s blockdev.Stats) int64 { return s.Memory })
-	gauge("disk_bytes", "Bytes held in the cache folder.", func(s blockdev.Stats) int64 { return s.Disk })
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quickims_store_waiting_reads",
+		Help: "Reads of the object store that wait until it answers again, or for their turn to ask it."},
+		func() float64 { return float64(cache.Stats().Waiting) }))
 }
 
 // countTime bounds the look at the database for a gauge.

@@ -23,7 +23,7 @@ func (c *Checker) read(ctx context.Context, img catalog.ImageData, percent float
 		}
 		return nil, err
 	}
-	dev, err := blockdev.Open(ctx, c.Store, c.Cache, img.ID, func(context.Context) (ims.Data, error) { return img.Data, nil })
+	dev, err := c.Cache.Open(ctx, img.ID, func(context.Context) (ims.Data, error) { return img.Data, nil })
 	if err != nil {
 		return fault(err)
 	}

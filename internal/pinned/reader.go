@@ -39,11 +39,11 @@ type Reader struct {
 	moves   int
 
 	watch  *time.Timer // calls stalled; nil before the first request
-	mu     sync.Mutex // guards what stalled uses
-	since  time.Time  // when the step began that waits for the store; zero: none does
-	beside []*request // other requests of the step
-	from   int64      // where the step's bytes begin
-	late   bool       // nothing has come for as long as a request may take
+	mu     sync.Mutex  // guards what stalled uses
+	since  time.Time   // when the step began that waits for the store; zero: none does
+	beside []*request  // other requests of the step
+	from   int64       // where the step's bytes begin
+	late   bool        // nothing has come for as long as a request may take
 }
 
 // NewReader returns a Reader whose reads end with ctx.
