@@ -185,7 +185,7 @@ func (d *Device) want(from, to, bytes, most int64) (upTo int64, ok bool) {
 func (im *image) fetchAhead(units []*resident.Unit) bool {
 	for len(units) > 0 {
 		n := im.joined(units)
-		g := im.cache.mem.TryGrant(fetchMemory(im.layout, n), true)
+		g := im.cache.mem.TryGrant(fetchMemory(im.layout, n))
 		if g == nil {
 			var asked []*resident.Unit
 			for _, u := range units {

@@ -99,7 +99,7 @@ func NewCache(store objectstore.Store, opts Options) (*Cache, error) {
 		opts.Wait = pinned.DefaultWait
 	}
 	c := &Cache{wait: opts.Wait, mem: resident.New(opts.Memory)}
-	c.store = pinned.NewStore(store, pinned.Options{Stall: opts.Stall, Wait: opts.Wait, Cache: opts.Local})
+	c.store = pinned.NewStore(store, pinned.Options{Stall: opts.Stall, Wait: opts.Wait, Room: opts.Memory / 4 * 3, Cache: opts.Local})
 	c.images.init(c)
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c, nil

@@ -138,7 +138,7 @@ func (f *fetch) fail(jobs []job, err error) {
 
 func (f *fetch) run(jobs []job, g *resident.Grant) {
 	mem, l := f.im.cache.mem, f.im.layout
-	r := f.im.disk.NewReader(f.ctx)
+	r := f.im.disk.NewReader(f.ctx, fetchMemory(l, len(jobs)))
 	defer r.Close()
 	if f.locate(jobs, f.im.tableNow) != nil {
 		if g != nil {

@@ -47,7 +47,7 @@ func openOn(t *testing.T, store objectstore.Store, opts Options, locate Locate) 
 	return openWith(t, newCache(t, store, opts), locate)
 }
 
-// A hundred readers of one cold block make one fetch, through all devices of the image,
+// A thousand readers of one cold unit make one fetch, through all devices of the image,
 // and those that go away fail none of the others.
 func TestOneFetchForManyReaders(t *testing.T) {
 	t.Parallel()
@@ -64,7 +64,7 @@ func TestOneFetchForManyReaders(t *testing.T) {
 			store.plan(p)
 			before := store.opens.Load()
 
-			const readers, leavers = 100, 30
+			const readers, leavers = 1000, 300
 			leaving, leave := context.WithCancel(t.Context())
 			defer leave()
 			var all, left sync.WaitGroup

@@ -120,11 +120,11 @@ func (im *image) open(ctx context.Context) error {
 	mem, most := im.cache.mem, im.cache.mem.Limit()/2
 	rctx, cancel := context.WithTimeout(ctx, im.cache.wait)
 	defer cancel()
-	disk := im.disk.NewReader(rctx)
+	disk := im.disk.NewReader(rctx, 0)
 	defer disk.Close()
 	first, mf := disk, (*pinned.Reader)(nil)
 	if im.mf != nil {
-		mf = im.mf.NewReader(rctx)
+		mf = im.mf.NewReader(rctx, 0)
 		defer mf.Close()
 		first = mf // RAW with a bitmap: of the disk nothing is read
 	}

@@ -106,7 +106,7 @@ func (d *Device) localPart(p []byte, u, within int64) int {
 	if l.Locate(d.tableNow, []int64{u}, piece[:]) != nil {
 		return 0
 	}
-	g := mem.TryGrant(resident.BufferSize(piece[0].Len), false)
+	g := mem.TryGrant(resident.BufferSize(piece[0].Len))
 	if g == nil {
 		return 0
 	}

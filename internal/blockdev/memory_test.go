@@ -59,7 +59,7 @@ func TestMemoryBound(t *testing.T) {
 		t.Errorf("the most memory in use was %d of %d", s.MemoryPeak, MinMemory)
 	}
 	c.dropMemory()
-	g := c.mem.TryGrant(MinMemory-c.images.memory, false)
+	g := c.mem.TryGrant(MinMemory - c.images.memory)
 	if g == nil {
 		t.Fatalf("with nothing resident %d bytes are in use, %d of them by what is known of the images", c.Stats().Memory, c.images.memory)
 	}

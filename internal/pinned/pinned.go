@@ -18,9 +18,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -58,6 +61,9 @@ type Options struct {
 	// Wait is how long a request may bring nothing before it is an error; 0 is
 	// DefaultWait.
 	Wait time.Duration
+	// Room is how much memory, in bytes, the Readers with a request at the store may hold
+	// together: a store that hangs must not have all of it. 0 is no bound.
+	Room int64
 	// Cache is asked before the store; nil is none. An object without a generation is not
 	// cached.
 	Cache Cache
@@ -72,6 +78,7 @@ type Store struct {
 	objects objectstore.Store
 	opts    Options
 	outage  atomic.Pointer[outage] // nil: the store answers
+	room    *semaphore.Weighted
 
 	requests, bytes, waiting atomic.Int64
 }
@@ -84,7 +91,10 @@ func NewStore(objects objectstore.Store, opts Options) *Store {
 	if opts.Wait <= 0 {
 		opts.Wait = DefaultWait
 	}
-	return &Store{objects: objects, opts: opts}
+	if opts.Room <= 0 {
+		opts.Room = math.MaxInt64
+	}
+	return &Store{objects: objects, opts: opts, room: semaphore.NewWeighted(opts.Room)}
 }
 
 // Stats is what a Store has done.

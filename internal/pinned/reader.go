@@ -30,6 +30,8 @@ const (
 type Reader struct {
 	o       *Object
 	ctx     context.Context
+	holds   int64 // memory, in bytes
+	inside  bool  // holds counts against the store's room
 	at      *spot // where the last try read
 	end     int64 // of the range
 	counted bool  // the range, as a request
@@ -46,13 +48,17 @@ type Reader struct {
 	late   bool        // nothing has come for as long as a request may take
 }
 
-// NewReader returns a Reader whose reads end with ctx.
-func (o *Object) NewReader(ctx context.Context) *Reader { return &Reader{o: o, ctx: ctx} }
+// NewReader returns a Reader whose reads end with ctx, for a fetch that holds so many bytes
+// of memory while it reads.
+func (o *Object) NewReader(ctx context.Context, holds int64) *Reader {
+	return &Reader{o: o, ctx: ctx, holds: min(holds, o.store.opts.Room)}
+}
 
 // Close ends the reading.
 func (r *Reader) Close() {
 	r.hangUp()
 	r.yield(false)
+	r.goOutside()
 }
 
 // Range says that the next reads are of n bytes from off on, in ascending order. They come
@@ -82,7 +88,7 @@ func (r *Reader) Read(p []byte, off int64) error {
 		return r.ctx.Err()
 	}
 	switch {
-	case errors.Is(err, errInLine):
+	case errors.Is(err, errInLine), errors.Is(err, errNoRoom):
 	case Passes(err):
 		r.failed++
 		r.trouble(err)
@@ -92,7 +98,8 @@ func (r *Reader) Read(p []byte, off int64) error {
 	case missing(err):
 		r.o.store.answered()
 	}
-	r.yield(true)
+	r.yield(!errors.Is(err, errNoRoom))
+	r.goOutside()
 	return err
 }
 
@@ -137,6 +144,13 @@ func (r *Reader) Await(err error) error {
 	s := r.o.store
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
+	if errors.Is(err, errNoRoom) {
+		if err := s.room.Acquire(r.ctx, r.holds); err != nil {
+			return err
+		}
+		r.inside = true
+		return nil
+	}
 	u := s.outage.Load()
 	if r.failed > 0 && !errors.Is(err, errInLine) {
 		pause := time.NewTimer(pauseAfter(r.failed))
@@ -163,8 +177,27 @@ func (r *Reader) Await(err error) error {
 	return err
 }
 
-// errInLine says that a read has to wait for its turn.
-var errInLine = errors.New("the store fails, and few requests probe it")
+var (
+	// errInLine says that a read has to wait for its turn.
+	errInLine = errors.New("the store fails, and few requests probe it")
+	// errNoRoom says that a read has to wait until others at the store hold less memory.
+	errNoRoom = fmt.Errorf("%w: the requests under way hold all the memory that they may", objectstore.ErrUnavailable)
+)
+
+// goInside counts what the fetch holds against the store's room; false if there is none.
+func (r *Reader) goInside() bool {
+	if !r.inside {
+		r.inside = r.o.store.room.TryAcquire(r.holds)
+	}
+	return r.inside
+}
+
+func (r *Reader) goOutside() {
+	if r.inside {
+		r.o.store.room.Release(r.holds)
+		r.inside = false
+	}
+}
 
 // yield ends its turn in an outage, if it has one.
 func (r *Reader) yield(failed bool) {
@@ -199,6 +232,9 @@ func (r *Reader) read(p []byte, off int64) error {
 	if u := s.outage.Load(); u != nil && u != r.probe && r.request == nil {
 		r.trouble(u.cause)
 		return fmt.Errorf("%w: %w", errInLine, u.cause)
+	}
+	if r.request == nil && !r.goInside() {
+		return errNoRoom
 	}
 	if err := r.fill(p, off); err != nil {
 		return err

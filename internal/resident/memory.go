@@ -48,16 +48,15 @@ type Memory struct {
 	freed   chan struct{} // told when memory may have become free
 	waiting atomic.Bool
 
-	mu       sync.Mutex
-	granted  int64 // resident units, fetches, and charges
-	fetching int64 // of those, of fetches
-	live     int64 // of buffers handed out, at most granted
-	fixed    int64 // charged: it lies in no buffer
-	free     map[int][][]byte
-	idle     int64 // bytes of free
-	peak     int64 // the most that live, fixed and idle were together
-	arena    arena
-	closed   bool
+	mu      sync.Mutex
+	granted int64 // resident units, grants, and charges
+	live    int64 // of buffers handed out, at most granted
+	fixed   int64 // charged: it lies in no buffer
+	free    map[int][][]byte
+	idle    int64 // bytes of free
+	peak    int64 // the most that live, fixed and idle were together
+	arena   arena
+	closed  bool
 
 	unread                              atomic.Int64 // reserved and not read yet, in bytes
 	ahead, aheadUsed, wasted, evictions atomic.Int64
@@ -111,14 +110,12 @@ func BufferSize(n int64) int64 {
 
 // Grant is memory that may be used. The goroutines of one fetch may use it at once.
 type Grant struct {
-	m     *Memory
-	left  int64 // bytes that are neither resident nor given back; by the lock of m
-	fetch bool
+	m    *Memory
+	left int64 // bytes that are neither resident nor given back; by the lock of m
 }
 
-// Grant waits until n bytes are granted to a fetch, which are at most the limit. All
-// fetches together have three quarters of it at most: a store that hangs must not take
-// the memory of what is resident. It fails when ctx ends and after Close.
+// Grant waits until n bytes are granted, which are at most the limit. It fails when ctx
+// ends and after Close.
 func (m *Memory) Grant(ctx context.Context, n int64) (*Grant, error) {
 	select {
 	case m.turn <- struct{}{}:
@@ -126,12 +123,12 @@ func (m *Memory) Grant(ctx context.Context, n int64) (*Grant, error) {
 		return nil, ctx.Err()
 	}
 	defer func() { <-m.turn }()
-	if m.take(n, true) {
-		return &Grant{m, n, true}, nil
+	if m.take(n) {
+		return &Grant{m, n}, nil
 	}
 	m.waiting.Store(true)
 	defer m.waiting.Store(false)
-	for !m.take(n, true) {
+	for !m.take(n) {
 		if m.isClosed() {
 			return nil, ErrClosed
 		}
@@ -141,39 +138,35 @@ func (m *Memory) Grant(ctx context.Context, n int64) (*Grant, error) {
 			return nil, ctx.Err()
 		}
 	}
-	return &Grant{m, n, true}, nil
+	return &Grant{m, n}, nil
 }
 
 // TryGrant is Grant for a caller that can do without; nil if memory is short or another
-// caller waits for it. fetch says whether the store is waited for with it.
-func (m *Memory) TryGrant(n int64, fetch bool) *Grant {
+// caller waits for it.
+func (m *Memory) TryGrant(n int64) *Grant {
 	select {
 	case m.turn <- struct{}{}:
 	default:
 		return nil
 	}
 	defer func() { <-m.turn }()
-	if !m.take(n, fetch) {
+	if !m.take(n) {
 		return nil
 	}
-	return &Grant{m, n, fetch}
+	return &Grant{m, n}
 }
 
-func (m *Memory) take(n int64, fetch bool) bool {
+func (m *Memory) take(n int64) bool {
 	for {
 		m.mu.Lock()
 		closed := m.closed
 		fits := !closed && m.granted+n <= m.limit
-		full := fetch && m.fetching > 0 && m.fetching+n > m.limit/4*3
-		if fits && !full {
+		if fits {
 			m.granted += n
-			if fetch {
-				m.fetching += n
-			}
 		}
 		m.mu.Unlock()
-		if fits || closed || full || !m.evict() {
-			return fits && !full
+		if fits || closed || !m.evict() {
+			return fits
 		}
 	}
 }
@@ -203,7 +196,7 @@ func (g *Grant) Free(b []byte) { g.m.put(b) }
 func (g *Grant) Release() {
 	n := g.left
 	g.left = 0
-	g.m.release(n, g.fetch)
+	g.m.release(n)
 }
 
 // landed says that a buffer of the grant has become resident.
@@ -212,9 +205,6 @@ func (g *Grant) landed(b []byte) {
 	g.m.mu.Lock()
 	defer g.m.mu.Unlock()
 	g.left -= n
-	if g.fetch {
-		g.m.fetching -= n
-	}
 }
 
 // Charge counts n bytes that lie outside buffers. It does not fail: it evicts units, and
@@ -238,7 +228,7 @@ func (m *Memory) Discharge(n int64) {
 	m.mu.Lock()
 	m.fixed -= n
 	m.mu.Unlock()
-	m.release(n, false)
+	m.release(n)
 }
 
 // trim drops free buffers that there is no room for. The caller holds the lock.
@@ -264,12 +254,9 @@ func (m *Memory) put(b []byte) {
 	m.free[size] = append(m.free[size], b[:0])
 }
 
-func (m *Memory) release(n int64, fetch bool) {
+func (m *Memory) release(n int64) {
 	m.mu.Lock()
 	m.granted -= n
-	if fetch {
-		m.fetching -= n
-	}
 	m.mu.Unlock()
 	m.wake()
 }

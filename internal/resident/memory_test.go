@@ -45,7 +45,7 @@ func TestMemoryModel(t *testing.T) {
 				continue
 			}
 			n := rapid.Int64Range(1, limit/2).Draw(t, "bytes")
-			g := m.TryGrant(BufferSize(n), false)
+			g := m.TryGrant(BufferSize(n))
 			if fits := used+BufferSize(n) <= limit; fits != (g != nil) {
 				t.Fatalf("%d bytes with %d of %d in use: granted %v", n, used, limit, g != nil)
 			}
@@ -70,7 +70,7 @@ func TestMemoryGivenUp(t *testing.T) {
 	t.Parallel()
 	for n := int64(1); n <= 64<<10; n += 1021 {
 		m := New(16 * BufferSize(n))
-		g := m.TryGrant(16*BufferSize(n), false)
+		g := m.TryGrant(16 * BufferSize(n))
 		var all [][]byte
 		for i := range 16 {
 			b := g.Buffer(n)

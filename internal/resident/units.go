@@ -130,7 +130,7 @@ func (m *Memory) freeDoomed(u *Unit) {
 		size := int64(cap(u.data))
 		m.put(u.data)
 		u.data = nil
-		m.release(size, false)
+		m.release(size)
 	}
 }
 
@@ -246,7 +246,6 @@ func (m *Memory) settle(s *shard, u *Unit, g *Grant, data []byte) {
 	u.slot = len(s.ring)
 	s.ring = append(s.ring, u)
 	g.landed(data)
-	m.wake()
 }
 
 // Keep makes a unit resident that was absent, with bytes in a buffer of the grant. If the
