@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"net"
 	"os"
 	"time"
@@ -36,13 +37,7 @@ func notifySystemd(state string) error {
 		return err
 	}
 	defer r.Close()
-	raw, err := w.SyscallConn()
-	if err == nil {
-		cerr := raw.Control(func(fd uintptr) { _, _, err = conn.WriteMsgUnix([]byte("BARRIER=1"), unix.UnixRights(int(fd)), nil) })
-		if err == nil {
-			err = cerr
-		}
-	}
+	err = sendBarrier(conn, w)
 	w.Close()
 	if err != nil {
 		return err
@@ -52,4 +47,30 @@ func notifySystemd(state string) error {
 	}
 	_, _ = r.Read(make([]byte, 1)) // its end, or a manager that knows no barriers
 	return nil
+}
+
+// sendBarrier sends the descriptor of a pipe with BARRIER=1.
+func sendBarrier(conn *net.UnixConn, pipe *os.File) error {
+	to, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	from, err := pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	send := func(socket uintptr) bool {
+		err := from.Control(func(fd uintptr) {
+			sent = unix.Sendmsg(int(socket), []byte("BARRIER=1"), unix.UnixRights(int(fd)), nil, 0)
+		})
+		if err != nil {
+			sent = err
+		}
+		return !errors.Is(sent, unix.EAGAIN)
+	}
+	if err := to.Write(send); err != nil {
+		return err
+	}
+	return sent
 }

@@ -149,7 +149,10 @@ func (c *AccountAddCmd) Run(ctx context.Context, s *session) error {
 }
 
 // AccountListCmd lists accounts.
-type AccountListCmd struct{ accountFlags }
+type AccountListCmd struct {
+	accountFlags
+	wideFlag
+}
 
 // Help shows the command's use.
 func (AccountListCmd) Help() string {
@@ -184,16 +187,15 @@ func (c *AccountListCmd) Run(ctx context.Context, s *session) error {
 	for _, a := range list {
 		doc = append(doc, entry(a))
 	}
-	return s.result(doc, func(w io.Writer) {
-		fmt.Fprintln(w, "DOMAIN\tPROJECT\tPROJECT ID\tUSER\tROLES\tACCESS KEYS")
-		for _, a := range list {
-			var roles []string
-			for _, r := range a.Roles {
-				roles = append(roles, string(r))
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Domain, a.Project, a.ProjectID, a.User, strings.Join(roles, ","), strings.Join(a.AccessKeys, ","))
+	var rows [][]string
+	for _, a := range list {
+		var roles []string
+		for _, r := range a.Roles {
+			roles = append(roles, string(r))
 		}
-	})
+		rows = append(rows, []string{a.Domain, a.Project, a.ProjectID, a.User, strings.Join(roles, ","), strings.Join(a.AccessKeys, ",")})
+	}
+	return s.table(doc, c.Wide, "no accounts", []column{{"DOMAIN", soft, true}, {"PROJECT", soft, false}, {"PROJECT ID", whole, false}, {"USER", soft, false}, {"ROLES", soft, false}, {"ACCESS KEYS", soft, false}}, rows)
 }
 
 // AccountRevokeCmd deletes an access key.

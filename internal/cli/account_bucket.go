@@ -15,6 +15,7 @@ type AccountBucketCmd struct {
 	Bucket  string `arg:"" optional:"" help:"Name of the bucket. Default: list all buckets."`
 	Project string `help:"Name or id of the project that gets the bucket."`
 	Force   bool   `help:"Take the bucket from the project that owns it."`
+	wideFlag
 }
 
 // Help shows the command's use.
@@ -69,12 +70,11 @@ func (c *AccountBucketCmd) Run(ctx context.Context, s *session) error {
 	for _, b := range list {
 		doc = append(doc, entry(b))
 	}
-	return s.result(doc, func(w io.Writer) {
-		fmt.Fprintln(w, "BUCKET\tPROJECT\tPROJECT ID")
-		for _, b := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", b.Name, orNobody(b), b.ProjectID)
-		}
-	})
+	var rows [][]string
+	for _, b := range list {
+		rows = append(rows, []string{b.Name, orNobody(b), b.ProjectID})
+	}
+	return s.table(doc, c.Wide, "no buckets", []column{{"BUCKET", soft, false}, {"PROJECT", soft, false}, {"PROJECT ID", whole, false}}, rows)
 }
 
 // orNobody is what a list shows as a bucket's project: one that was removed has no

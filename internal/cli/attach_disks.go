@@ -35,7 +35,8 @@ func qemuBacking(u *url.URL) (toolOption, systemOption, backing string) {
 }
 
 // libvirtDisk is the element of a machine's libvirt XML for an overlay of the image. Of the
-// overlay's own backing file libvirt would read where it is, and not that it waits.
+// overlay's own backing file libvirt would read where it is, and not that it waits. How
+// long a disk waits stands in a comment: the schema of libvirt 9.0 refuses it.
 func libvirtDisk(u *url.URL) string {
 	host := fmt.Sprintf("name='%s' port='%s'", escaped(u.Hostname()), escaped(cmp.Or(u.Port(), nbdPort)))
 	if socket := u.Query().Get("socket"); socket != "" {
@@ -52,7 +53,7 @@ func libvirtDisk(u *url.URL) string {
     <format type='raw'/>
     <source protocol='nbd' name='%s'%s>
       <host %s/>
-      <reconnect delay='%d'/>
+      <!-- libvirt later than 9.0: <reconnect delay='%d'/> -->
     </source>
     <backingStore/>
   </backingStore>

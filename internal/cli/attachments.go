@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+	"io/fs"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/quickims/quickims/internal/client"
@@ -37,6 +39,9 @@ func (c *DetachCmd) Run(ctx context.Context, s *session) error {
 	}
 	service, err := c.connect(s)
 	if err != nil {
+		return err
+	}
+	if err := s.wholeAttachmentIDs(ctx, service, c.IDs); err != nil {
 		return err
 	}
 	for _, id := range c.IDs {
@@ -103,6 +108,9 @@ func (c *AttachmentsRenewCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if err := s.wholeAttachmentIDs(ctx, service, c.IDs); err != nil {
+		return err
+	}
 	doc := attachmentsDocument{Attachments: []json.RawMessage{}}
 	for _, id := range c.IDs {
 		a, err := service.RenewAttachment(ctx, id, c.life())
@@ -128,8 +136,38 @@ type attachmentsDocument struct {
 // attachmentIDs checks the ids that a command was given.
 func attachmentIDs(ids []string) error {
 	for _, id := range ids {
-		if !ims.ValidUUID(id) {
+		if !ims.ValidUUID(id) && !beginsID(id) {
 			return usagef("%q is no attachment's id; \"quickims attachments\" shows them", id)
+		}
+	}
+	return nil
+}
+
+// wholeAttachmentIDs puts the whole ids in the place of beginnings, as the table shows
+// them on a terminal.
+func (s *session) wholeAttachmentIDs(ctx context.Context, service *client.Client, ids []string) error {
+	if !slices.ContainsFunc(ids, func(id string) bool { return !ims.ValidUUID(id) }) {
+		return nil
+	}
+	list, err := service.Attachments(ctx, "")
+	if err != nil {
+		return fmt.Errorf("list the attachments: %w", interrupted(ctx, err))
+	}
+	for i, id := range ids {
+		var found []string
+		for _, a := range list {
+			if strings.HasPrefix(a.ID, id) {
+				found = append(found, a.ID)
+			}
+		}
+		switch {
+		case ims.ValidUUID(id):
+		case len(found) == 0:
+			return &kindError{fs.ErrNotExist, fmt.Sprintf("no attachment's id begins with %q; \"quickims attachments\" shows them", id)}
+		case len(found) > 1:
+			return fmt.Errorf("the ids of %d attachments begin with %s, say which: %s", len(found), id, strings.Join(found, " "))
+		default:
+			ids[i] = found[0]
 		}
 	}
 	return nil
@@ -149,6 +187,7 @@ func until(a client.Attachment) string {
 // AttachmentsListCmd lists attachments.
 type AttachmentsListCmd struct {
 	serverFlags
+	wideFlag
 	Image string `arg:"" optional:"" name:"image" help:"Only those of this image: its id, or its name if no other has the same."`
 }
 
@@ -183,15 +222,11 @@ func (c *AttachmentsListCmd) Run(ctx context.Context, s *session) error {
 	for _, a := range list {
 		doc.Attachments = append(doc.Attachments, a.Raw)
 	}
-	return s.result(doc, func(w io.Writer) {
-		if len(list) == 0 {
-			fmt.Fprintln(s.Stderr, "no attachments")
-			return
-		}
-		fmt.Fprintln(w, "ID\tIMAGE\tNAME\tSINCE\tUNTIL\tCONNECTIONS\tFROM\tREAD\tLAST READ")
-		for _, a := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", a.ID, a.ImageID, cmp.Or(a.ImageName, "-"), when(a.CreatedAt), cmp.Or(when(a.ExpiresAt), "detached"),
-				a.Connections, cmp.Or(strings.Join(a.Addresses, ","), "-"), size(a.BytesRead), cmp.Or(when(a.LastReadAt), "-"))
-		}
-	})
+	var rows [][]string
+	for _, a := range list {
+		rows = append(rows, []string{a.ID, a.ImageID, a.ImageName, a.CreatedAt, cmp.Or(a.ExpiresAt, "detached"), strconv.Itoa(a.Connections),
+			strings.Join(a.Addresses, ","), size(a.BytesRead), a.LastReadAt})
+	}
+	return s.table(doc, c.Wide, "no attachments", []column{{"ID", shortID, false}, {"IMAGE", shortID, true}, {"NAME", soft, false}, {"SINCE", moment, true}, {"UNTIL", moment, false}, {"CLIENTS", whole, false},
+		{"FROM", soft, true}, {"READ", whole, false}, {"LAST READ", moment, false}}, rows)
 }

@@ -28,7 +28,10 @@ func (BucketCmd) Help() string {
 }
 
 // BucketListCmd lists buckets.
-type BucketListCmd struct{ serverFlags }
+type BucketListCmd struct {
+	serverFlags
+	wideFlag
+}
 
 // Run lists them.
 func (c *BucketListCmd) Run(ctx context.Context, s *session) error {
@@ -50,16 +53,11 @@ func (c *BucketListCmd) Run(ctx context.Context, s *session) error {
 	for _, b := range buckets {
 		doc.Buckets = append(doc.Buckets, entry{b.Name, b.CreatedAt.UTC()})
 	}
-	return s.result(doc, func(w io.Writer) {
-		if len(buckets) == 0 {
-			fmt.Fprintln(s.Stderr, "no buckets")
-			return
-		}
-		fmt.Fprintln(w, "NAME\tCREATED")
-		for _, b := range doc.Buckets {
-			fmt.Fprintf(w, "%s\t%s\n", b.Name, when(b.Created.Format(time.RFC3339)))
-		}
-	})
+	var rows [][]string
+	for _, b := range doc.Buckets {
+		rows = append(rows, []string{b.Name, b.Created.Format(time.RFC3339)})
+	}
+	return s.table(doc, c.Wide, "no buckets", []column{{"NAME", soft, false}, {"CREATED", moment, false}}, rows)
 }
 
 // BucketCreateCmd makes a bucket.
@@ -146,6 +144,7 @@ func (ObjectCmd) Help() string {
 // ObjectListCmd lists objects.
 type ObjectListCmd struct {
 	serverFlags
+	wideFlag
 	Bucket string `arg:"" name:"bucket[:prefix]" help:"The bucket, and what the keys begin with."`
 }
 
@@ -173,16 +172,11 @@ func (c *ObjectListCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return fmt.Errorf("list the objects of %s: %w", bucket, interrupted(ctx, err))
 	}
-	return s.result(doc, func(w io.Writer) {
-		if len(doc.Objects) == 0 {
-			fmt.Fprintln(s.Stderr, "no objects")
-			return
-		}
-		fmt.Fprintln(w, "KEY\tSIZE\tMODIFIED")
-		for _, o := range doc.Objects {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", o.Key, size(o.Size), when(o.Modified.Format(time.RFC3339)))
-		}
-	})
+	var rows [][]string
+	for _, o := range doc.Objects {
+		rows = append(rows, []string{o.Key, size(o.Size), o.Modified.Format(time.RFC3339)})
+	}
+	return s.table(doc, c.Wide, "no objects", []column{{"KEY", soft, false}, {"SIZE", whole, false}, {"MODIFIED", moment, false}}, rows)
 }
 
 // ObjectDeleteCmd deletes objects.
@@ -251,6 +245,7 @@ func (UploadsCmd) Help() string { return UploadCmd{}.Help() }
 // UploadListCmd lists unfinished uploads.
 type UploadListCmd struct {
 	serverFlags
+	wideFlag
 	Bucket string `arg:"" help:"The bucket."`
 }
 
@@ -276,16 +271,11 @@ func (c *UploadListCmd) Run(ctx context.Context, s *session) error {
 	for _, p := range pending {
 		doc.Uploads = append(doc.Uploads, entry{p.Bucket, p.Key, p.ID, p.Began.UTC()})
 	}
-	return s.result(doc, func(w io.Writer) {
-		if len(pending) == 0 {
-			fmt.Fprintln(s.Stderr, "no unfinished uploads")
-			return
-		}
-		fmt.Fprintln(w, "KEY\tUPLOAD ID\tBEGAN")
-		for _, u := range doc.Uploads {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", u.Key, u.ID, when(u.Began.Format(time.RFC3339)))
-		}
-	})
+	var rows [][]string
+	for _, u := range doc.Uploads {
+		rows = append(rows, []string{u.Key, u.ID, u.Began.Format(time.RFC3339)})
+	}
+	return s.table(doc, c.Wide, "no unfinished uploads", []column{{"KEY", soft, false}, {"UPLOAD ID", whole, false}, {"BEGAN", moment, false}}, rows)
 }
 
 // UploadAbortCmd aborts unfinished uploads.

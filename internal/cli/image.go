@@ -49,7 +49,7 @@ type ImageListCmd struct {
 	Status string   `enum:",queued,saving,active,killed" default:"" placeholder:"STATUS" help:"Only images of this status: queued, saving, active or killed. Default: all but killed."`
 	Tag    []string `sep:"none" placeholder:"KEY=VALUE" help:"Only images with this tag. May be given several times: all must match."`
 	Limit  int      `placeholder:"N" help:"At most N images, the newest."`
-	Wide   bool     `short:"w" help:"Show whole ids and times, and lines of any length, on a terminal too."`
+	wideFlag
 }
 
 // Help shows the command's use.
@@ -95,26 +95,14 @@ func (c *ImageListCmd) Run(ctx context.Context, s *session) error {
 	for _, img := range images {
 		doc.Images = append(doc.Images, withNumbers(img.Raw))
 	}
-	return s.table(doc, c.Wide, func(w io.Writer) {
-		if len(images) == 0 {
-			fmt.Fprintln(s.Stderr, "no images")
-			return
-		}
-		fmt.Fprintln(w, "ID\tNAME\tSTATUS\tSYSTEM\tMIN DISK\tFILE\tCREATED\tTAGS")
-		for _, img := range images {
-			id, created := img.ID, when(img.CreatedAt)
-			if !c.Wide && s.onTerminal(s.Stdout) {
-				id, created = id[:min(len(id), shortID)], strings.TrimSuffix(created[:min(len(created), len("2006-01-02 15:04"))], " ")
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d GiB\t%s\t%s\t%s\n", id, img.Name, img.Status, system(img),
-				img.MinDisk, fileSize(img.Size), created, cmp.Or(strings.Join(img.Tags, ","), "-"))
-		}
-	})
+	var rows [][]string
+	for _, img := range images {
+		rows = append(rows, []string{img.ID, img.Name, img.Status, system(img), fmt.Sprintf("%d GiB", img.MinDisk), fileSize(img.Size), img.CreatedAt,
+			strings.Join(img.Tags, ",")})
+	}
+	return s.table(doc, c.Wide, "no images", []column{{"ID", shortID, false}, {"NAME", soft, false}, {"STATUS", whole, false}, {"SYSTEM", soft, false}, {"MIN DISK", whole, true}, {"FILE", whole, false},
+		{"CREATED", moment, true}, {"TAGS", soft, true}}, rows)
 }
-
-// shortID is how much of an id a list shows on a terminal. Commands take it as an id if it
-// begins that of one image alone.
-const shortID = 8
 
 // system is what the image holds: its operating system, or that it has none.
 func system(img client.Image) string {

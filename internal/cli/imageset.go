@@ -307,6 +307,7 @@ func (c *ImageRejectCmd) Run(ctx context.Context, s *session) error {
 // ImageMembersCmd lists who an image is shared with.
 type ImageMembersCmd struct {
 	serverFlags
+	wideFlag
 	Image string `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
 }
 
@@ -320,16 +321,12 @@ func (c *ImageMembersCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return fmt.Errorf("list the members of image %s: %w", c.Image, interrupted(ctx, err))
 	}
-	return s.result(struct {
+	var rows [][]string
+	for _, m := range members {
+		rows = append(rows, []string{m.MemberID, m.Status, m.CreatedAt})
+	}
+	doc := struct {
 		Members any `json:"members"`
-	}{members}, func(w io.Writer) {
-		if len(members) == 0 {
-			fmt.Fprintln(s.Stderr, "the image is shared with no project")
-			return
-		}
-		fmt.Fprintln(w, "PROJECT ID\tSTATUS\tSINCE")
-		for _, m := range members {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", m.MemberID, m.Status, when(m.CreatedAt))
-		}
-	})
+	}{members}
+	return s.table(doc, c.Wide, "the image is shared with no project", []column{{"PROJECT ID", whole, false}, {"STATUS", whole, false}, {"SINCE", moment, false}}, rows)
 }

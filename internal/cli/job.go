@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -78,7 +77,7 @@ type JobListCmd struct {
 	Status string `enum:",init,running,success,fail" default:"" placeholder:"STATUS" help:"Only jobs of this status: init, running, success or fail."`
 	Image  string `placeholder:"IMAGE" help:"Only jobs of this image, by id or name."`
 	Limit  int    `placeholder:"N" default:"50" help:"At most N jobs, the newest; 0 lists all. Default: 50."`
-	Wide   bool   `short:"w" help:"Show whole ids and times, and lines of any length, on a terminal too."`
+	wideFlag
 }
 
 // Help shows the command's use.
@@ -126,25 +125,16 @@ func (c *JobListCmd) Run(ctx context.Context, s *session) error {
 	for _, job := range jobs {
 		doc.Jobs = append(doc.Jobs, job.Raw)
 	}
-	return s.table(doc, c.Wide, func(w io.Writer) {
-		if len(jobs) == 0 {
-			fmt.Fprintln(s.Stderr, "no jobs")
-			return
+	var rows [][]string
+	for _, job := range jobs {
+		took := ""
+		if begin, end, ok := span(job); ok {
+			took = seconds(end.Sub(begin).Seconds())
 		}
-		fmt.Fprintln(w, "JOB\tSTATUS\tDONE\tIMAGE\tNAME\tBEGAN\tTOOK\tERROR")
-		for _, job := range jobs {
-			took := "-"
-			if begin, end, ok := span(job); ok {
-				took = seconds(end.Sub(begin).Seconds())
-			}
-			image := job.ImageID
-			if !c.Wide && s.onTerminal(s.Stdout) {
-				image = image[:min(len(image), shortID)]
-			}
-			fmt.Fprintf(w, "%s\t%s\t%d%%\t%s\t%s\t%s\t%s\t%s\n", job.ID, jobStep(job), job.Percent, cmp.Or(image, "-"), cmp.Or(job.ImageName, "-"),
-				when(job.BeginTime), took, cmp.Or(job.ErrorCode, "-"))
-		}
-	})
+		rows = append(rows, []string{job.ID, jobStep(job), fmt.Sprintf("%d%%", job.Percent), job.ImageID, job.ImageName, job.BeginTime, took, job.ErrorCode})
+	}
+	return s.table(doc, c.Wide, "no jobs", []column{{"JOB", whole, false}, {"STATUS", whole, false}, {"DONE", whole, true}, {"IMAGE", shortID, true}, {"NAME", soft, false},
+		{"BEGAN", moment, true}, {"TOOK", whole, true}, {"ERROR", whole, false}}, rows)
 }
 
 // wait waits for a job's end and shows how far it is.

@@ -108,7 +108,10 @@ func (EnterpriseProjectCmd) Help() string {
 }
 
 // EnterpriseProjectListCmd lists them.
-type EnterpriseProjectListCmd struct{ serverFlags }
+type EnterpriseProjectListCmd struct {
+	serverFlags
+	wideFlag
+}
 
 // Run lists them.
 func (c *EnterpriseProjectListCmd) Run(ctx context.Context, s *session) error {
@@ -120,18 +123,18 @@ func (c *EnterpriseProjectListCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return fmt.Errorf("list the enterprise projects: %w", interrupted(ctx, err))
 	}
-	return s.result(struct {
-		Projects any `json:"enterprise_projects"`
-	}{list}, func(w io.Writer) {
-		fmt.Fprintln(w, "ID\tNAME\tSTATUS\tDESCRIPTION")
-		for _, p := range list {
-			status := "enabled"
-			if p.Status != client.EnterpriseEnabled {
-				status = "disabled"
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.ID, p.Name, status, p.Description)
+	var rows [][]string
+	for _, p := range list {
+		status := "enabled"
+		if p.Status != client.EnterpriseEnabled {
+			status = "disabled"
 		}
-	})
+		rows = append(rows, []string{p.ID, p.Name, status, p.Description})
+	}
+	doc := struct {
+		Projects any `json:"enterprise_projects"`
+	}{list}
+	return s.table(doc, c.Wide, "no enterprise projects", []column{{"ID", whole, false}, {"NAME", soft, false}, {"STATUS", whole, false}, {"DESCRIPTION", soft, false}}, rows)
 }
 
 // EnterpriseProjectCreateCmd makes one.

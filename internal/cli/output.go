@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,27 +29,6 @@ func (s *session) result(doc any, text func(io.Writer)) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(doc)
-}
-
-// table is result for a text whose lines are clipped to the terminal, unless it shall be
-// wide.
-func (s *session) table(doc any, wide bool, text func(io.Writer)) error {
-	width := s.width(s.Stdout)
-	if s.json || wide || width == 0 {
-		return s.result(doc, text)
-	}
-	var lines bytes.Buffer
-	w := tabwriter.NewWriter(&lines, 0, 8, 2, ' ', 0)
-	text(w)
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for line := range strings.Lines(lines.String()) {
-		if _, err := fmt.Fprintln(s.Stdout, clip(strings.TrimSuffix(line, "\n"), width)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // event prints something that happens on the way: a line of JSON, or text.

@@ -132,10 +132,15 @@ func (s *session) imageID(ctx context.Context, service *client.Client, ref strin
 	return "", fmt.Errorf("%d images have the name %q, say which by its id: %s", len(images), ref, strings.Join(ids, " "))
 }
 
+// beginsID reports whether text may be the beginning of an id that a table shows.
+func beginsID(text string) bool {
+	return len(text) >= idLetters && strings.Trim(text, "0123456789abcdef-") == ""
+}
+
 // idThatBegins finds the image whose id begins with ref, as lists show ids on a terminal;
 // "": ref is no such beginning, or none has it.
 func (s *session) idThatBegins(ctx context.Context, service *client.Client, ref string) (string, error) {
-	if len(ref) < shortID || strings.Trim(ref, "0123456789abcdef-") != "" {
+	if !beginsID(ref) {
 		return "", nil
 	}
 	images, err := service.Images(ctx, nil, 0)

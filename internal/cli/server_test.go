@@ -20,12 +20,19 @@ func callService(t *testing.T, handle func(w http.ResponseWriter, r *http.Reques
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(w, r, stop) }))
-	defer service.Close()
-	env := map[string]string{"QUICKIMS_ENDPOINT": service.URL, "QUICKIMS_TOKEN": "t", "QUICKIMS_PROJECT_ID": "p"}
+	env := serviceEnv(t, func(w http.ResponseWriter, r *http.Request, _ func()) { handle(w, r, stop) })
 	var out, errs bytes.Buffer
 	status = Main(ctx, args, Env{Stdout: &out, Stderr: &errs, Getenv: func(key string) string { return env[key] }})
 	return status, out.String(), errs.String()
+}
+
+// serviceEnv serves the handler until the test ends and returns the environment of its
+// clients.
+func serviceEnv(t *testing.T, handle func(w http.ResponseWriter, r *http.Request, stop func())) map[string]string {
+	t.Helper()
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(w, r, func() {}) }))
+	t.Cleanup(service.Close)
+	return map[string]string{"QUICKIMS_ENDPOINT": service.URL, "QUICKIMS_TOKEN": "t", "QUICKIMS_PROJECT_ID": "p"}
 }
 
 func runningJob(w io.Writer) {
