@@ -111,11 +111,11 @@ func (c *ConformanceCmd) list(s *session) error {
 	doc := struct {
 		Checks []conformance.Check `json:"checks"`
 	}{conformance.Checks()}
-	return s.table(doc, false, func(w io.Writer) {
-		for _, check := range doc.Checks {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", check.Name, check.Promise, check.Reference)
-		}
-	})
+	var rows [][]string
+	for _, check := range doc.Checks {
+		rows = append(rows, []string{check.Name, check.Promise, check.Reference})
+	}
+	return s.table(doc, false, "no checks", []column{{"CHECK", whole, false}, {"PROMISE", soft, false}, {"REFERENCE", soft, false}}, rows)
 }
 
 // config is what flags, files and environment say.
