@@ -43,6 +43,8 @@ const (
 	// maxSecrets is how many tokens are kept in memory to ask about them again while what
 	// was begun with them runs on.
 	maxSecrets = 8192
+	// maxQuestion is how long one question may take, with the wait for its turn.
+	maxQuestion = 30 * time.Second
 	// awayFor is how long nobody asks after Keystone did not answer.
 	awayFor = time.Second
 )
@@ -216,9 +218,10 @@ func (s *Service) askOutside(ctx context.Context, source, hash, secret string, k
 			return ims.Faultf(ims.CodeToken, "too many unknown tokens from this address, try again in %d s", int(wait.Seconds())+1).WithKind(ims.KindThrottled)
 		}
 	}
-	_, err, _ := r.flight.Do(hash, func() (any, error) {
+	answers := r.flight.DoChan(hash, func() (any, error) {
 		// Who waits for the answer may go while others still wait.
-		ctx := context.WithoutCancel(ctx)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxQuestion)
+		defer cancel()
 		if err := r.slots.Take(ctx, source, 1); err != nil {
 			return nil, outsideAway("too many tokens of this address wait to be checked; try again")
 		}
@@ -242,10 +245,15 @@ func (s *Service) askOutside(ctx context.Context, source, hash, secret string, k
 		r.remember(hash, secret)
 		return nil, nil
 	})
-	if !known && ims.CodeOf(err) != ims.CodeToken { // it is no stranger's, or nobody knows
-		r.strangers.give(source)
+	select {
+	case a := <-answers:
+		if !known && ims.CodeOf(a.Err) != ims.CodeToken { // it is no stranger's, or nobody knows
+			r.strangers.give(source)
+		}
+		return a.Err
+	case <-ctx.Done(): // the try stays taken: whoever hangs up has asked all the same
+		return context.Cause(ctx)
 	}
-	return err
 }
 
 func outsideAway(format string, args ...any) *ims.Error {

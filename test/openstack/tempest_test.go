@@ -40,7 +40,7 @@ var tempestFails string
 var tempestLine = regexp.MustCompile(`(?m)^(?:setUpClass \()?tempest\.([\w.]+)(?:\[[^]]*\]|\))? \.\.\. (ok|FAIL|ERROR|skipped .*)$`)
 
 // TestTempest runs tempest's tests with accounts that were made before. Each passes or
-// stands in tempest.txt; one that stands there must not pass.
+// stands in tempest.txt; one that stands there must not pass. Over SQLite and PostgreSQL.
 func TestTempest(t *testing.T) {
 	if os.Getenv("QUICKIMS_TEST_CLIENTS") == "" {
 		t.Skip("QUICKIMS_TEST_CLIENTS is not set; make test-clients sets it")
@@ -59,12 +59,16 @@ func TestTempest(t *testing.T) {
 			reasons[line] = reason
 		}
 	}
+	onBoth(t, func(t *testing.T, opts harness.Options) { tempest(t, opts, maps.Clone(reasons)) })
+}
 
-	s := harness.Start(t, harness.Options{})
+// tempest runs the tests against a server. Reasons has why some do not pass.
+func tempest(t *testing.T, opts harness.Options, reasons map[string]string) {
+	s := harness.Start(t, opts)
 	dir := t.TempDir()
 	accounts := fmt.Sprintf("- {username: %s, project_name: %s, password: %q, domain_name: default, types: [admin], roles: [admin]}\n", harness.User, harness.Region, harness.Password)
 	for _, name := range []string{"one", "two"} {
-		out, err := exec.Command(harness.Binary(t), "account", "add", "--data", s.Dir, "--project", name, "--user", name, "--role", "member").Output()
+		out, err := exec.Command(harness.Binary(t), "account", "add", "--data", s.Dir, "--database", opts.Database, "--project", name, "--user", name, "--role", "member").Output()
 		_, rest, found := strings.Cut(string(out), "QUICKIMS_PASSWORD='")
 		if err != nil || !found {
 			t.Fatalf("account add: %v, %s", err, out)
