@@ -22,6 +22,10 @@ type Importer interface {
 	Accept(ctx context.Context, p ims.Principal, spec ims.ImportSpec) (jobID string, err error)
 	// Register does the same for a file and a queued image of the caller's project.
 	Register(ctx context.Context, p ims.Principal, imageID, bucket, key string) (jobID string, err error)
+	// Copy makes a new image over the bytes of one that the caller may read.
+	Copy(ctx context.Context, p ims.Principal, imageID string, request ims.CopyRequest) (jobID string, err error)
+	// Export writes the stored data of an image of the caller's project to a bucket.
+	Export(ctx context.Context, p ims.Principal, imageID string, to ims.Export) (jobID string, err error)
 	// Upload reads a queued image's bytes from body, size of them (-1: body tells), and
 	// makes the image active, or with stage lets them wait for an import. A fault leaves
 	// the image queued and no bytes.

@@ -57,6 +57,27 @@ func (a *acceptor) Register(ctx context.Context, p ims.Principal, image, bucket,
 	return job.ID, a.catalog.Register(ctx, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
 }
 
+// Copy and Export write their jobs as an importer does, and look at no bucket.
+func (a *acceptor) Copy(ctx context.Context, p ims.Principal, image string, request ims.CopyRequest) (string, error) {
+	src, _, err := a.catalog.VisibleImage(ctx, p.ProjectID, image)
+	if err != nil {
+		return "", err
+	}
+	img, err := request.NewImage(src, p.ProjectID)
+	if err != nil {
+		return "", err
+	}
+	job := ims.Job{ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: ims.JobCopy, Step: ims.StepAccepted, ImageID: img.ID, ImageName: img.Name,
+		Source: ims.Source{Key: src.Data.Key, Size: src.Data.Size, ETag: src.Data.ETag}}
+	return job.ID, a.catalog.CreateImport(ctx, p.Tenant, img, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
+}
+
+func (a *acceptor) Export(ctx context.Context, p ims.Principal, image string, to ims.Export) (string, error) {
+	job := ims.Job{ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: ims.JobExport, Step: ims.StepExport, ImageID: image,
+		Source: ims.Source{Bucket: to.Bucket, Key: to.Key}}
+	return job.ID, a.catalog.CreateExport(ctx, job, a.limits, func(context.Context, *database.Tx, string) error { return nil })
+}
+
 // Upload keeps the bytes for the disks, as an importer does in its store.
 func (a *acceptor) Upload(ctx context.Context, project, image string, body io.Reader, _ int64, stage bool) error {
 	job, err := a.catalog.BeginUpload(ctx, project, image, stage, time.Minute, a.limits)

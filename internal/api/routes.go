@@ -67,7 +67,7 @@ var discoveryRoutes = []Route{
 	{Method: http.MethodGet, Path: "/v2/", Public: true, handle: (*server).bareVersions},
 }
 
-// importRoutes make images. /v2.1 is the same as the version whose body it has.
+// importRoutes make images, and files of them. /v2.1 is the same as the version whose body it has.
 var importRoutes = []Route{
 	{Method: http.MethodPost, Path: "/v2/cloudimages/quickimport/action", Scope: ScopeProject, Actions: anyImport, handle: (*server).quickImport},
 	{Method: http.MethodPost, Path: "/v2.1/cloudimages/quickimport/action", Scope: ScopeProject, Actions: anyImport, handle: (*server).quickImport},
@@ -87,6 +87,16 @@ var importRoutes = []Route{
 		Actions: rights(ims.ActionImagesUpload), handle: (*server).uploadFile},
 	{Method: http.MethodPut, Path: "/v1/cloudimages/{image_id}/upload", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesUpload), handle: (*server).register},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/{image_id}/copy", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesCopy), handle: (*server).copyImage},
+	{Method: http.MethodPost, Path: "/v2.1/cloudimages/{image_id}/copy", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesCopy), handle: (*server).copyImage},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/{image_id}/cross_region_copy", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesCopy), handle: (*server).copyAcrossRegions},
+	{Method: http.MethodPost, Path: "/v1/cloudimages/{image_id}/file", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesExport), handle: (*server).exportImage},
+	{Method: http.MethodPost, Path: "/v2.1/cloudimages/{image_id}/file", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesExport), handle: (*server).exportImage},
 }
 
 // anyImport are the rights of which an import takes one; which of them, its body says.

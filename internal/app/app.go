@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -362,7 +363,7 @@ func (s *Service) wire() error {
 	s.importer = importer.New(s.catalog, s.store, importer.Options{
 		Began: jobs.began, Ended: jobs.ended,
 		Allowance: s.allowance,
-		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, MinDiskGreater: !s.cfg.MinDiskEqual, Region: s.seed.Region, MayRead: s.mayRead,
+		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, MinDiskGreater: !s.cfg.MinDiskEqual, Region: s.seed.Region, MayRead: s.mayRead, MayWrite: s.mayWrite,
 		Own:     s.owner.Advance,
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
 		Logger:  s.log,
@@ -413,23 +414,29 @@ func (s *Service) wire() error {
 // belongs to the project whose key made it, or that the operator gave it to.
 func (s *Service) mayRead(ctx context.Context, projectID, bucket string) (bool, error) {
 	if s.cfg.S3 != nil {
-		for _, b := range s.cfg.S3.Buckets {
-			if b.Name != bucket {
-				continue
-			}
-			for _, p := range b.Projects {
-				if p == projectID {
-					return true, nil
-				}
-			}
-		}
-		return false, nil
+		return s.cfg.S3.may(projectID, bucket, false), nil
 	}
 	owner, err := s.buckets.Owner(ctx, bucket)
 	if errors.Is(err, buckets.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil && owner == projectID, err
+}
+
+// mayWrite decides the right to export into a bucket. In the directory store it is the
+// owner's, as every right to a bucket is.
+func (s *Service) mayWrite(ctx context.Context, projectID, bucket string) (bool, error) {
+	if s.cfg.S3 != nil {
+		return s.cfg.S3.may(projectID, bucket, true), nil
+	}
+	return s.mayRead(ctx, projectID, bucket)
+}
+
+// may reports whether a project may import from a bucket, or export into it.
+func (c *S3Config) may(projectID, bucket string, export bool) bool {
+	return slices.ContainsFunc(c.Buckets, func(b S3Bucket) bool {
+		return b.Name == bucket && (b.Exports || !export) && slices.Contains(b.Projects, projectID)
+	})
 }
 
 // ready reports whether the service can take requests: its database and its store answer.

@@ -163,10 +163,12 @@ type S3Config struct {
 	Buckets []S3Bucket `yaml:"buckets"`
 }
 
-// S3Bucket says which projects may import from a bucket.
+// S3Bucket says which projects may import from a bucket, and whether they may export into
+// it.
 type S3Bucket struct {
 	Name     string   `yaml:"name"`
 	Projects []string `yaml:"projects"`
+	Exports  bool     `yaml:"exports"`
 }
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.

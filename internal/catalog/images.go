@@ -128,6 +128,7 @@ func (c *Catalog) Register(ctx context.Context, job ims.Job, limits ims.Limits, 
 		if job.Attempt, err = idle(ctx, tx, img); err != nil {
 			return err
 		}
+		job.Source.Before = job.Attempt
 		if err := checkBytes(ctx, tx, job.ProjectID, limits, job.Source.Size); err != nil {
 			return err
 		}
@@ -149,8 +150,46 @@ func (c *Catalog) Register(ctx context.Context, job ims.Job, limits ims.Limits, 
 	}), "register a file into image "+job.ImageID)
 }
 
+// CreateExport takes in an export of an active image of the project, whose data it gives:
+// the job (INIT) and its queue entry in one transaction, or nothing. The image stays while
+// it is exported. Faults that a client is told of: the image is not active (IMG.0046), it
+// is being exported (IMG.0148), too many jobs are going on (IMG.0060). enqueue is as for
+// CreateImport.
+func (c *Catalog) CreateExport(ctx context.Context, job ims.Job, limits ims.Limits, enqueue func(ctx context.Context, tx *database.Tx, jobID string) error) error {
+	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := takeTurn(ctx, tx, job.ProjectID); err != nil {
+			return err
+		}
+		img, err := lockImage(ctx, tx, job.ProjectID, job.ImageID)
+		if err != nil {
+			return err
+		}
+		if img.Status != ims.ImageActive {
+			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be exported", img.Status)
+		}
+		going, err := count(ctx, tx, "SELECT COUNT(*) FROM jobs WHERE image_id = $1 AND end_time IS NULL", job.ImageID)
+		if err != nil {
+			return err
+		}
+		if going > 0 {
+			return ims.Faultf(ims.CodeExporting, "wait until the job of the export that is going on has ended")
+		}
+		if err := checkRunning(ctx, tx, job.ProjectID, limits); err != nil {
+			return err
+		}
+		if err := purgeProject(ctx, tx, job.ProjectID, limits); err != nil {
+			return err
+		}
+		job.Status, job.BeginTime, job.ImageName = ims.JobInit, c.now(), img.Name
+		if err := insertJob(ctx, tx, job); err != nil {
+			return err
+		}
+		return enqueue(ctx, tx, job.ID)
+	}), "export image "+job.ImageID)
+}
+
 // idle gives the number of the last attempt at a queued image that nothing is on its way
-// into: any job that follows begins above it. An image in another state is a fault.
+// into: any further job begins above it. An image in another state is a fault.
 //
 // The number is no less than any that a job of the image had, also one that was purged, and
 // than any that a newer copy of this database may have used: the generation grows with each

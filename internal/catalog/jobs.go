@@ -35,9 +35,11 @@ type sourceJSON struct {
 	Format      string `json:"format,omitempty"`
 	VirtualSize int64  `json:"virtual_size,omitempty"`
 
-	NoBitmap bool `json:"no_bitmap,omitempty"`
-	Config   bool `json:"config,omitempty"`
-	Nested   bool `json:"nested,omitempty"`
+	Before   int64  `json:"before,omitempty"`
+	Upload   string `json:"upload,omitempty"`
+	NoBitmap bool   `json:"no_bitmap,omitempty"`
+	Config   bool   `json:"config,omitempty"`
+	Nested   bool   `json:"nested,omitempty"`
 
 	Warnings []warningJSON `json:"warnings,omitempty"`
 }
@@ -51,7 +53,7 @@ func sourceText(s ims.Source) (string, error) {
 	j := sourceJSON{
 		Bucket: s.Bucket, Key: s.Key, Size: s.Size, ETag: s.ETag, Version: s.Version,
 		BitmapKey: s.BitmapKey, BitmapSize: s.BitmapSize, BitmapETag: s.BitmapETag, Format: s.Format, VirtualSize: s.VirtualSize,
-		NoBitmap: s.NoBitmap, Config: s.Config, Nested: s.Nested,
+		Before: s.Before, Upload: s.Upload, NoBitmap: s.NoBitmap, Config: s.Config, Nested: s.Nested,
 	}
 	for _, w := range s.Warnings {
 		j.Warnings = append(j.Warnings, warningJSON(w))
@@ -64,7 +66,7 @@ func (j sourceJSON) source() ims.Source {
 	s := ims.Source{
 		Bucket: j.Bucket, Key: j.Key, Size: j.Size, ETag: j.ETag, Version: j.Version,
 		BitmapKey: j.BitmapKey, BitmapSize: j.BitmapSize, BitmapETag: j.BitmapETag, Format: j.Format, VirtualSize: j.VirtualSize,
-		NoBitmap: j.NoBitmap, Config: j.Config, Nested: j.Nested,
+		Before: j.Before, Upload: j.Upload, NoBitmap: j.NoBitmap, Config: j.Config, Nested: j.Nested,
 	}
 	for _, w := range j.Warnings {
 		s.Warnings = append(s.Warnings, ims.Warning(w))
@@ -215,9 +217,10 @@ const generationOfSource = `CASE WHEN generation <> '' AND data_bucket = $4 AND 
 
 // BeginAdopt saves the step, makes the image saving and records the attempt, in one
 // transaction: only then may the attempt write to the image area. Until the image is
-// published its data is source: where the bytes lie that are being adopted.
+// published its data is source: where the bytes lie that are being adopted. Those of
+// another image are not told: the zero value.
 func (c *Catalog) BeginAdopt(ctx context.Context, job ims.Job, source ims.Data) error {
-	if source.Bucket == "" {
+	if source.Bucket == "" && source != (ims.Data{}) {
 		return fmt.Errorf("begin the adoption of image %s: its source names no bucket", job.ImageID)
 	}
 	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
@@ -257,7 +260,18 @@ func (c *Catalog) Publish(ctx context.Context, job ims.Job, data ims.Data) error
 // maxReason bounds a job's fail_reason, in bytes.
 const maxReason = 4096
 
-// Fail makes the image killed and the job FAIL, in one transaction. What any attempt
+// FinishExport makes the job of an export SUCCESS.
+func (c *Catalog) FinishExport(ctx context.Context, job ims.Job) error {
+	return wrap(c.db.InTx(ctx, func(tx *database.Tx) error {
+		if err := saveStep(ctx, tx, job); err != nil {
+			return err
+		}
+		return c.end(ctx, tx, job, ims.JobSuccess, 100, "", "")
+	}), "finish the export of image "+job.ImageID)
+}
+
+// Fail makes the image killed, unless the job only exports it, and the job FAIL, in one
+// transaction. What any attempt
 // wrote is left to the clean-up, the image has no data, and its attachments end. reason
 // is what the client reads.
 func (c *Catalog) Fail(ctx context.Context, job ims.Job, code ims.Code, reason string) error {
@@ -267,6 +281,9 @@ func (c *Catalog) Fail(ctx context.Context, job ims.Job, code ims.Code, reason s
 func (c *Catalog) fail(ctx context.Context, tx *database.Tx, job ims.Job, code ims.Code, reason string) error {
 	if err := saveStep(ctx, tx, job); err != nil {
 		return err
+	}
+	if job.Type == ims.JobExport {
+		return c.end(ctx, tx, job, ims.JobFail, percent(job), code, database.Clean(reason, maxReason))
 	}
 	if err := c.leaveQueue(ctx, tx, job, setData+", status = $14, generation = ''", append(dataArgs(ims.Data{}), string(ims.ImageKilled))...); err != nil {
 		return err

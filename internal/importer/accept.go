@@ -49,7 +49,7 @@ func (i *Importer) Register(ctx context.Context, p ims.Principal, imageID, bucke
 // look is what is asked before an import is written: the bucket, the object, the room.
 func (i *Importer) look(ctx context.Context, projectID string, spec ims.ImportSpec) (ims.Source, ims.Limits, error) {
 	limits := i.opts.Limits
-	if err := i.bucketReadable(ctx, projectID, spec.Bucket); err != nil {
+	if err := i.bucketUsable(ctx, projectID, spec.Bucket, i.opts.MayRead); err != nil {
 		return ims.Source{}, limits, err
 	}
 	source, err := i.lookAt(ctx, spec)
@@ -99,11 +99,11 @@ func noRoom(err error) error {
 	return err
 }
 
-// bucketReadable checks the caller's right to the bucket and the bucket's class. A
+// bucketUsable checks the caller's right to the bucket and the bucket's class. A
 // bucket of another project answers as one that does not exist.
-func (i *Importer) bucketReadable(ctx context.Context, projectID, bucket string) error {
+func (i *Importer) bucketUsable(ctx context.Context, projectID, bucket string, may func(ctx context.Context, projectID, bucket string) (bool, error)) error {
 	hidden := ims.Faultf(ims.CodeBucketAccess, "bucket %q does not exist or is not this project's", bucket)
-	ok, err := i.opts.MayRead(ctx, projectID, bucket)
+	ok, err := may(ctx, projectID, bucket)
 	if err != nil {
 		return fmt.Errorf("look up the owner of bucket %s: %w", bucket, err)
 	}

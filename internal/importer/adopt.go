@@ -14,14 +14,14 @@ import (
 
 // adopt makes the source's bytes ours, the cheapest way the store offers, and
 // durable. Until publication nothing refers to them, and the image is read from its
-// pinned source.
-func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f finding) (ims.Data, error) {
+// pinned source. bitmap says to adopt that of the source, too.
+func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, bitmap bool) (ims.Data, error) {
 	if err := i.room(); err != nil {
 		return ims.Data{}, err
 	}
 	job.Step = ims.StepAdopt
 	src := job.Source
-	if err := i.catalog.BeginAdopt(ctx, *job, sourceData(src, f)); err != nil {
+	if err := i.catalog.BeginAdopt(ctx, *job, sourceData(src, bitmap)); err != nil {
 		return ims.Data{}, err
 	}
 	if err := faultpoint.Hit(faultpoint.AdoptBegun); err != nil {
@@ -46,7 +46,7 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, f fin
 	if err := faultpoint.Hit(faultpoint.AdoptData); err != nil {
 		return data, err
 	}
-	if f.bitmap != nil {
+	if bitmap {
 		data.BitmapKey = attempt.Bitmap()
 		info, err := i.store.Adopt(ctx, bitmapOf(src), objectstore.Condition{ETag: src.BitmapETag},
 			objectstore.Location{Bucket: objectstore.ImageArea, Key: data.BitmapKey}, objectstore.AdoptOptions{Began: i.recordUpload(*job, data.BitmapKey)})
@@ -72,12 +72,15 @@ func (i *Importer) recordUpload(job ims.Job, key string) func(ctx context.Contex
 // sourceData says where an image's bytes lie before they are ours: the pinned source,
 // and its bitmap if that is one that is trusted. Reads of it are conditional on the pin,
 // as all reads of an image's data are.
-func sourceData(src ims.Source, f finding) ims.Data {
+func sourceData(src ims.Source, bitmap bool) ims.Data {
+	if src.Bucket == objectstore.ImageArea {
+		return ims.Data{} // another image's, which may be deleted
+	}
 	data := ims.Data{
 		Bucket: src.Bucket, Version: src.Version, Key: src.Key, ETag: src.ETag,
 		Format: src.Format, Size: src.Size, VirtualSize: src.VirtualSize,
 	}
-	if f.bitmap != nil {
+	if bitmap {
 		data.BitmapKey, data.BitmapETag, data.BitmapSize = src.BitmapKey, src.BitmapETag, src.BitmapSize
 	}
 	return data

@@ -36,6 +36,8 @@ type Options struct {
 	Allowance *allowance.Allowance
 	// MayRead reports whether a project may import from a bucket.
 	MayRead func(ctx context.Context, projectID, bucket string) (bool, error)
+	// MayWrite reports whether a project may export into a bucket; unset: none may.
+	MayWrite func(ctx context.Context, projectID, bucket string) (bool, error)
 	// Own makes sure that the image area is still this installation's. It is called
 	// before bytes are written there and before any are removed; while it fails neither
 	// happens. Unset: nothing is asked.
@@ -88,6 +90,9 @@ func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
 	if opts.Ended == nil {
 		opts.Ended = func(ims.Job, ims.Code) {}
 	}
+	if opts.MayWrite == nil {
+		opts.MayWrite = func(context.Context, string, string) (bool, error) { return false, nil }
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -132,7 +137,7 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 		return 0, err
 	}
 	i.Nudge() // earlier attempts are fenced
-	if job.Attempt == 1 {
+	if job.Tries() == 1 {
 		i.opts.Began(job)
 	}
 	if job.Type == ims.JobUpload {
@@ -172,7 +177,7 @@ func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, er
 		log.Warn("the database is away, the job waits", "error", err)
 		return i.backoff(job.Faults), nil
 	}
-	if passing(err) && job.Faults+1 < i.opts.MaxFaults && job.Attempt < i.opts.MaxAttempts {
+	if passing(err) && job.Faults+1 < i.opts.MaxFaults && job.Tries() < i.opts.MaxAttempts {
 		log.Warn("a passing fault, the job is tried again", "step", job.Step, "error", err)
 		if err := i.catalog.Release(ctx, job, job.Faults+1); err != nil && !errors.Is(err, catalog.ErrFenced) {
 			return i.opts.Backoff, fmt.Errorf("release job %s: %w", job.ID, err)
@@ -231,12 +236,18 @@ func explain(err error) *ims.Error {
 
 // steps does the work up to the moment at which everything is durable.
 func (i *Importer) steps(ctx context.Context, job *ims.Job) (ims.Data, error) {
-	if job.Attempt > i.opts.MaxAttempts {
+	if job.Tries() > i.opts.MaxAttempts {
 		return ims.Data{}, ims.Faultf(ims.CodeInternal, "gave up after %d attempts", i.opts.MaxAttempts)
 	}
 	img, err := i.catalog.Image(ctx, job.ProjectID, job.ImageID)
 	if err != nil {
 		return ims.Data{}, fmt.Errorf("read the image of job %s: %w", job.ID, err)
+	}
+	switch job.Type {
+	case ims.JobExport:
+		return ims.Data{}, i.export(ctx, job, img)
+	case ims.JobCopy: // of what was inspected before, and is pinned
+		return i.adopt(ctx, job, img, job.Source.BitmapKey != "")
 	}
 	if err := i.pin(ctx, job); err != nil {
 		return ims.Data{}, err
@@ -248,10 +259,18 @@ func (i *Importer) steps(ctx context.Context, job *ims.Job) (ims.Data, error) {
 	return i.adopt(ctx, job, img, found)
 }
 
-// publish makes the image active and the job SUCCESS, then wakes the clean-up.
+// publish makes the job SUCCESS, and the image that it made active, then wakes the
+// clean-up.
 func (i *Importer) publish(ctx context.Context, log *slog.Logger, job ims.Job, data ims.Data) error {
-	job.Step, job.Percent = ims.StepPublish, 100
-	switch err := i.catalog.Publish(ctx, job, data); {
+	finish := func() error {
+		if job.Type == ims.JobExport {
+			return i.catalog.FinishExport(ctx, job)
+		}
+		job.Step = ims.StepPublish
+		return i.catalog.Publish(ctx, job, data)
+	}
+	job.Percent = 100
+	switch err := finish(); {
 	case errors.Is(err, catalog.ErrFenced):
 		log.Warn("another worker has the job; nothing was published")
 		return nil
@@ -262,7 +281,7 @@ func (i *Importer) publish(ctx context.Context, log *slog.Logger, job ims.Job, d
 	if err := faultpoint.Hit(faultpoint.Published); err != nil {
 		return err
 	}
-	log.Info("image is active", "format", data.Format, "bytes", data.Size)
+	log.Info("job succeeded", "type", job.Type, "format", data.Format, "bytes", data.Size)
 	i.Nudge()
 	return nil
 }

@@ -52,27 +52,22 @@ func bitmapOf(s ims.Source) objectstore.Location {
 	return objectstore.Location{Bucket: s.Bucket, Key: s.BitmapKey}
 }
 
-// finding is what the inspection learned beyond what the job's source keeps.
-type finding struct {
-	// bitmap is that of a RAW file, nil unless its own checksums hold.
-	bitmap *bitmap.Map
-}
-
 // inspect looks at the source by content: what it is, whether it is whole, and
-// whether the disk fits. The number of reads does not grow with the image.
-func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (finding, error) {
+// whether the disk fits. It reports whether a RAW file has a bitmap whose own checksums
+// hold. The number of reads does not grow with the image.
+func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (bool, error) {
 	job.Step = ims.StepInspect
 	src := &job.Source
 	info := objectstore.ObjectInfo{Size: src.Size, ETag: src.ETag, Version: src.Version}
 	r := newEdgeReader(objectstore.NewReaderAt(ctx, i.store, sourceOf(*src), info), src.Size)
 
-	var f finding
+	trusted := false
 	file := inspect.File{Name: src.Key, ReaderAt: r, Size: src.Size}
 	found, err := inspect.QuickImport(ctx, file, inspect.Options{
 		DataDisk: img.Env == ims.EnvData, MinDiskGiB: img.MinDiskGiB, MinDiskGreater: i.opts.MinDiskGreater,
 	})
 	if err != nil {
-		return f, fileFault(src.Key, err)
+		return false, fileFault(src.Key, err)
 	}
 	src.Format, src.VirtualSize, src.Warnings = string(found.Format), found.VirtualSize, nil
 	if src.Config {
@@ -87,35 +82,33 @@ func (i *Importer) inspect(ctx context.Context, job *ims.Job, img ims.Image) (fi
 		src.Warnings = append(src.Warnings, ims.Warning(note))
 	}
 	if found.Format == diskformat.Raw {
-		if f.bitmap, err = i.readBitmap(ctx, *src); err != nil {
-			return f, err
+		if trusted, err = i.readBitmap(ctx, *src); err != nil {
+			return false, err
 		}
 	}
 	job.Percent = 5
 	if err := i.catalog.SaveStep(ctx, *job); err != nil {
-		return f, err
+		return false, err
 	}
-	return f, faultpoint.Hit(faultpoint.Inspected)
+	return trusted, faultpoint.Hit(faultpoint.Inspected)
 }
 
-// readBitmap reads the bitmap of a RAW file. One whose layout is unknown counts for
-// being there alone; one that is known must hold and must match the file.
-func (i *Importer) readBitmap(ctx context.Context, src ims.Source) (*bitmap.Map, error) {
+// readBitmap reads the bitmap of a RAW file and reports whether it is trusted. One whose
+// layout is unknown counts for being there alone; one that is known must hold and must
+// match the file.
+func (i *Importer) readBitmap(ctx context.Context, src ims.Source) (bool, error) {
 	if src.BitmapKey == "" {
 		if src.NoBitmap || i.opts.WithoutBitmap {
-			return nil, nil
+			return false, nil
 		}
-		return nil, missingBitmap(src.Key)
+		return false, missingBitmap(src.Key)
 	}
 	info := objectstore.ObjectInfo{Size: src.BitmapSize, ETag: src.BitmapETag}
 	m, err := bitmap.Parse(objectstore.NewReaderAt(ctx, i.store, bitmapOf(src), info), src.BitmapSize, src.Size)
 	if err != nil {
-		return nil, fileFault(src.BitmapKey, err)
+		return false, fileFault(src.BitmapKey, err)
 	}
-	if m.Kind() == bitmap.Unknown {
-		return nil, nil
-	}
-	return m, nil
+	return m.Kind() != bitmap.Unknown, nil
 }
 
 // fileFault says which file is at fault, unless it was the store.

@@ -34,6 +34,8 @@ const (
 	ActionServerImagesCreate Action = "ims:serverImages:create"
 	ActionDataImagesCreate   Action = "ims:dataImages:create"
 	ActionWholeImagesCreate  Action = "ims:wholeImages:create"
+	ActionImagesCopy         Action = "ims:images:copy"
+	ActionImagesExport       Action = "ims:images:export"
 	ActionMembersAdd         Action = "ims:images:addMember"
 	ActionMembersUpdate      Action = "ims:images:updateMember"
 	ActionMembersDelete      Action = "ims:images:deleteMember"
@@ -56,7 +58,7 @@ var readerActions = []Action{
 
 // memberActions is what a project's daily work takes besides.
 var memberActions = []Action{
-	ActionImagesUpdate, ActionImagesDelete, ActionImagesCreate, ActionImagesUpload, ActionServerImagesCreate, ActionDataImagesCreate, ActionWholeImagesCreate, ActionTagsUpdate,
+	ActionImagesUpdate, ActionImagesDelete, ActionImagesCreate, ActionImagesUpload, ActionServerImagesCreate, ActionDataImagesCreate, ActionWholeImagesCreate, ActionImagesCopy, ActionImagesExport, ActionTagsUpdate,
 	ActionMembersAdd, ActionMembersUpdate, ActionMembersDelete, ActionImagesShare,
 }
 

@@ -30,6 +30,10 @@ const (
 	JobImportData   JobType = "imsImportDataImageJob"
 	// JobRegister imports a file into a queued image.
 	JobRegister JobType = "imsNativeImportImageJob"
+	// JobCopy makes an image of another's data. Its source lies in the image area.
+	JobCopy JobType = "imsCopyImageInRegionJob"
+	// JobExport writes an image's data to a bucket. Its source is where it goes.
+	JobExport JobType = "imsNativeExportImageJob"
 	// JobUpload is an upload of the Image API. It has no source.
 	JobUpload JobType = "imsUploadImageJob"
 	// The requests about many images and members at once.
@@ -48,10 +52,11 @@ const (
 	StepInspect  Step = "inspect"
 	StepAdopt    Step = "adopt"
 	StepPublish  Step = "publish"
+	StepExport   Step = "export" // in place of all others
 	StepClean    Step = "clean"
 )
 
-// Source is the object that an import starts from. ETag and Version are empty
+// Source is the object that an import starts from, or an export makes. ETag and Version are empty
 // until it is pinned.
 type Source struct {
 	Bucket, Key string
@@ -66,6 +71,10 @@ type Source struct {
 	Format string
 	// VirtualSize is the disk's size in bytes that a machine sees, 0 before inspection.
 	VirtualSize int64
+	// Before is the number of the last attempt at the image before the job.
+	Before int64
+	// Upload is the multipart upload that an export began, "" for none.
+	Upload string
 	// NoBitmap: a RAW file needs no bitmap beside it. Config: the request asked for the
 	// system to be adapted, which nothing here does. Nested: the job is shown as its own
 	// sub-job, too.
@@ -103,6 +112,9 @@ type Job struct {
 	BeginTime  time.Time
 	EndTime    time.Time // zero until it ended
 }
+
+// Tries is how many attempts at the job there were.
+func (j Job) Tries() int64 { return j.Attempt - j.Source.Before }
 
 var jobID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 

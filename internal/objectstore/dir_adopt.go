@@ -83,7 +83,7 @@ func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Locat
 	if err != nil {
 		return fileState{}, err
 	}
-	err = classify(d.syncParents(dst.Key))
+	err = classify(d.syncParents(d.images, dst.Key))
 	var made fileState
 	if err == nil {
 		made, err = d.stateAt(dst)
@@ -141,7 +141,7 @@ func (d *Dir) alreadyAdopted(st fileState, dst Location) (fileState, error) {
 	if err := f.Sync(); err != nil {
 		return fileState{}, classify(err)
 	}
-	if err := d.syncParents(dst.Key); err != nil {
+	if err := d.syncParents(d.images, dst.Key); err != nil {
 		return fileState{}, classify(err)
 	}
 	return d.checkPin(f)
@@ -192,7 +192,7 @@ func (d *Dir) link(f *os.File, st fileState, src, dst Location) error {
 	if d.noLink {
 		return errNotHere
 	}
-	return d.intoParent(dst.Key, func(parent *os.File, name string) error {
+	return intoParent(d.images, dst.Key, func(parent *os.File, name string) error {
 		d.pins.Lock()
 		defer d.pins.Unlock()
 		before, err := stateOf(f)
@@ -254,10 +254,10 @@ func (d *Dir) pinToExtend(f *os.File, st fileState, src Location) (*pin, error) 
 
 // intoParent calls put with the folder that is to hold a key's file. It makes
 // the folder again when a Delete next to it removed it in between.
-func (d *Dir) intoParent(key string, put func(parent *os.File, name string) error) error {
+func intoParent(top *os.File, key string, put func(parent *os.File, name string) error) error {
 	const tries = 100
 	for try := 1; ; try++ {
-		parent, name, err := makeParent(d.images, key)
+		parent, name, err := makeParent(top, key)
 		if err == nil {
 			err = put(parent, name)
 			parent.Close()
@@ -344,7 +344,7 @@ func (t *temp) publishAs(src *os.File, was fileState, dst Location) error {
 // publish gives the file, synced before, its name in one step. A file without a
 // name does not replace what is there; one with a name does.
 func (t *temp) publish(dst Location) error {
-	return t.d.intoParent(dst.Key, func(parent *os.File, name string) error {
+	return intoParent(t.d.images, dst.Key, func(parent *os.File, name string) error {
 		if t.name == "" {
 			return linkFile(t.f, parent, name)
 		}
@@ -433,7 +433,7 @@ func (d *Dir) put(ctx context.Context, dst Location, r io.Reader, size int64) (f
 	if err := t.publish(dst); err != nil {
 		return fileState{}, err
 	}
-	return st, classify(d.syncParents(dst.Key))
+	return st, classify(d.syncParents(d.images, dst.Key))
 }
 
 // Uploads implements Store: the directory store has no multipart uploads.

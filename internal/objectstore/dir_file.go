@@ -226,12 +226,12 @@ func makeParent(top *os.File, key string) (*os.File, string, error) {
 }
 
 // syncParents makes the names on a key's path durable, from the file's folder
-// up to the image area. All of them every time: another one may have made a folder and not
+// up to the top. All of them every time: another one may have made a folder and not
 // come to syncing it.
-func (d *Dir) syncParents(key string) error {
+func (d *Dir) syncParents(top *os.File, key string) error {
 	folders, _ := splitKey(key)
 	for n := len(folders); n >= 0; n-- {
-		parent, _, err := openParent(d.images, strings.Join(append(folders[:n:n], "."), "/"))
+		parent, _, err := openParent(top, strings.Join(append(folders[:n:n], "."), "/"))
 		if err != nil {
 			return err
 		}

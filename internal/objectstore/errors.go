@@ -12,6 +12,8 @@ var (
 	ErrNotFound = errors.New("object not found")
 	// ErrNoBucket: no such bucket, or none that may be named.
 	ErrNoBucket = errors.New("bucket not found")
+	// ErrExists: there is an object where a new one was to be made.
+	ErrExists = errors.New("object exists")
 	// ErrChanged: the object is not, or is no longer, the generation asked for.
 	ErrChanged = errors.New("object changed")
 	// ErrDenied: the store does not let the service do this.
@@ -26,7 +28,7 @@ var (
 
 // Error says what was being done to which object when Err happened.
 type Error struct {
-	Op       string // "stat bucket", "stat", "open", "read", "adopt", "put", "list", "delete", "list uploads", "abort upload", "swap", "load"
+	Op       string // "stat bucket", "stat", "open", "read", "adopt", "export", "put", "list", "delete", "list uploads", "abort upload", "swap", "load"
 	Location Location
 	Err      error
 }

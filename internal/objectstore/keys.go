@@ -106,6 +106,24 @@ func checkTarget(loc Location) error {
 	return nil
 }
 
+// checkExport checks the two places of an export: an object of the image area, and one of
+// a bucket.
+func checkExport(src, dst Location) error {
+	if src.Bucket != ImageArea || dst.Bucket == ImageArea {
+		return fmt.Errorf("%w: an export leads from the image area into a bucket", ErrInvalid)
+	}
+	if err := CheckBucket(dst.Bucket); err != nil {
+		return err
+	}
+	if err := CheckKey(dst.Key); err != nil {
+		return err
+	}
+	if reservedKey(dst) {
+		return fmt.Errorf("%w: key %q is reserved", ErrInvalid, dst.Key)
+	}
+	return nil
+}
+
 // ReservedKey reports whether a key of a bucket, though well formed, names
 // something of the machinery that writes to the bucket's folder, not an object.
 func ReservedKey(key string) bool { return reservedKey(Location{Bucket: "any", Key: key}) }

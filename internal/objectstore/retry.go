@@ -114,6 +114,11 @@ func (r *retrying) Adopt(ctx context.Context, src Location, cond Condition, dst 
 	return retried(ctx, r, func() (ObjectInfo, error) { return r.Store.Adopt(ctx, src, cond, dst, opts) })
 }
 
+// Export implements Store.
+func (r *retrying) Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error {
+	return r.do(ctx, func() error { return r.Store.Export(ctx, src, cond, dst, opts) })
+}
+
 // List implements Store.
 func (r *retrying) List(ctx context.Context, bucket, prefix, after string, limit int) ([]ListedObject, error) {
 	return retried(ctx, r, func() ([]ListedObject, error) { return r.Store.List(ctx, bucket, prefix, after, limit) })

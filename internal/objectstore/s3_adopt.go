@@ -40,9 +40,12 @@ func (s *S3) adopt(ctx context.Context, src Location, cond Condition, dst Locati
 		progress = func(int64, int64) {}
 	}
 	if from.Size <= s.cfg.SingleCopyLimit {
-		err = s.copyWhole(ctx, src, from, dst)
+		err = s.copyWhole(ctx, src, from, dst, nil)
 	} else {
-		err = s.copyParts(ctx, src, from, dst, progress, opts.Began)
+		// Those of an attempt that was killed.
+		if err = s.abandon(ctx, dst); err == nil {
+			err = s.copyParts(ctx, src, from, dst, nil, progress, opts.Began)
+		}
 	}
 	if err != nil {
 		return ObjectInfo{}, classifyS3(ctx, err)
@@ -75,7 +78,7 @@ func (s *S3) copySource(src Location, from ObjectInfo) (minio.CopySrcOptions, er
 	return minio.CopySrcOptions{Bucket: bucket, Object: key, VersionID: from.Version, MatchETag: from.ETag}, err
 }
 
-func (s *S3) copyWhole(ctx context.Context, src Location, from ObjectInfo, dst Location) error {
+func (s *S3) copyWhole(ctx context.Context, src Location, from ObjectInfo, dst Location, metadata map[string]string) error {
 	source, err := s.copySource(src, from)
 	if err != nil {
 		return err
@@ -86,7 +89,7 @@ func (s *S3) copyWhole(ctx context.Context, src Location, from ObjectInfo, dst L
 	}
 	// The caller's own metadata and tags are not taken over.
 	_, err = s.client.Client.CopyObject(ctx, minio.CopyDestOptions{
-		Bucket: bucket, Object: key, ReplaceMetadata: true, ContentType: objectType,
+		Bucket: bucket, Object: key, ReplaceMetadata: true, UserMetadata: metadata, ContentType: objectType,
 	}, source)
 	return err
 }
@@ -99,7 +102,16 @@ func (s *S3) partSize(size int64) int64 {
 	return max(s.cfg.CopyPartSize, least)
 }
 
-func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst Location, progress func(done, total int64),
+// abandon aborts all multipart uploads to a key of the image area.
+func (s *S3) abandon(ctx context.Context, dst Location) error {
+	bucket, key, err := s.place(dst)
+	if err != nil {
+		return err
+	}
+	return s.abortUploads(ctx, bucket, key)
+}
+
+func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst Location, metadata map[string]string, progress func(done, total int64),
 	began func(ctx context.Context, upload string) error,
 ) error {
 	source, err := s.copySource(src, from)
@@ -110,10 +122,7 @@ func (s *S3) copyParts(ctx context.Context, src Location, from ObjectInfo, dst L
 	if err != nil {
 		return err
 	}
-	if err := s.abortUploads(ctx, bucket, key); err != nil { // of an attempt that was killed
-		return err
-	}
-	upload, err := s.client.NewMultipartUpload(ctx, bucket, key, minio.PutObjectOptions{ContentType: objectType})
+	upload, err := s.client.NewMultipartUpload(ctx, bucket, key, minio.PutObjectOptions{ContentType: objectType, UserMetadata: metadata})
 	if err != nil {
 		return err
 	}

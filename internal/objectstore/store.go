@@ -92,6 +92,26 @@ type AdoptOptions struct {
 	Began func(ctx context.Context, upload string) error
 }
 
+// ExportOptions say how Export may go about it.
+type ExportOptions struct {
+	// Token names the export: an object that an Export with this token made is found
+	// complete. It is kept with the object where the store keeps such, up to 64 letters
+	// and digits.
+	Token string
+	// Progress and Began are those of AdoptOptions.
+	Progress func(done, total int64)
+	Began    func(ctx context.Context, upload string) error
+	// Abandoned is the multipart upload that an earlier Export of this token began and
+	// that nobody goes on with, "" for none. It is aborted.
+	Abandoned string
+}
+
+func (o ExportOptions) report(done, total int64) {
+	if o.Progress != nil {
+		o.Progress(done, total)
+	}
+}
+
 // UnknownSize is the size of an object whose end its reader tells.
 const UnknownSize = -1
 
@@ -144,6 +164,13 @@ type Store interface {
 	// The result describes dst. Its ETag is the one to read the image with,
 	// ever after: it is kept when the image area moves to another disk.
 	Adopt(ctx context.Context, src Location, cond Condition, dst Location, opts AdoptOptions) (ObjectInfo, error)
+
+	// Export makes dst, in a bucket, hold the bytes that src, in the image area, has at
+	// cond, durably, by the cheapest way the store has. dst is not there before all its
+	// bytes are. An object that is there is left alone: ErrExists, unless an earlier
+	// Export of the same token made it. It may be repeated. Whose bucket it is, is not
+	// asked here.
+	Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error
 
 	// Put stores size bytes of r at dst, in the image area, durably, replacing
 	// what was there; dst is not there before all its bytes are. An r that holds

@@ -51,6 +51,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"AdoptChangedSource", testAdoptChangedSource},
 		{"AdoptFromImageArea", testAdoptFromImageArea},
 		{"AdoptNowhere", testAdoptNowhere},
+		{"Export", testExport},
 		{"Put", testPut},
 		{"PutWrongSize", testPutWrongSize},
 		{"Swap", testSwap},

@@ -1,0 +1,136 @@
+package importer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// Copy takes in a copy of an image that the caller's project may read: a new image over
+// the same bytes, which live as long as one of the two does. Its job adopts them as an
+// import does its source's; nothing is inspected again.
+func (i *Importer) Copy(ctx context.Context, p ims.Principal, imageID string, request ims.CopyRequest) (string, error) {
+	src, member, err := i.catalog.VisibleImage(ctx, p.ProjectID, imageID)
+	if err != nil {
+		return "", err
+	}
+	img, err := request.NewImage(src, p.ProjectID)
+	switch {
+	case err != nil:
+		return "", err
+	case catalog.MayRead(member) != nil:
+		return "", ims.Faultf(ims.CodeCopyNotAccepted, "the image is shared with this project, which has not accepted it: its membership is %s", member.Status)
+	case src.Status != ims.ImageActive:
+		return "", ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be copied", src.Status)
+	}
+	limits := i.opts.Limits
+	if limits.InBuckets, err = i.opts.Allowance.InBuckets(ctx, p.ProjectID); err != nil {
+		return "", err
+	}
+	if err := i.room(); err != nil {
+		return "", err
+	}
+	d := src.Data
+	job := ims.Job{
+		ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: ims.JobCopy, Status: ims.JobInit, Step: ims.StepAccepted, ImageID: img.ID, ImageName: img.Name,
+		Source: ims.Source{
+			Bucket: objectstore.ImageArea, Key: d.Key, Size: d.Size, ETag: d.ETag, BitmapKey: d.BitmapKey, BitmapSize: d.BitmapSize, BitmapETag: d.BitmapETag,
+			Format: d.Format, VirtualSize: d.VirtualSize,
+		},
+	}
+	return i.accepted(job, i.catalog.CreateImport(ctx, p.Tenant, img, job, limits, i.enqueue))
+}
+
+// Export takes in an export of an image of the caller's project into a bucket of its own:
+// the stored data as it is, with the bitmap of a RAW image beside it. What is there already
+// is a fault.
+func (i *Importer) Export(ctx context.Context, p ims.Principal, imageID string, to ims.Export) (string, error) {
+	img, err := i.catalog.Image(ctx, p.ProjectID, imageID)
+	if err != nil {
+		return "", err
+	}
+	if img.Status != ims.ImageActive {
+		return "", ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be exported", img.Status)
+	}
+	if err := i.bucketUsable(ctx, p.ProjectID, to.Bucket, i.opts.MayWrite); err != nil {
+		return "", err
+	}
+	target := ims.Source{Bucket: to.Bucket, Key: to.Key, Size: img.Data.Size, Format: img.Data.Format, VirtualSize: img.Data.VirtualSize}
+	if img.Data.BitmapKey != "" {
+		if target.BitmapKey = ims.BitmapKey(to.Key); target.BitmapKey == to.Key {
+			return "", ims.Faultf(ims.CodeExportNameFormat, "bucket_url: %q is the name of a bitmap, name the image file, such as %q", to.Key, to.Key[:len(to.Key)-len(".mf")]+".raw")
+		}
+	}
+	for _, loc := range exportedTo(target) {
+		switch _, err := i.store.Stat(ctx, loc); {
+		case err == nil:
+			return "", exists(loc)
+		case !errors.Is(err, objectstore.ErrNotFound):
+			return "", objectFault(ims.ImportSpec{Bucket: loc.Bucket, Key: loc.Key}, err)
+		}
+	}
+	job := ims.Job{ID: ims.NewJobID(), ProjectID: p.ProjectID, Type: ims.JobExport, Step: ims.StepExport, ImageID: imageID, Source: target}
+	return i.accepted(job, i.catalog.CreateExport(ctx, job, i.opts.Limits, i.enqueue))
+}
+
+// exportedTo are the objects that an export makes, in their order: the bitmap first, so
+// that a file without its bitmap is never there.
+func exportedTo(target ims.Source) []objectstore.Location {
+	disk := objectstore.Location{Bucket: target.Bucket, Key: target.Key}
+	if target.BitmapKey == "" {
+		return []objectstore.Location{disk}
+	}
+	return []objectstore.Location{{Bucket: target.Bucket, Key: target.BitmapKey}, disk}
+}
+
+func exists(loc objectstore.Location) *ims.Error {
+	return ims.Faultf(ims.CodeFileExists, "the object %q is there already; nothing is replaced, choose another name or delete it first", loc.Key)
+}
+
+// export writes the data of an active image to a bucket. The right to the bucket must hold
+// still.
+func (i *Importer) export(ctx context.Context, job *ims.Job, img ims.Image) error {
+	if err := i.bucketUsable(ctx, job.ProjectID, job.Source.Bucket, i.opts.MayWrite); err != nil {
+		return err
+	}
+	up, err := i.opts.Allowance.BeginCopy(ctx, job.ProjectID, img.Data.Size)
+	if err != nil {
+		return noRoom(err)
+	}
+	stored := false
+	defer func() { up.End(stored) }()
+	from := []ims.Data{img.Data}
+	if job.Source.BitmapKey != "" {
+		from = []ims.Data{{Key: img.Data.BitmapKey, ETag: img.Data.BitmapETag}, img.Data}
+	}
+	for n, to := range exportedTo(job.Source) {
+		opts := objectstore.ExportOptions{
+			Token: job.ID, Abandoned: job.Source.Upload, Progress: i.reportProgress(ctx, job),
+			// Another attempt aborts what this one may leave.
+			Began: func(ctx context.Context, upload string) error {
+				job.Source.Upload = upload
+				return i.catalog.SaveStep(ctx, *job)
+			},
+		}
+		if n == 0 && len(from) > 1 {
+			opts.Progress = nil // of the bitmap
+		}
+		err := i.store.Export(ctx, objectstore.Location{Bucket: objectstore.ImageArea, Key: from[n].Key}, objectstore.Condition{ETag: from[n].ETag}, to, opts)
+		switch {
+		case errors.Is(err, objectstore.ErrExists):
+			return exists(to).Cause(err)
+		case errors.Is(err, objectstore.ErrDenied):
+			return ims.Faultf(ims.CodeBucketAccess, "the store does not let the service write to bucket %q", to.Bucket).Cause(err)
+		case errors.Is(err, objectstore.ErrChanged), errors.Is(err, objectstore.ErrNotFound):
+			return ims.Faultf(ims.CodeInternal, "the stored data of the image is not what was imported; it has to be imported again").Cause(err)
+		case err != nil:
+			return fmt.Errorf("export %s: %w", to, err)
+		}
+	}
+	stored = true
+	return nil
+}

@@ -1,0 +1,161 @@
+package objectstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Export implements Store. It clones the file where the file system can, else links it,
+// and copies only where neither is possible. A link is pinned as one that was adopted is:
+// who writes to the exported file damages the image, and the next read of it finds that.
+func (d *Dir) Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error {
+	return fail("export", dst, d.export(ctx, src, cond, dst, opts))
+}
+
+func (d *Dir) export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error {
+	if err := checkExport(src, dst); err != nil {
+		return err
+	}
+	f, _, err := d.open(src)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := d.checkPin(f)
+	if err == nil {
+		err = st.check(ImageArea, cond)
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	top, done, err := d.area(dst.Bucket)
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = intoParent(top, dst.Key, func(parent *os.File, name string) error {
+		there, err := statAt(parent, name)
+		switch {
+		case err == nil && there.regular() && there.size == st.size && there.mtime == st.mtime:
+			return nil // an earlier Export made it: nobody else's has its time to the nanosecond
+		case err == nil:
+			return ErrExists
+		case !errors.Is(err, unix.ENOENT):
+			return err
+		}
+		for _, way := range []func() error{
+			func() error { return d.exportCopy(ctx, f, st, parent, name, d.cloneFile) },
+			func() error { return d.exportLink(f, st, dst, parent, name) },
+			func() error {
+				return d.exportCopy(ctx, f, st, parent, name, func(ctx context.Context, to, from *os.File) error {
+					return copySparse(ctx, to, from, st.size, func(done int64) { opts.report(done, st.size) })
+				})
+			},
+		} {
+			if err = way(); !errors.Is(err, errNotHere) {
+				break
+			}
+		}
+		if errors.Is(err, unix.EEXIST) {
+			return ErrExists
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	opts.report(st.size, st.size)
+	return classify(d.syncParents(top, dst.Key))
+}
+
+func (d *Dir) cloneFile(_ context.Context, to, from *os.File) error {
+	if d.noClone || d.noLink {
+		return errNotHere
+	}
+	err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
+	if err == nil || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) {
+		return err
+	}
+	return errNotHere
+}
+
+// exportCopy fills a file without a name in the folder and then gives it its name.
+func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, parent *os.File, name string,
+	fill func(ctx context.Context, to, from *os.File) error,
+) error {
+	to, err := openAt(parent, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		return fmt.Errorf("%w: the bucket's file system has no files without a name", errNotHere)
+	}
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	if err := fill(ctx, to, f); err != nil {
+		return err
+	}
+	now, err := stateOf(f)
+	if err != nil {
+		return err
+	}
+	if !now.explains(st) {
+		return errMoved
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(st.mtime)}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", to.Fd()), times, 0); err != nil {
+		return err
+	}
+	if err := to.Sync(); err != nil {
+		return err
+	}
+	return linkFile(to, parent, name)
+}
+
+// exportLink gives the image's inode a name in the bucket, and pins it.
+func (d *Dir) exportLink(f *os.File, st fileState, dst Location, parent *os.File, name string) error {
+	if d.noLink {
+		return errNotHere
+	}
+	d.pins.Lock()
+	defer d.pins.Unlock()
+	before, p, err := d.checkPinLocked(f)
+	if err != nil {
+		return err
+	}
+	if !before.sameBytes(st) {
+		return errMoved
+	}
+	if p == nil {
+		p = &pin{Names: 1}
+	}
+	if err := linkFile(f, parent, name); err != nil {
+		switch {
+		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES),
+			errors.Is(err, unix.EMLINK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return fmt.Errorf("%w: %w", errNotHere, err)
+		}
+		return err
+	}
+	after, err := stateOf(f)
+	if err == nil && !after.sameBytes(before) {
+		err = errMoved
+	}
+	if err == nil {
+		if p.Source.Key == "" {
+			p.Source = dst // should it be moved
+		}
+		p.note(after)
+		err = d.savePin(p, true)
+	}
+	if err != nil {
+		err = errors.Join(err, unlinkAt(parent, name, 0))
+	}
+	return err
+}

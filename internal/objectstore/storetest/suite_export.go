@@ -1,0 +1,59 @@
+package storetest
+
+import (
+	"testing"
+
+	"github.com/quickims/quickims/internal/objectstore"
+)
+
+// testExport: the object has the image's bytes, lives apart from it, and replaces nothing.
+func testExport(t *testing.T, h Harness) {
+	ctx, b := t.Context(), h.NewBucket(t)
+	content := pattern(11<<20+7, 3)
+	h.Write(t, b, "source", content)
+	img := h.adopt(t, at(b, "source"), h.stat(t, at(b, "source")), image("exported/1/disk"))
+	opts := objectstore.ExportOptions{Token: "0123456789abcdef"}
+	done := int64(-1)
+	opts.Progress = func(n, total int64) {
+		if n < done || total != int64(len(content)) {
+			t.Errorf("progress %d of %d after %d", n, total, done)
+		}
+		done = n
+	}
+	dst := at(b, "deep/er/out.zvhd2")
+	for range 2 { // the second finds it complete
+		if err := h.Store.Export(ctx, image("exported/1/disk"), img.Condition(), dst, opts); err != nil || done != int64(len(content)) {
+			t.Fatalf("export: %v, %d bytes were told", err, done)
+		}
+		done = -1
+	}
+	h.wantBytes(t, dst, h.stat(t, dst), content)
+	h.wantBytes(t, image("exported/1/disk"), img, content)
+
+	// What is there stays.
+	h.Write(t, b, "mine", []byte("mine"))
+	wantErr(t, "export over an object", h.Store.Export(ctx, image("exported/1/disk"), img.Condition(), at(b, "mine"), opts), objectstore.ErrExists)
+	h.wantBytes(t, at(b, "mine"), h.stat(t, at(b, "mine")), []byte("mine"))
+
+	// It can be imported again, and each lives without the others.
+	again := h.adopt(t, dst, h.stat(t, dst), image("exported/2/disk"))
+	h.Remove(t, b, "source")
+	if err := h.Store.Delete(ctx, image("exported/1/disk")); err != nil {
+		t.Fatal(err)
+	}
+	h.wantBytes(t, dst, h.stat(t, dst), content)
+	h.Write(t, b, "deep/er/out.zvhd2", []byte("replaced"))
+	h.wantBytes(t, image("exported/2/disk"), again, content)
+
+	wantErr(t, "export of what is gone", h.Store.Export(ctx, image("exported/1/disk"), img.Condition(), at(b, "x"), opts), objectstore.ErrNotFound)
+	wantErr(t, "export of other bytes", h.Store.Export(ctx, image("exported/2/disk"), objectstore.Condition{ETag: "other"}, at(b, "x"), opts), objectstore.ErrChanged)
+	wantErr(t, "export nowhere", h.Store.Export(ctx, image("exported/2/disk"), again.Condition(), at("no-such-bucket", "x"), opts), objectstore.ErrNoBucket)
+	wantErr(t, "export out of a bucket", h.Store.Export(ctx, at(b, "mine"), objectstore.Condition{}, at(b, "x"), opts), objectstore.ErrInvalid)
+	wantErr(t, "export into the image area", h.Store.Export(ctx, image("exported/2/disk"), again.Condition(), image("x"), opts), objectstore.ErrInvalid)
+	for _, name := range h.HiddenBuckets {
+		if err := h.Store.Export(ctx, image("exported/2/disk"), again.Condition(), at(name, "x"), opts); err == nil {
+			t.Errorf("export into %q succeeds", name)
+		}
+	}
+	h.wantAbsent(t, at(b, "x"))
+}
