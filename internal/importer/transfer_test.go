@@ -24,7 +24,9 @@ func (b *bench) content(img ims.Image) []byte {
 }
 
 // mayWrite lets the project export.
-func mayWrite(_ context.Context, p, name string) (bool, error) { return p == project && name != "others", nil }
+func mayWrite(_ context.Context, p, name string) (bool, error) {
+	return p == project && name != "others", nil
+}
 
 // TestCopy: a copy has the bytes and what is said of the disk, a name of its own, and
 // outlives its source, as the source outlives it.
