@@ -6,6 +6,8 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/quickims/quickims/internal/zstd"
 )
 
 // VersionCmd prints the version.
@@ -21,12 +23,13 @@ type versionDoc struct {
 	Revision string `json:"revision,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	Zstd     string `json:"zstd"` // what compresses
 }
 
 // version is what the build says of itself: the version it was given, else what the
 // go tool noted.
 func (s *session) version() versionDoc {
-	v := versionDoc{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versionDoc{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Zstd: zstd.Implementation()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		info = &debug.BuildInfo{}
@@ -44,6 +47,6 @@ func (s *session) version() versionDoc {
 func (VersionCmd) Run(s *session) error {
 	v := s.version()
 	return s.result(v, func(w io.Writer) {
-		fmt.Fprintf(w, "quickims %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+		fmt.Fprintf(w, "quickims %s (%s, %s, zstd: %s)\n", v.Version, v.Go, v.Platform, v.Zstd)
 	})
 }

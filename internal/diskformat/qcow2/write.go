@@ -8,12 +8,12 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/quickims/quickims/internal/diskformat/internal/bitset"
 	"github.com/quickims/quickims/internal/diskformat/internal/blockwise"
 	"github.com/quickims/quickims/internal/diskformat/sparse"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/zstd"
 )
 
 // What [Convert] writes: version 3, clusters of 64 KiB and refcounts of 16 bits,
@@ -310,21 +310,20 @@ func shorter(dst, packed, plain []byte) []byte {
 }
 
 // zstdEncoder makes one zstd frame of each cluster.
-type zstdEncoder struct{ z *zstd.Encoder }
+type zstdEncoder struct{ z zstd.Encoder }
 
 func newZstdEncoder(level int) (blockwise.Encoder, error) {
-	z, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-		zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(writtenCluster),
-		zstd.WithSingleSegment(true))
+	z, err := zstd.New(level, 1, writtenCluster)
 	return zstdEncoder{z}, err
 }
 
 // Encode implements [blockwise.Encoder].
 func (e zstdEncoder) Encode(dst, plain []byte) ([]byte, error) {
 	at := len(dst)
-	dst = e.z.EncodeAll(plain, dst)
+	dst, err := e.z.Encode(dst, plain)
+	if err != nil {
+		return dst, err
+	}
 	if len(dst)-at >= len(plain) {
 		dst = append(dst[:at], plain...)
 	}

@@ -117,7 +117,7 @@ func BenchmarkFrameSizes(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer enc.close()
+				defer enc.Close()
 				var stored, tables int64
 				var blocks int
 				var encoding, decoding time.Duration

@@ -334,8 +334,9 @@ var entryFaults = []struct {
 	}},
 	{"a frame of 14 bytes", func(e []byte) { setEnd(e, 1, end(e, 0)+minFrame-1) }},
 	{"a frame over its bound", func(e []byte) {
+		more := MaxFrame + 1 - (end(e, 7) - end(e, 6)) // by how much the frame of noise grows
 		for u := 7; u < UnitsInBlock; u++ {
-			setEnd(e, u, end(e, u)+100)
+			setEnd(e, u, end(e, u)+more)
 		}
 	}},
 	{"bit 28", func(e []byte) { e[3] |= 0x10 }},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quickims/quickims/internal/diskformat/internal/zdisk"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/zstd"
 )
 
 // Options are those of writing a file. The zero value makes a framed file.
@@ -64,13 +65,13 @@ func (o Options) frameSize() int {
 	return UnitSize
 }
 
-// encoder compresses blocks or units, each alone into one frame that says how long it is
-// and carries a checksum. It may be used by as many goroutines at once as it was made
-// for.
-type encoder interface {
-	// encode appends the frame of src to dst.
-	encode(dst, src []byte) ([]byte, error)
-	close()
+// newEncoder makes an encoder of frames that hold up to size bytes.
+func (o Options) newEncoder(size int) (zstd.Encoder, error) {
+	level, err := o.checkLevel()
+	if err != nil {
+		return nil, err
+	}
+	return zstd.New(level, o.concurrency(), size)
 }
 
 // checkDiskSize tells whether a disk of size bytes can be stored.
@@ -94,7 +95,7 @@ func checkDiskSize(size int64) error {
 type Writer struct {
 	w       io.Writer
 	h       header
-	enc     encoder
+	enc     zstd.Encoder
 	off     int64
 	bitmap  []byte
 	offsets []uint32 // of the records, in pages
@@ -186,14 +187,14 @@ func (z *Writer) write(p []byte) error {
 
 // encodeRecord compresses a whole block into a record of frames of frameSize bytes
 // each, in buf if that is large enough. Encoders can be used by many goroutines.
-func encodeRecord(enc encoder, frameSize int, buf []byte, block uint32, plain []byte) ([]byte, error) {
+func encodeRecord(enc zstd.Encoder, frameSize int, buf []byte, block uint32, plain []byte) ([]byte, error) {
 	if int64(cap(buf)) < maxRecord(int64(len(plain))) {
 		buf = make([]byte, 0, maxRecord(int64(len(plain))))
 	}
 	rec := buf[:zdisk.RecordHeadSize]
 	for len(plain) > 0 {
 		var err error
-		if rec, err = enc.encode(rec, plain[:frameSize]); err != nil {
+		if rec, err = enc.Encode(rec, plain[:frameSize]); err != nil {
 			return nil, fmt.Errorf("compressing block %d: %w", block, err)
 		}
 		plain = plain[frameSize:]
@@ -234,7 +235,7 @@ func (z *Writer) Finish() error {
 	if z.err != nil {
 		return z.err
 	}
-	defer z.enc.close()
+	defer z.enc.Close()
 	// In the copy, as in the published writer's, the count of records alone
 	// differs from the header's.
 	if err := z.write(z.h.block()); err != nil {
