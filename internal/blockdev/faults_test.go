@@ -120,6 +120,7 @@ func TestFetchFaults(t *testing.T) {
 				store := newFaulty(t, f.store)
 				d := openOn(t, store, Options{}, at(data))
 				off := d.firstData(t)
+				d.readTable(t)
 				store.plan(tc.plans...)
 				p := make([]byte, 8192)
 				_, err := d.ReadAtContext(t.Context(), p, off)
@@ -149,6 +150,7 @@ func TestDamageStaysInItsBlock(t *testing.T) {
 		c := newCache(t, store, Options{})
 		d := openWith(t, c, at(f.image(t, form, disk)))
 		first, place := d.im.layout.Offset(0), d.im.layout.Offset(1)
+		d.readTable(t)
 		// The three together, then the damaged one again and again.
 		store.plan(flip(int(place-first)+4000), flip(4000), flip(4000))
 		p := make([]byte, len(disk))

@@ -344,7 +344,7 @@ func (f *fetch) readStored(r *pinned.Reader, g *resident.Grant, jobs []job) (lef
 			buf = g.Buffer(size)
 		}
 		stored := buf[:j.piece.Len]
-		if err = r.Read(stored, j.piece.Off); err != nil {
+		if err = readPiece(r, stored, j.piece); err != nil {
 			buffers <- buf
 			mu.Lock()
 			left = append(left, jobs[i:]...)
@@ -373,6 +373,14 @@ func (f *fetch) readStored(r *pinned.Reader, g *resident.Grant, jobs []job) (lef
 	}
 	slices.SortFunc(left, func(a, b job) int { return cmp.Compare(a.piece.Off, b.piece.Off) })
 	return left, err
+}
+
+// readPiece reads what is stored of a unit, if anything is.
+func readPiece(r *pinned.Reader, stored []byte, p unit.Piece) error {
+	if p.Len == 0 {
+		return nil
+	}
+	return r.Read(stored, p.Off)
 }
 
 // land fills a unit's buffer and makes the unit resident. If the bytes do not pass their

@@ -30,6 +30,16 @@ func (d *Device) firstData(t *testing.T) int64 {
 	return 0
 }
 
+// readTable brings what the layout locates units with, if it needs that.
+func (d *Device) readTable(t *testing.T) {
+	t.Helper()
+	if d.im.table != nil {
+		if _, err := d.im.table.ReadAt(make([]byte, 256), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // openWith opens an image, and closes it at the end.
 func openWith(t *testing.T, c *Cache, locate Locate) *Device {
 	t.Helper()
@@ -60,6 +70,7 @@ func TestOneFetchForManyReaders(t *testing.T) {
 			data := f.image(t, form, disk)
 			devices := []*Device{openWith(t, c, at(data)), openWith(t, c, at(data)), openWith(t, c, at(data))}
 			off := devices[0].firstData(t)
+			devices[0].readTable(t)
 			p, entered, release := hold()
 			store.plan(p)
 			before := store.opens.Load()

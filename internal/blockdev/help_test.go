@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/quickims/quickims/internal/diskformat/bitmap"
@@ -60,13 +61,13 @@ func (f fixture) image(t testing.TB, form string, disk []byte) ims.Data {
 	t.Helper()
 	ctx := context.Background()
 	key := form + "/1/disk"
-	if form == "zvhd2" {
+	if strings.HasPrefix(form, "zvhd2") {
 		var buf bytes.Buffer
-		if _, err := zvhd2.Convert(ctx, &buf, bytes.NewReader(disk), int64(len(disk)), zvhd2.ConvertOptions{}); err != nil {
+		if _, err := zvhd2.Convert(ctx, &buf, bytes.NewReader(disk), int64(len(disk)), zvhd2.ConvertOptions{Options: zvhd2.Options{WholeBlocks: form == "zvhd2 in blocks"}}); err != nil {
 			t.Fatal(err)
 		}
 		info := f.put(t, key, buf.Bytes())
-		return ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: form, VirtualSize: ims.GiB}
+		return ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: "zvhd2", VirtualSize: ims.GiB}
 	}
 	info := f.put(t, key, disk)
 	data := ims.Data{Key: key, ETag: info.ETag, Size: info.Size, Format: "raw", VirtualSize: info.Size}
@@ -86,7 +87,7 @@ func (f fixture) image(t testing.TB, form string, disk []byte) ims.Data {
 	return data
 }
 
-var forms = []string{"raw", "raw with bitmap", "zvhd2"}
+var forms = []string{"raw", "raw with bitmap", "zvhd2", "zvhd2 in blocks"}
 
 // at is the Locate of data that stays where it is.
 func at(data ims.Data) Locate {

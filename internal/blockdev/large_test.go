@@ -15,7 +15,7 @@ import (
 func TestLargeBlocks(t *testing.T) {
 	t.Parallel()
 	var buf bytes.Buffer
-	if _, err := zvhd2.Convert(t.Context(), &buf, bytes.NewReader(make([]byte, 40<<20)), 40<<20, zvhd2.ConvertOptions{}); err != nil {
+	if _, err := zvhd2.Convert(t.Context(), &buf, bytes.NewReader(make([]byte, 40<<20)), 40<<20, zvhd2.ConvertOptions{Options: zvhd2.Options{WholeBlocks: true}}); err != nil {
 		t.Fatal(err)
 	}
 	file := buf.Bytes()

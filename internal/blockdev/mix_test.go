@@ -145,7 +145,7 @@ func TestManyLongReads(t *testing.T) {
 		c := newCache(t, f.store, Options{Memory: MinMemory})
 		d := f.open(t, c, f.image(t, form, disk))
 		readers := 64
-		if form == "zvhd2" {
+		if form == "zvhd2 in blocks" {
 			readers = 6 // decoding takes its time
 		}
 		buf := make(chan []byte, 16) // as many at once

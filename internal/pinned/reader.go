@@ -281,12 +281,12 @@ func (r *Reader) step(p []byte) (n int, err error) {
 	stall := r.o.store.opts.Stall
 	r.mu.Lock()
 	r.since, r.from = time.Now(), r.request.at
-	r.mu.Unlock()
 	if r.watch == nil {
 		r.watch = time.AfterFunc(stall, r.stalled)
 	} else {
 		r.watch.Reset(stall)
 	}
+	r.mu.Unlock()
 	n, err = r.request.read(p)
 	r.watch.Stop()
 	r.mu.Lock()

@@ -2,9 +2,10 @@
 // and what it is checked against. A unit is the smallest range of a disk that can be
 // checked. A layout is a way in which disks lie; each has a file of its own here:
 //
-//	raw.go    RAW, with our bitmap, with a block map, or alone
-//	zvhd2.go  ZVHD2, in blocks
-//	plain.go  a range of an object as it is, which is how the tables of layouts are read
+//	raw.go     RAW, with our bitmap, with a block map, or alone
+//	zvhd2.go   ZVHD2, in blocks
+//	framed.go  ZVHD2 with a frame table, in 64 KiB
+//	plain.go   a range of an object as it is, which is how the tables of layouts are read
 package unit
 
 import (
@@ -21,7 +22,7 @@ import (
 // Piece says where a unit lies in the disk's object, and what its bytes must hash to.
 type Piece struct {
 	Unit     int64  // its number
-	Off, Len int64  // bytes of the object
+	Off, Len int64  // bytes of the object; a Len of 0: the unit is zeros
 	Sum      uint32 // CRC-32C, where the layout has one outside the piece
 }
 
@@ -86,6 +87,9 @@ func Open(data ims.Data, disk, mf io.ReaderAt) (Layout, error) {
 		if f.Size() != data.VirtualSize {
 			return nil, fmt.Errorf("its disk has %d bytes, %d were imported", f.Size(), data.VirtualSize)
 		}
+		if f.Framed() {
+			return framed{f}, nil
+		}
 		return blocks{f}, nil
 	case diskformat.Raw:
 		if data.BitmapKey == "" {
@@ -106,5 +110,5 @@ func OpenMemory(data ims.Data) int64 {
 	if diskformat.Format(data.Format) == diskformat.Raw {
 		return 4 * min(data.BitmapSize, bitmap.MaxRead)
 	}
-	return min(data.Size, 1<<20) + 24*min(data.Size/4096, data.VirtualSize>>20)
+	return min(data.Size, 1<<20) + 28*min(data.Size/4096, data.VirtualSize>>20)
 }
