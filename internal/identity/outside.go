@@ -26,8 +26,11 @@ const (
 	WatchEvery = 5 * time.Second
 
 	// eventOverlap is how far back revocation events are asked for again: Keystone's clock
-	// is another one, and a token may be kept while its revocation is being read.
+	// is another one.
 	eventOverlap = 5 * time.Minute
+	// eventAgain is how long an event is applied again each time it is read: a token may be
+	// kept, after a question that takes maxQuestion, while its revocation is being read.
+	eventAgain = 2 * maxQuestion
 	// forbiddenPause is how long something is not asked again that the service's user may
 	// not ask.
 	forbiddenPause = 10 * time.Minute
@@ -85,6 +88,7 @@ type remote struct {
 	// Of Watch alone:
 	since, grantsAt             time.Time
 	eventsPause, forbiddenUntil time.Time
+	seen                        map[outside.Event]time.Time // when an event was read first
 }
 
 func newRemote(o Outside, clock func() time.Time) *remote {
@@ -463,7 +467,17 @@ func (s *Service) watchEvents(ctx context.Context, now time.Time) (suspects bool
 		return false, err
 	}
 	first := r.since.IsZero()
+	before := r.seen
+	r.seen = make(map[outside.Event]time.Time, len(events))
 	for _, e := range events {
+		at, known := before[e]
+		if !known {
+			at = now
+		}
+		r.seen[e] = at
+		if now.Sub(at) > eventAgain {
+			continue
+		}
 		found, err := s.apply(ctx, e)
 		if err != nil {
 			return suspects, fmt.Errorf("end what Keystone revoked: %w", err)

@@ -150,7 +150,7 @@ func (h *Handlers) projects(ctx context.Context, r *http.Request, caller ims.Pri
 	}
 	list := []projectEntry{}
 	for _, p := range all {
-		if admits(r.URL.Query(), map[string]string{"name": p.Name, "domain_id": p.DomainID, "parent_id": p.DomainID}) {
+		if admits(filters(r, caller), map[string]string{"name": p.Name, "domain_id": p.DomainID, "parent_id": p.DomainID}) {
 			list = append(list, h.projectEntry(r, p))
 		}
 	}
@@ -178,11 +178,26 @@ func (h *Handlers) Domains(w http.ResponseWriter, r *http.Request) {
 func (h *Handlers) Users(w http.ResponseWriter, r *http.Request) {
 	h.asCaller(w, r, func(_ context.Context, caller ims.Principal) (answer, error) {
 		list := []userEntry{}
-		if admits(r.URL.Query(), map[string]string{"name": caller.UserName, "domain_id": caller.DomainID}) {
+		if admits(filters(r, caller), map[string]string{"name": caller.UserName, "domain_id": caller.DomainID}) {
 			list = append(list, h.userEntry(r, caller))
 		}
 		return answer{status: http.StatusOK, body: map[string]any{"users": list, "links": h.links(r, r.URL.Path)}}, nil
 	})
+}
+
+// filters are the query's, the default domain's other id read as its own.
+func filters(r *http.Request, caller ims.Principal) url.Values {
+	query := r.URL.Query()
+	if isDefault(caller) {
+		for _, key := range []string{"domain_id", "parent_id"} {
+			for i, id := range query[key] {
+				if id == identity.DefaultDomain {
+					query[key][i] = caller.DomainID
+				}
+			}
+		}
+	}
+	return query
 }
 
 // admits reports whether an entry passes the query's filters. Everything that is

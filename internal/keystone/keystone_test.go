@@ -87,6 +87,7 @@ func newSite(t *testing.T, db *database.DB, opts keystone.Options) *site {
 		"GET /v3/regions": h.Regions, "GET /v3/regions/{region_id}": h.Region, "GET /v3/roles/{role_id}": h.Role,
 		"GET /v3/services": h.Services, "GET /v3/services/{service_id}": h.Service,
 		"GET /v3/endpoints": h.Endpoints, "GET /v3/endpoints/{endpoint_id}": h.Endpoint,
+		"GET /v3/users/{user_id}/projects":                                   h.UserProjects,
 		"GET /v3/users/{user_id}/application_credentials":                    h.AppCredentials,
 		"POST /v3/users/{user_id}/application_credentials":                   h.CreateAppCredential,
 		"GET /v3/users/{user_id}/application_credentials/{credential_id}":    h.AppCredential,
@@ -415,6 +416,9 @@ func TestListsHoldTheCallersOwn(t *testing.T) {
 			{"/v3/projects?name=foreign", "projects", ""},
 			{"/v3/projects?name=", "projects", ""},
 			{"/v3/projects?domain_id=d1&name=lab&enabled=true&x=y", "projects", "lab"},
+			{"/v3/projects?domain_id=default&name=lab", "projects", "lab"},
+			{"/v3/users/" + s.admin.ID + "/projects?name=lab", "projects", "lab"},
+			{"/v3/users?domain_id=default", "users", "admin"},
 			{"/v3/projects?domain_id=d2", "projects", ""},
 			{"/v3/projects?enabled=False", "projects", ""},
 			{"/v3/auth/domains", "domains", "Default"},
@@ -432,6 +436,38 @@ func TestListsHoldTheCallersOwn(t *testing.T) {
 			s.wantError(path, s.do("GET", path, ""), 401, "no credential")
 		}
 	})
+}
+
+// TestElsewhere: with an outside Keystone, whoever wants or shows a token is sent there
+// with the same request; the versions, and who signs, are answered here.
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	databasetest.Run(t, func(t *testing.T, db *database.DB) { testElsewhere(t, db) })
+}
+
+func testElsewhere(t *testing.T, db *database.DB) {
+	s := newSite(t, db, keystone.Options{Region: "eu-de", Outside: "https://keystone.test:5000/v3"})
+	s.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, c := range [][4]string{
+		{"POST", "/v3/auth/tokens", "{}", "https://keystone.test:5000/v3/auth/tokens"},
+		{"POST", "/v3/auth/tokens?nocatalog", "{}", "https://keystone.test:5000/v3/auth/tokens?nocatalog"},
+		{"GET", "/v3/projects?name=a%20b", "", "https://keystone.test:5000/v3/projects?name=a%20b"},
+		{"GET", "/v3/users/..%2fx", "", "https://keystone.test:5000/v3/users/..%2fx"},
+	} {
+		for _, headers := range [][]string{nil, {"X-Auth-Token", "t"}, {"X-Auth-Token", "t", "Authorization", "x"}} {
+			r := s.do(c[0], c[1], c[2], headers...)
+			if message, _ := r.at("error", "message").(string); r.status != http.StatusTemporaryRedirect || r.header.Get("Location") != c[3] || !strings.Contains(message, "https://keystone.test:5000/v3") {
+				t.Errorf("%s %s with %v: %d to %q, %v", c[0], c[1], headers, r.status, r.header.Get("Location"), r.body)
+			}
+		}
+	}
+	if r := s.do("POST", "/v3/auth/tokens", "{}", "Authorization", "SDK-HMAC-SHA256 x"); r.status != http.StatusTemporaryRedirect {
+		t.Errorf("a login with a signature: %d", r.status)
+	}
+	if r := s.do("GET", "/v3", ""); r.status != http.StatusOK {
+		t.Errorf("GET /v3: %d", r.status)
+	}
+	s.wantError("a wrong signature", s.do("GET", "/v3/projects", "", "Authorization", "SDK-HMAC-SHA256 x"), http.StatusUnauthorized, "")
 }
 
 func TestBadLogins(t *testing.T) {
