@@ -146,6 +146,7 @@ func TestForeignIsUnknown(t *testing.T) {
 	c := shared.newProject(t)
 	c = c.as(t, ims.RoleAdmin, c.project) // has every right
 	bodies := map[string]string{
+		"PATCH /v2/images/{image_id}":                         `[{"op":"replace","path":"/name","value":"mine"}]`,
 		"PATCH /v2/cloudimages/{image_id}":                    `[{"op":"replace","path":"/name","value":"mine"}]`,
 		"POST /v2/{project_id}/images/{image_id}/tags":        `{"tag":{"key":"a","value":"b"}}`,
 		"POST /v2/images/{image_id}/members":                  `{"member":"p"}`,

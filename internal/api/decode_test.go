@@ -73,6 +73,7 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"POST", "/v1/cloudimages/" + image + "/file", false},
 		{"POST", "/v2.1/cloudimages/" + image + "/file", false},
 		{"PATCH", "/v2/cloudimages/" + image, false},
+		{"PATCH", "/v2/images/" + image, false},
 		{"DELETE", "/v2/images/" + image, true},
 		{"POST", "/v1/" + project + "/attachments", false},
 		{"PATCH", "/v1/" + project + "/attachments/" + image, false},

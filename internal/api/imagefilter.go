@@ -118,7 +118,6 @@ func readConstants(q *query, f *ims.ImageFilter) {
 		{name: "__whole_image", value: "false", of: []string{"true", "false"}},
 		{name: "__system__cmkid"}, // nothing is encrypted
 		{name: "container_format", value: "bare"},
-		{name: "__support_kvm", value: "true"},
 	} {
 		var v string
 		if c.of == nil {
@@ -143,6 +142,13 @@ func readMachine(q *query, f *ims.ImageFilter) {
 	f.Architecture = q.choice("architecture", ims.ArchX86, ims.ArchARM)
 	f.Firmware = q.choice("hw_firmware_type", ims.FirmwareBIOS, ims.FirmwareUEFI)
 	f.DiskFormat = q.one("disk_format")
+	switch q.one(supportPrefix + "kvm") {
+	case "":
+	case "true":
+		f.Unset = ims.NoPlainKVM()
+	default:
+		f.None = true
+	}
 }
 
 // supportPrefix is how the attributes begin that say what kinds of machines an image
@@ -150,7 +156,7 @@ func readMachine(q *query, f *ims.ImageFilter) {
 const supportPrefix = "__support_"
 
 // readSupport reads the filters by those attributes. Of __support_kvm see
-// readConstants; the others that nobody can set, no image has.
+// readMachine; the others that nobody can set, no image has.
 func readSupport(q *query, f *ims.ImageFilter) {
 	for name := range q.values {
 		if !strings.HasPrefix(name, supportPrefix) || name == supportPrefix+"kvm" {

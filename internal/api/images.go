@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"strings"
 
@@ -125,8 +126,19 @@ func (s *server) deleteImage(c *call) error {
 }
 
 // patchImage is PATCH /v2/cloudimages/{image_id}.
-func (s *server) patchImage(c *call) error {
-	ops, err := readPatch(c.body)
+func (s *server) patchImage(c *call) error { return s.patch(c, readPatch, newCloudImageWire) }
+
+// patchNative is PATCH /v2/images/{image_id}, in both media types of the OpenStack Image API.
+func (s *server) patchNative(c *call) error {
+	read := readPatch
+	if kind, _, _ := mime.ParseMediaType(c.Header.Get("Content-Type")); kind == patchV20 {
+		read = readOldPatch
+	}
+	return s.patch(c, read, newImageWire)
+}
+
+func (s *server) patch(c *call, read func([]byte) ([]ims.PatchOp, error), show func(ims.Image, string) wire.Image) error {
+	ops, err := read(c.body)
 	if err != nil {
 		return err
 	}
@@ -138,12 +150,16 @@ func (s *server) patchImage(c *call) error {
 		if img.Status != ims.ImageActive {
 			return ims.Faultf(ims.CodeImageNotActive, "the image is %s, only an active one can be changed", img.Status)
 		}
-		return img.Patch(ops)
+		was := img.MadeVisible
+		if err := img.Patch(ops); err != nil {
+			return err
+		}
+		return s.mayPublish(c, was, *img)
 	})
 	if err != nil {
 		return imageFault(err)
 	}
-	writeJSON(c.w, http.StatusOK, newCloudImageWire(img, c.project()))
+	writeJSON(c.w, http.StatusOK, show(img, c.project()))
 	return nil
 }
 
@@ -174,6 +190,16 @@ func eachPatchOp(body []byte, read func(n int, o *fields) error) error {
 		}
 	}
 	return nil
+}
+
+// readOldPatch reads the operations of version 2.0 of the Image API's PATCH.
+func readOldPatch(body []byte) ([]ims.PatchOp, error) {
+	old, err := readGlancePatch(body, true)
+	var ops []ims.PatchOp
+	for _, op := range old {
+		ops = append(ops, ims.PatchOp{Op: op.Op, Path: "/" + op.Key, Value: op.Value})
+	}
+	return ops, err
 }
 
 // readPatch reads the operations as IMS spells them.

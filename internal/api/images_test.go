@@ -146,21 +146,66 @@ func TestPatch(t *testing.T) {
 			values[a.Name] = "true"
 		}
 	}
-	for name, value := range values {
-		patched := c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+id, jsonText([]map[string]any{{"op": "replace", "path": "/" + name, "value": value}}))
-		shown := c.expect(t, http.StatusOK, "GET", "/v2/images/"+id, "")
-		if fmt.Sprint(shown[name]) != fmt.Sprint(value) {
-			t.Errorf("%s is %v, want %v", name, shown[name], value)
-		}
-		if jsonText(shown) != jsonText(patched) {
-			t.Errorf("the answer to PATCH differs from the image:\n%v\n%v", patched, shown)
+	values["__support_xen_gpu_type"], values["__support_kvm_gpu_type"] = "M60_vGPU", "V100_vGPU"
+	values["own_one"], values["__image_login_user"] = "anything, über", "root"
+	values["tags"], values["visibility"], values["protected"] = []string{"a=1", "b"}, "shared", true
+	delete(values, "__support_xen") // the others exclude it
+	for _, path := range []string{"/v2/cloudimages/", "/v2/images/"} {
+		for name, value := range values {
+			patched := c.expect(t, http.StatusOK, "PATCH", path+id, jsonText([]map[string]any{{"op": "add", "path": "/" + name, "value": value}}))
+			shown := c.expect(t, http.StatusOK, "GET", "/v2/images/"+id, "")
+			if fmt.Sprint(shown[name]) != fmt.Sprint(value) {
+				t.Errorf("%s is %v, want %v", name, shown[name], value)
+			}
+			if jsonText(shown) != jsonText(patched) {
+				t.Errorf("the answer to PATCH differs from the image:\n%v\n%v", patched, shown)
+			}
 		}
 	}
-	for _, name := range []string{"__description", "min_ram", "max_ram", "__support_fc_inject"} {
+	if got := c.list(t, "__support_kvm=true"); len(got) != 0 {
+		t.Errorf("an image for special machines has __support_kvm: %v", got)
+	}
+	for _, name := range []string{"__description", "min_ram", "max_ram", "__support_fc_inject", "own_one", "__image_login_user",
+		"__support_xen_hana", "__support_xen_gpu_type", "__support_kvm_gpu_type", "__support_kvm_infiniband"} {
 		v := c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+id, `[{"op":"remove","path":"/`+name+`"}]`)
 		if got := fmt.Sprint(v[name]); got != "" && got != "0" && got != "<nil>" {
 			t.Errorf("%s is %s after it was removed", name, got)
 		}
+	}
+	v := c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+id, `[{"op":"add","path":"/__support_xen","value":"true"}]`)
+	if v["__support_xen"] != "true" || v["__support_kvm"] != "true" {
+		t.Errorf("the image is %v", v)
+	}
+	if got := c.list(t, "__support_kvm=true"); len(got) != 1 {
+		t.Errorf("__support_kvm=true lists %v", got)
+	}
+
+	// Protection holds until it is lifted, by either form of PATCH.
+	c.refused(t, http.StatusBadRequest, "IMG.0028", "DELETE", "/v2/images/"+id, "")
+	old := c.send(t, "PATCH", "/v2/images/"+id, `[{"replace":"/protected","value":false},{"add":"/own_two","value":"x"},{"remove":"/own_two"}]`,
+		"Content-Type", "application/openstack-images-v2.0-json-patch")
+	if old.status != http.StatusOK || !strings.Contains(string(old.body), `"protected":false`) {
+		t.Errorf("PATCH of version 2.0: %d %s", old.status, old.body)
+	}
+	if a := c.send(t, "DELETE", "/v2/images/"+id, ""); a.status != http.StatusNoContent {
+		t.Errorf("DELETE of an image that was protected: %d %s", a.status, a.body)
+	}
+}
+
+// TestOwnAttributes are the same on both faces, as far as IMS could have set them.
+func TestOwnAttributes(t *testing.T) {
+	t.Parallel()
+	c := shared.newProject(t)
+	id := c.active(t, systemDisk(nil))
+	c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+id, `[{"op":"add","path":"/role","value":"web"},{"op":"add","path":"/__hidden","value":"x"}]`)
+	v := c.expect(t, http.StatusOK, "PATCH", glanceImages+"/"+id, `[{"op":"add","path":"/Owner Name","value":"Ada"},{"op":"add","path":"/architecture","value":"x86_64"},
+		{"op":"add","path":"/long","value":"`+strings.Repeat("x", 300)+`"}]`)
+	if v["role"] != "web" || v["Owner Name"] != "Ada" || v["__hidden"] != nil {
+		t.Errorf("/image shows %v", v)
+	}
+	v = c.expect(t, http.StatusOK, "GET", "/v2/images/"+id, "")
+	if v["role"] != "web" || v["Owner Name"] != "Ada" || v["__hidden"] != "x" || v["architecture"] != "x86" || v["long"] != nil {
+		t.Errorf("IMS shows %v", v)
 	}
 }
 
@@ -186,7 +231,7 @@ func TestPatchIsAtomic(t *testing.T) {
 		{`{"op":"replace","path":"/name","value":""}`, "IMG.0013"},
 		{`{"op":"replace","path":"/name","value":"a/b"}`, "IMG.0003"},
 		{`{"op":"replace","path":"/__description","value":"<"}`, "IMG.0054"},
-		{`{"op":"replace","path":"/hw_vif_multiqueue_enabled","value":"maybe"}`, "IMG.0001"},
+		{`{"op":"add","path":"/hw_vif_multiqueue_enabled","value":"maybe"}`, "IMG.0001"},
 		{`{"op":"add","path":"/__support_fc_inject","value":"foo"}`, "IMG.0001"},
 		{`{"op":"replace","path":"/min_ram","value":1.5}`, "IMG.0055"},
 		{`{"op":"replace","path":"/min_ram","value":1e400}`, "IMG.0055"},
@@ -196,7 +241,11 @@ func TestPatchIsAtomic(t *testing.T) {
 		{`{"op":"replace","path":"/enterprise_project_id","value":"` + ims.NewImageID() + `"}`, "IMG.0155"},
 		{`{"op":"replace","path":"/status","value":"queued"}`, "IMG.0035"},
 		{`{"op":"replace","path":"/owner","value":"me"}`, "IMG.0035"},
-		{`{"op":"replace","path":"/unheard_of","value":"x"}`, "IMG.0001"},
+		{`{"op":"replace","path":"/unheard_of","value":"x"}`, "IMG.0035"},
+		{`{"op":"add","path":"/__support_xen_hana","value":"true"}`, "IMG.0035"},
+		{`{"op":"add","path":"/Upper","value":"x"}`, "IMG.0001"},
+		{`{"op":"replace","path":"/protected","value":1}`, "IMG.0001"},
+		{`{"op":"replace","path":"/tags","value":["a*=b"]}`, "IMG.0115"},
 		{`{"op":"replace","path":"name","value":"x"}`, "IMG.0001"},
 		{`{"op":"move","path":"/name","value":"x"}`, "IMG.0001"},
 		{`{"op":"replace","path":"/name"}`, "IMG.0001"},
@@ -296,7 +345,7 @@ func TestListFiltersByAttributes(t *testing.T) {
 	c.active(t, systemDisk(map[string]any{"name": "redhat", "os_version": "Redhat Linux Enterprise 8.0 64bit", "min_disk": 50}))
 	c.active(t, systemDisk(map[string]any{"name": "windows", "os_version": "Windows 7 Professional 32bit", "hw_firmware_type": "uefi"}))
 	c.accepted(t, dataDisk(map[string]any{"name": "data"}))
-	c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+arm, `[{"op":"add","path":"/__support_xen","value":"true"},
+	c.expect(t, http.StatusOK, "PATCH", "/v2/cloudimages/"+arm, `[{"op":"add","path":"/__support_largememory","value":"true"},
 		{"op":"add","path":"/__support_kvm_gpu_type","value":"V100_vGPU"},{"op":"add","path":"/min_ram","value":512}]`)
 	const all = "arm data redhat windows"
 	queries := map[string]string{
@@ -316,8 +365,8 @@ func TestListFiltersByAttributes(t *testing.T) {
 		"__os_version=CentOS+7.9+64bit": "arm", "__os_version=CentOS": "",
 		"disk_format=zvhd2": "arm redhat windows", "disk_format=raw": "", "disk_format=vhd": "",
 		"min_disk=40": "arm windows", "min_disk=50": "redhat", "min_disk=3": "", "min_ram=512": "arm", "min_ram=0": "data redhat windows",
-		"__support_kvm=true": all, "__support_kvm=false": "", "__support_xen=true": "arm", "__support_xen=false": "", "__support_xen=tru": "",
-		"__support_kvm_gpu_type=V100_vGPU": "arm", "__support_xen_gpu_type=V100_vGPU": "", "__support_xen=true&__support_kvm_gpu_type=V100_vGPU": "arm",
+		"__support_kvm=true": "data redhat windows", "__support_kvm=false": "", "__support_largememory=true": "arm", "__support_largememory=false": "", "__support_largememory=tru": "",
+		"__support_kvm_gpu_type=V100_vGPU": "arm", "__support_xen_gpu_type=V100_vGPU": "", "__support_largememory=true&__support_kvm_gpu_type=V100_vGPU": "arm",
 		"__support_amd=true": "", "__support_agent_list=hss": "", "__support_xen=": all,
 		"created_at=gt:2030-01-01T00:00:00Z": "", "created_at=lt:2030-01-01+00:00:00": all, "updated_at=gte:2030-01-01T00:00:00Z": "",
 		"created_at=gt:2020-01-01T00:00:00Z&updated_at=lte:2030-01-01T00:00:00Z&__os_bit=32": "windows",

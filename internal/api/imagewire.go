@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -23,8 +24,17 @@ func newImageWire(img ims.Image, viewer string) wire.Image {
 		OSVersion: known(img.OSVersion), OSType: known(img.OSType), OSBit: known(img.OSBit), Platform: known(img.Platform),
 		Description: img.Description, ImageType: "private", ImageSourceType: "uds",
 		IsRegistered: "false", DataOrigin: "file," + img.SourceURL, RootOrigin: "file",
-		LazyLoading: "true", SequenceNum: "0", SupportKVM: "true",
-		Attributes: img.Attributes,
+		LazyLoading: "true", SequenceNum: "0",
+		Attributes: map[string]string{},
+	}
+	for name, value := range img.Properties {
+		if ims.ShownProperty(name, value) {
+			w.Attributes[name] = value
+		}
+	}
+	maps.Copy(w.Attributes, img.Attributes)
+	if img.PlainKVM() {
+		w.SupportKVM = "true"
 	}
 	for _, t := range img.Tags {
 		w.Tags = append(w.Tags, t.String())

@@ -113,6 +113,8 @@ var imageRoutes = []Route{
 		Actions: rights(ims.ActionImagesList), handle: (*server).listImages},
 	{Method: http.MethodPatch, Path: "/v2/cloudimages/{image_id}", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesUpdate), handle: (*server).patchImage},
+	{Method: http.MethodPatch, Path: "/v2/images/{image_id}", Scope: ScopeProject,
+		Actions: rights(ims.ActionImagesUpdate), handle: (*server).patchNative},
 	{Method: http.MethodGet, Path: "/v2/images", Scope: ScopeProject,
 		Actions: rights(ims.ActionImagesList), handle: (*server).pageOfImages},
 	{Method: http.MethodGet, Path: "/v2/schemas/{schema}", handle: (*server).schema},

@@ -340,13 +340,17 @@ func matching(projectID string, f ims.ImageFilter) (w *where, parts []string, er
 	}
 	w.when("created_at", f.Created)
 	w.when("updated_at", f.Updated)
-	if n := max(len(f.Attributes), len(f.Properties), len(f.BareTags), len(f.NameParts)); n > maxFilterValues {
+	if n := max(len(f.Attributes), len(f.Properties), len(f.BareTags), len(f.NameParts), len(f.Unset)); n > maxFilterValues {
 		return nil, nil, ims.Faultf(ims.CodeBadFormat, "%d attributes or tags in one filter, at most %d are allowed", n, maxFilterValues)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
 		if err := w.member("attributes", name, f.Attributes[name]); err != nil {
 			return nil, nil, err
 		}
+	}
+	for _, name := range f.Unset {
+		// A name stands before a colon as a key alone; see member.
+		w.add("replace(attributes, ?, '') = attributes", `"`+name+`":`)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Properties)) {
 		if err := w.member("properties", name, f.Properties[name]); err != nil {

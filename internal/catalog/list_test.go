@@ -135,6 +135,11 @@ func matches(img ims.Image, f ims.ImageFilter) bool {
 			return false
 		}
 	}
+	for _, name := range f.Unset {
+		if _, set := img.Attributes[name]; set {
+			return false
+		}
+	}
 	for _, part := range f.NameParts {
 		if !strings.Contains(img.Name, part) {
 			return false
@@ -239,6 +244,9 @@ func anyFilter(t *rapid.T, images []ims.Image) ims.ImageFilter {
 		for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"__support_xen", "__support_xen_gpu_type", "gpu_type"}), 1, 2, rapid.ID).Draw(t, "attributes") {
 			f.Attributes[name] = rapid.SampledFrom(append(attributeValues, "\x00", "\xff")).Draw(t, name+" wanted")
 		}
+	}
+	if some("filter by attributes that are not set") {
+		f.Unset = rapid.SliceOfN(rapid.SampledFrom([]string{"__support_xen", "__support_xen_gpu_type", "gpu_type", "true"}), 1, 2).Draw(t, "unset")
 	}
 	if some("filter by tag") {
 		f.Tags = anyTags(t, "tags")

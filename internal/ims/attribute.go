@@ -6,10 +6,10 @@ import (
 	"encoding/csv"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -42,7 +42,7 @@ func mustReadAttributes(data []byte) []Attribute {
 type PatchOp struct {
 	Op    string // add, replace or remove
 	Path  string // "/" and the attribute's name
-	Value any    // string, float64 or nil, as JSON has it
+	Value any    // string, float64, bool, array, object or nil, as JSON has it
 }
 
 const (
@@ -67,7 +67,62 @@ func (img *Image) Patch(ops []PatchOp) error {
 		}
 	}
 	most, _ := strconv.Atoi(img.MaxRAMMiB) // "" is 0
-	return checkRAM(img.MinRAMMiB, most)
+	if err := checkRAM(img.MinRAMMiB, most); err != nil {
+		return err
+	}
+	return img.checkAttributes()
+}
+
+// ofOneMachine are the attributes of machines that are neither plain Xen nor plain KVM: an
+// image that has one shows no __support_kvm.
+var ofOneMachine = []string{"__support_xen_hana", "__support_xen_gpu_type", "__support_kvm_gpu_type"}
+
+// NoPlainKVM are the attributes beside which an image has no __support_kvm.
+func NoPlainKVM() []string { return slices.Clone(ofOneMachine) }
+
+// PlainKVM reports whether the image has __support_kvm.
+func (img Image) PlainKVM() bool {
+	return !slices.ContainsFunc(ofOneMachine, func(name string) bool { _, set := img.Attributes[name]; return set })
+}
+
+// checkAttributes is the fault of attributes that exclude each other, or are too many.
+func (img *Image) checkAttributes() error {
+	if n := len(img.Attributes) + len(img.Properties); n > MaxOpenStackProperties {
+		return Faultf(CodeConflict, "the image would have %d additional attributes; at most %d are allowed", n, MaxOpenStackProperties)
+	}
+	if _, xen := img.Attributes["__support_xen"]; xen {
+		for _, name := range append(NoPlainKVM(), "__support_kvm_infiniband") {
+			if _, set := img.Attributes[name]; set {
+				return Faultf(CodeConflict, "__support_xen and %s exclude each other; remove one", name)
+			}
+		}
+	}
+	return nil
+}
+
+// attributeValues are the values of the optional attributes.
+var attributeValues = map[string][]string{
+	"hw_vif_multiqueue_enabled": {"true", "false"}, "__is_config_init": {"true", "false"}, "__support_amd": {"true", "false"},
+	"__support_xen": {"true"}, "__support_largememory": {"true"}, "__support_diskintensive": {"true"}, "__support_highperformance": {"true"},
+	"__support_kvm_hi1822_hisriov": {"true"}, "__support_kvm_hi1822_hivirtionet": {"true"}, "__support_kvm_infiniband": {"true"},
+	"__support_xen_hana": {"true"}, "__support_fc_inject": {"true"}, "__support_xen_gpu_type": {"M60_vGPU"},
+	"__support_kvm_gpu_type": {"M60", "V100_vGPU", "P2V_V100", "P100", "V100"},
+}
+
+// extensionName is the form of an attribute that a client made up.
+var extensionName = regexp.MustCompile(`^[a-z0-9_][a-z0-9_.:-]{0,254}$`)
+
+// ShownProperty reports whether IMS shows a property of the Image API, too: one that its
+// own calls could have set.
+func ShownProperty(name, value string) bool {
+	return len(name) <= maxOpenStackText && utf8.RuneCountInString(value) <= maxAttributeValue && !reservedExtension(name)
+}
+
+// reservedExtension reports whether a name means something to the service.
+func reservedExtension(name string) bool {
+	readOnly, declared := OpenStackKey(name)
+	published := slices.ContainsFunc(Attributes, func(a Attribute) bool { return a.Name == name })
+	return published || declared || readOnly && !strings.HasPrefix(name, "__") || name == "license_type"
 }
 
 // checkRAM holds the two sizes of memory, in MiB, against each other. A most of 0 is
@@ -88,10 +143,15 @@ func (img *Image) patchOne(op PatchOp, at string) error {
 		return Faultf(CodeBadFormat, "%s: path is %q, it must be / and an attribute's name", at, Clip(op.Path))
 	}
 	i := slices.IndexFunc(Attributes, func(a Attribute) bool { return a.Name == name })
-	if i < 0 {
-		return Faultf(CodeBadFormat, "%s: %s is no attribute of an image", at, Clip(name))
-	}
-	if !Attributes[i].Patchable {
+	switch {
+	case slices.Contains(nativeAttributes, name):
+		if op.Op == "remove" {
+			return Faultf(CodeConflict, "%s: %s can't be removed", at, name)
+		}
+		return img.setNative(name, op.Value, at+": "+name)
+	case i < 0 && !extensionName.MatchString(name):
+		return Faultf(CodeBadFormat, "%s: %q is no name of an attribute; it must have 1 to 255 lower-case letters, digits, and _ . : -", at, Clip(name))
+	case i < 0 && reservedExtension(name) || i >= 0 && !Attributes[i].Patchable:
 		return Faultf(CodeConflict, "%s: %s can't be changed", at, name)
 	}
 	at += ": " + name
@@ -99,6 +159,73 @@ func (img *Image) patchOne(op PatchOp, at string) error {
 		return img.unset(name, at)
 	}
 	return img.set(name, op, at)
+}
+
+// nativeAttributes are those that clients change by PATCH though the table of IMS does not
+// say so: OpenStack's do.
+var nativeAttributes = []string{"protected", "visibility", "tags"}
+
+// setNative sets one of them. Some clients have strings alone.
+func (img *Image) setNative(name string, value any, at string) error {
+	fault := func(err *Error) error {
+		if err == nil {
+			return nil
+		}
+		err.Detail = at + ": " + err.Detail
+		return err
+	}
+	switch name {
+	case "protected":
+		if text, ok := value.(string); ok && (text == "true" || text == "false") {
+			value = text == "true"
+		}
+		return fault(setBool(&img.Protected, name, value))
+	case "visibility":
+		return fault(img.setVisibility(value))
+	}
+	return img.setTags(value, at)
+}
+
+// setTags replaces the tags, each written as key=value or as a key.
+func (img *Image) setTags(value any, at string) error {
+	list, ok := value.([]any)
+	if !ok {
+		return Faultf(CodeBadFormat, "%s: the value must be an array of strings", at)
+	}
+	var tags []Tag
+	for i, v := range list {
+		text, ok := v.(string)
+		if !ok {
+			return Faultf(CodeBadFormat, "%s: value %d must be a string", at, i+1)
+		}
+		if i := slices.IndexFunc(img.Tags, func(t Tag) bool { return t.String() == text }); i >= 0 {
+			tags = append(tags, img.Tags[i])
+			continue
+		}
+		key, value, _ := strings.Cut(text, "=")
+		t := Tag{Key: key, Value: value}.Trimmed()
+		if err := t.Validate(fmt.Sprintf("%s: value %d", at, i+1)); err != nil {
+			return err
+		}
+		tags = append(tags, t)
+	}
+	if err := CheckTags(tags, at); err != nil {
+		return err
+	}
+	img.Tags = tags
+	return nil
+}
+
+// additional is the map that holds an optional attribute, or one that a client made up.
+func (img *Image) additional(name string) map[string]string {
+	m := &img.Properties
+	if _, published := attributeValues[name]; published || strings.HasPrefix(name, "__") {
+		m = &img.Attributes
+	}
+	if *m == nil {
+		*m = map[string]string{}
+	}
+	return *m
 }
 
 // unset gives an attribute back its default. One that a client insists on has none.
@@ -113,16 +240,16 @@ func (img *Image) unset(name, at string) error {
 	case "max_ram":
 		img.MaxRAMMiB = ""
 	default:
-		if _, ok := img.Attributes[name]; !ok {
+		if _, ok := img.additional(name)[name]; !ok {
 			return Faultf(CodeConflict, "%s is not set, so it can't be removed", at)
 		}
-		delete(img.Attributes, name)
+		delete(img.additional(name), name)
 	}
 	return nil
 }
 
-// set gives an attribute a value, for add and for replace: clients use replace for
-// what was never set as well.
+// set gives an attribute a value. replace sets one that has a default though nobody set it,
+// as clients expect; of the others it needs one that is there.
 func (img *Image) set(name string, op PatchOp, at string) error {
 	if name == "min_ram" || name == "max_ram" {
 		n, err := ramMiB(op.Value, at)
@@ -163,17 +290,19 @@ func (img *Image) set(name string, op PatchOp, at string) error {
 		}
 		img.EnterpriseProjectID = id
 	default:
-		if utf8.RuneCountInString(value) > maxAttributeValue || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+		_, there := img.additional(name)[name]
+		values, published := attributeValues[name]
+		switch {
+		case op.Op == "replace" && !there:
+			return Faultf(CodeConflict, "%s is not set, so it can't be replaced; add it", at)
+		case published && !slices.Contains(values, value):
+			return Faultf(CodeBadFormat, "%s is %q; it must be %s", at, Clip(value), strings.Join(values, " or "))
+		case utf8.RuneCountInString(value) > maxAttributeValue || !plain(value):
 			return Faultf(CodeBadFormat, "%s: at most %d printable characters", at, maxAttributeValue)
+		case name == "__support_fc_inject" && img.Env != EnvECS:
+			return Faultf(CodeConflict, "%s is for system disk images of ECS, this one is %s", at, img.Env)
 		}
-		// All of them are switches but the two that name a type of GPU.
-		if !strings.HasSuffix(name, "_gpu_type") && value != "true" && value != "false" {
-			return Faultf(CodeBadFormat, "%s is %q, it must be true or false", at, Clip(value))
-		}
-		if img.Attributes == nil {
-			img.Attributes = map[string]string{}
-		}
-		img.Attributes[name] = value
+		img.additional(name)[name] = value
 	}
 	return nil
 }

@@ -52,8 +52,9 @@ type ImageFilter struct {
 	VirtualSizes                  []int64
 	// Properties must be set to exactly these values; see Image.Properties.
 	Properties map[string]string
-	// Attributes must be set to exactly these values; see Image.Attributes.
+	// Attributes must be set to exactly these values, Unset to none; see Image.Attributes.
 	Attributes map[string]string
+	Unset      []string
 
 	// None makes the list empty: a filter that no image here can match.
 	None bool

@@ -2,6 +2,7 @@ package ims
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -219,7 +220,7 @@ func TestOSVersions(t *testing.T) {
 func TestPatch(t *testing.T) {
 	t.Parallel()
 	fresh := func() Image {
-		return Image{Name: "a", Architecture: ArchX86, Firmware: FirmwareBIOS, Attributes: map[string]string{}}
+		return Image{Name: "a", Env: EnvECS, Architecture: ArchX86, Firmware: FirmwareBIOS, Attributes: map[string]string{}}
 	}
 	img := fresh()
 	err := img.Patch([]PatchOp{
@@ -235,21 +236,85 @@ func TestPatch(t *testing.T) {
 		t.Errorf("patched: %+v", img)
 	}
 	for _, a := range Attributes {
+		values, optional := attributeValues[a.Name]
+		if !optional {
+			continue
+		}
+		if !a.Patchable {
+			t.Errorf("%s has values and is not patchable", a.Name)
+		}
 		img := fresh()
-		err := img.Patch([]PatchOp{{"replace", "/" + a.Name, "foo"}})
-		switch a.Name {
-		case "__support_xen", "__support_largememory", "__support_diskintensive", "__support_highperformance", "__support_xen_hana",
-			"__support_kvm_infiniband", "__support_fc_inject", "__support_amd", "__support_kvm_hi1822_hisriov",
-			"__support_kvm_hi1822_hivirtionet", "__is_config_init", "hw_vif_multiqueue_enabled":
-			if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeBadFormat || !strings.Contains(e.Detail, a.Name) {
-				t.Errorf("%s takes foo, or does not name itself: %v", a.Name, err)
-			}
-			for _, value := range []string{"true", "false"} {
-				if err := img.Patch([]PatchOp{{"replace", "/" + a.Name, value}}); err != nil {
-					t.Errorf("%s: %s: %v", a.Name, value, err)
+		if err := img.Patch([]PatchOp{{"replace", "/" + a.Name, values[0]}}); CodeOf(err) != CodeConflict {
+			t.Errorf("%s is replaced though it is not set: %v", a.Name, err)
+		}
+		for _, value := range values {
+			for _, op := range []string{"add", "add", "replace"} {
+				if err := img.Patch([]PatchOp{{op, "/" + a.Name, value}}); err != nil || img.Attributes[a.Name] != value {
+					t.Errorf("%s %s: %s: %v", op, a.Name, value, err)
 				}
 			}
 		}
+		for _, value := range []string{"foo", "", "True"} {
+			err := img.Patch([]PatchOp{{"add", "/" + a.Name, value}})
+			if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeBadFormat || !strings.Contains(e.Detail, a.Name) {
+				t.Errorf("%s takes %q, or does not name itself: %v", a.Name, value, err)
+			}
+		}
+		if err := img.Patch([]PatchOp{{"remove", "/" + a.Name, nil}}); err != nil || len(img.Attributes) != 0 {
+			t.Errorf("%s is not removed: %v", a.Name, err)
+		}
+	}
+	for _, pair := range [][2]string{
+		{"__support_xen", "__support_xen_hana"}, {"__support_xen", "__support_xen_gpu_type"}, {"__support_xen", "__support_kvm_gpu_type"},
+		{"__support_xen", "__support_kvm_infiniband"},
+	} {
+		img := fresh()
+		add := func(name string) PatchOp { return PatchOp{"add", "/" + name, attributeValues[name][0]} }
+		if err := img.Patch([]PatchOp{add(pair[0]), add(pair[1])}); CodeOf(err) != CodeConflict {
+			t.Errorf("%v together: %v", pair, err)
+		}
+		img = fresh()
+		if err := img.Patch([]PatchOp{add(pair[0]), {"remove", "/" + pair[0], nil}, add(pair[1])}); err != nil {
+			t.Errorf("%v one after the other: %v", pair, err)
+		}
+		if kvm := !strings.Contains(pair[1], "hana") && !strings.Contains(pair[1], "gpu"); img.PlainKVM() != kvm {
+			t.Errorf("beside %s an image has plain KVM: %v", pair[1], !kvm)
+		}
+	}
+	data := fresh()
+	data.Env = EnvData
+	if err := data.Patch([]PatchOp{{"add", "/__support_fc_inject", "true"}}); CodeOf(err) != CodeConflict {
+		t.Errorf("a data disk image takes __support_fc_inject: %v", err)
+	}
+
+	// What is no attribute of the table is one that the client made up.
+	own := fresh()
+	if err := own.Patch([]PatchOp{{"add", "/role", "web"}, {"replace", "/role", "db"}, {"add", "/__image_login_user", "root"}, {"add", "/gone", "x"}, {"remove", "/gone", nil}}); err != nil {
+		t.Error(err)
+	}
+	if own.Properties["role"] != "db" || len(own.Properties) != 1 || own.Attributes["__image_login_user"] != "root" {
+		t.Errorf("made up: %v, %v", own.Properties, own.Attributes)
+	}
+	var many []PatchOp
+	for i := range MaxOpenStackProperties + 1 {
+		many = append(many, PatchOp{"add", fmt.Sprintf("/%sk%d", []string{"", "__"}[i%2], i), "v"})
+	}
+	if err := own.Patch(many[:100]); err != nil {
+		t.Error(err)
+	}
+	if err := own.Patch(many[100:]); CodeOf(err) != CodeConflict {
+		t.Errorf("too many: %v", err)
+	}
+
+	native := Image{Name: "a", Env: EnvECS, MadeVisible: VisibilityPrivate, Tags: []Tag{{Key: strings.Repeat("k", 200)}, {Key: "a", Value: "1"}}}
+	if err := native.Patch([]PatchOp{
+		{"replace", "/protected", true}, {"replace", "/protected", "false"}, {"add", "/protected", "true"}, {"replace", "/visibility", "shared"},
+		{"replace", "/tags", []any{strings.Repeat("k", 200), "b = c=d", "bare"}},
+	}); err != nil {
+		t.Error(err)
+	}
+	if !native.Protected || native.MadeVisible != VisibilityShared || fmt.Sprint(native.Tags) != fmt.Sprint([]Tag{{Key: strings.Repeat("k", 200)}, {Key: "b", Value: "c=d"}, {Key: "bare"}}) {
+		t.Errorf("patched: %+v", native)
 	}
 	for _, tt := range []struct {
 		op   PatchOp
@@ -257,7 +322,27 @@ func TestPatch(t *testing.T) {
 	}{
 		{PatchOp{"move", "/name", "x"}, CodeBadFormat},
 		{PatchOp{"replace", "name", "x"}, CodeBadFormat},
-		{PatchOp{"replace", "/nonsense", "x"}, CodeBadFormat},
+		{PatchOp{"replace", "/nonsense", "x"}, CodeConflict},
+		{PatchOp{"remove", "/nonsense", nil}, CodeConflict},
+		{PatchOp{"add", "/Nonsense", "x"}, CodeBadFormat},
+		{PatchOp{"add", "/a/b", "x"}, CodeBadFormat},
+		{PatchOp{"add", "/a b", "x"}, CodeBadFormat},
+		{PatchOp{"add", "/own", float64(1)}, CodeBadFormat},
+		{PatchOp{"add", "/own", strings.Repeat("x", 256)}, CodeBadFormat},
+		{PatchOp{"add", "/own", "a\nb"}, CodeBadFormat},
+		{PatchOp{"add", "/deleted_at", "x"}, CodeConflict},
+		{PatchOp{"add", "/license_type", "x"}, CodeConflict},
+		{PatchOp{"add", "/os_hidden", "true"}, CodeConflict},
+		{PatchOp{"add", "/locations", "x"}, CodeConflict},
+		{PatchOp{"add", "/__support_kvm", "true"}, CodeConflict},
+		{PatchOp{"replace", "/protected", "yes"}, CodeBadFormat},
+		{PatchOp{"remove", "/protected", nil}, CodeConflict},
+		{PatchOp{"replace", "/visibility", "hidden"}, CodeBadFormat},
+		{PatchOp{"replace", "/tags", "a=b"}, CodeBadFormat},
+		{PatchOp{"replace", "/tags", []any{"a=b", 1.5}}, CodeBadFormat},
+		{PatchOp{"replace", "/tags", []any{"a=b", "a=c"}}, CodeTag},
+		{PatchOp{"replace", "/tags", []any{"a*=b"}}, CodeTag},
+		{PatchOp{"replace", "/tags", []any{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"}}, CodeTagQuota},
 		{PatchOp{"replace", "/id", "x"}, CodeConflict},
 		{PatchOp{"replace", "/min_disk", float64(3)}, CodeConflict},
 		{PatchOp{"remove", "/name", nil}, CodeConflict},

@@ -45,7 +45,7 @@ type Image struct {
 	RootOrigin          string   `json:"__root_origin"`
 	LazyLoading         string   `json:"__lazyloading"`
 	SequenceNum         string   `json:"__sequence_num"`
-	SupportKVM          string   `json:"__support_kvm"`
+	SupportKVM          string   `json:"__support_kvm,omitempty"`
 	SupportARM          string   `json:"__support_arm,omitempty"`
 
 	// Attributes are the other patchable ones, beside the fields. They are not read.
