@@ -6,9 +6,12 @@
 set -euo pipefail
 folder=$1
 cover=$folder/cover root=$folder/cover/root
-mount -t tmpfs -o mode=755 quickims-lab "$cover"
-mkdir "$cover/upper" "$cover/work" "$root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$cover/upper,workdir=$cover/work" "$root"
+mount -t tmpfs -o mode=755 quickims-lab "$cover" &&
+  mkdir "$cover/upper" "$cover/work" "$root" &&
+  mount -t overlay overlay -o "lowerdir=/,upperdir=$cover/upper,workdir=$cover/work" "$root" || {
+  echo "namespace: no cover can be laid over the file system"
+  exit 1
+}
 over() {
   mkdir -p "$root$2"
   mount --bind "$folder/$1" "$root$2"

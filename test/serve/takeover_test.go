@@ -2,11 +2,16 @@ package serve
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -200,4 +205,69 @@ func TestTakeOverFails(t *testing.T) {
 	}
 	l.goesOn(t, 100)
 	l.stop(t)
+}
+
+// TestTakeOverEnds: what is not passed on ends in order. A download goes on to its end,
+// while new requests are the new process's; a client over TLS is let go between its
+// requests; a job that began before runs on afterwards.
+func TestTakeOverEnds(t *testing.T) {
+	t.Parallel()
+	dir := certificate(t)
+	disk := harness.Disk(28, 64)
+	s := harness.Start(t, harness.Options{NBD: true, Config: fmt.Sprintf("tls_cert: %s/server-cert.pem\ntls_key: %s/server-key.pem\n", dir, dir)})
+	put(t, s, "a.zvhd2", disk)
+	id := s.Import(t, harness.Request("a", "disks:a.zvhd2"))
+	a := s.Attach(t, id)
+	u, err := url.Parse(a.URI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	export := strings.TrimPrefix(u.Path, "/")
+	secure, err := nbdtest.Dial(t.Context(), "tcp", u.Host, nbdtest.Config{Export: export, TLS: &tls.Config{InsecureSkipVerify: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secure.Close()
+	clear := open(t, "nbd://"+u.Host+"/"+export)
+
+	// The client takes nothing of the rest before the service was passed on: 64 MiB do not
+	// fit into the buffers of a connection.
+	request, err := http.NewRequestWithContext(t.Context(), "GET", s.API+"/v2/images/"+id+"/file", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Auth-Token", s.Token(t))
+	download, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}).Do(request)
+	if err != nil || download.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", download, err)
+	}
+	defer download.Body.Close()
+	got := make([]byte, len(disk))
+	if _, err := io.ReadFull(download.Body, got[:4096]); err != nil {
+		t.Fatal(err)
+	}
+	job := s.Accept(t, harness.Request("b", "disks:a.zvhd2"))
+	rest := make(chan error, 1)
+	go func() {
+		for !strings.Contains(s.Log(), `"msg":"took over"`) {
+			select {
+			case <-t.Context().Done():
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+		_, err := io.ReadFull(download.Body, got[4096:])
+		rest <- err
+	}()
+	if !s.TakeOver(t, "") {
+		t.Fatalf("the new process did not take over:\n%s", s.Log())
+	}
+	if err := <-rest; err != nil || !bytes.Equal(got, disk) {
+		t.Errorf("the download: %v, its bytes are right: %v", err, bytes.Equal(got, disk))
+	}
+	if j := s.Wait(t, job); j.Status != "SUCCESS" {
+		t.Errorf("the job ended as %s", j.Status)
+	}
+	clear.mustRead(t)
+	reader{secure}.isCut(t)
 }
