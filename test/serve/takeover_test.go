@@ -130,11 +130,10 @@ func (l *load) stop(t *testing.T) {
 // upgrades, every byte right; the API answers all the time, at the same addresses.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
-	cache := fmt.Sprintf("cache: {dir: %q}\n", filepath.Join(t.TempDir(), "cache"))
 	for name, tc := range map[string]struct {
 		harness.Options
 		upgrades int
-	}{"tcp": {harness.Options{NBD: true, S3: true, Config: cache}, 20}, "unix": {harness.Options{NBDUnix: true}, 5}} {
+	}{"tcp": {harness.Options{NBD: true, S3: true}, 20}, "unix": {harness.Options{NBDUnix: true}, 5}} {
 		t.Run(name, func(t *testing.T) {
 			disk := harness.Disk(26, 48)
 			s := harness.Start(t, tc.Options)
