@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/quickims/quickims/internal/client"
 )
@@ -70,13 +71,15 @@ type commands struct {
 	Quota       QuotaCmd             `cmd:"" group:"Use a service" help:"Show how many images the project has and may have."`
 	Enterprise  EnterpriseProjectCmd `cmd:"" name:"enterprise-project" group:"Use a service" help:"List and create enterprise projects."`
 	Conformance ConformanceCmd       `cmd:"" group:"Use a service" help:"Check whether a service, this or a cloud's, keeps the promises of the API."`
-	Convert     ConvertCmd           `cmd:"" group:"Work on disk files" help:"Make ZVHD2, RAW or ZVHD of a disk file of any format."`
+	Convert     ConvertCmd           `cmd:"" group:"Work on disk files" help:"Convert a disk file to ZVHD2, RAW, qcow2, VMDK, VHD, VHDX or ZVHD."`
 	Mf          MfCmd                `cmd:"" group:"Work on disk files" help:"Make the bitmap file (.mf) that belongs beside a RAW disk file."`
 	Info        InfoCmd              `cmd:"" group:"Work on disk files" help:"Tell what a disk file is and whether it can be quick-imported."`
 	Verify      VerifyCmd            `cmd:"" group:"Work on disk files" help:"Check what a disk file stores against its checksums, or the disk against a RAW file."`
 	Map         MapCmd               `cmd:"" group:"Work on disk files" help:"List which ranges of a disk hold data and which are holes."`
 	Check       CheckCmd             `cmd:"" group:"Work on disk files" help:"Tell whether the system on a disk is ready for a quick import, and what to fix."`
 	Version     VersionCmd           `cmd:"" group:"About" help:"Print the version."`
+	Completion  CompletionCmd        `cmd:"" group:"About" help:"Print what makes a shell complete commands and flags."`
+	Man         ManCmd               `cmd:"" group:"About" help:"Print the manual page."`
 }
 
 // session is one run of a command.
@@ -114,6 +117,10 @@ func Main(ctx context.Context, args []string, env Env) int {
 	)
 	if err != nil {
 		return s.fail(fmt.Errorf("set up the command line: %w", err)) // a broken build: the grammar is constant
+	}
+	kongcompletion.Register(parser) // answers a shell that asks for completions
+	if helped {
+		return statusOK
 	}
 	if len(args) > 0 && args[0] == "help" { // as most programs have it, too
 		args = append(slices.Clone(args[1:]), "--help")
