@@ -34,6 +34,9 @@ type persona struct {
 	project      string // "{self}": the project it acts for, or would like to
 	user         string // "{caller}"
 	sign         bool   // with the first user's access key, instead of the token
+	// once: it asks about the first image of each line alone, since it is refused before
+	// any is looked at, or is another persona once it is known.
+	once bool
 }
 
 // object is an image and what hangs on it.
@@ -48,8 +51,9 @@ type world struct {
 	personas []persona
 	things   map[string]string // what the table's names stand for
 	images   map[string]object // by state
-	// secrets are ids that nobody but the owner and the member projects may learn.
-	secrets []string
+	// secrets are ids that nobody but the owner may learn, shared those that the member
+	// projects may, too.
+	secrets, shared []string
 	// credentials are application credentials of the personas' own, by persona.
 	credentials map[string]string
 	made        int // for names that nobody has yet
@@ -85,12 +89,16 @@ func newWorld(t *testing.T, url string) *world {
 	}
 	w.makePersonas(t)
 	w.makeImages(t, hold)
-	w.secrets = []string{w.things["owner"], w.things["user"], w.things["credential"]}
+	w.secrets = []string{w.things["user"], w.things["credential"]}
+	w.shared = []string{w.things["owner"]}
 	for state, o := range w.images {
-		if state == "public" {
-			continue
+		switch state {
+		case "public":
+		case "private", "deleted":
+			w.secrets = append(w.secrets, o.image, o.job)
+		default:
+			w.shared, w.secrets = append(w.shared, o.image), append(w.secrets, o.job, o.attachment)
 		}
-		w.secrets = append(w.secrets, o.image, o.job, o.attachment)
 	}
 	w.secrets = slices.DeleteFunc(w.secrets, func(id string) bool { return id == "" })
 	return w
@@ -154,6 +162,7 @@ func (w *world) makePersonas(t *testing.T) {
 	add("reader", "rdr", reader, owner, in)
 	demoted := w.user(t, acme, owner, "demoted", ims.RoleAdmin)
 	add("demoted", "rdr", demoted, owner, in) // its token was an admin's
+	w.personas[len(w.personas)-1].once = true
 	if err := w.identity.SetRole(ctx, identity.Grant{UserID: demoted, ProjectID: owner, Role: ims.RoleReader}); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +204,7 @@ func (w *world) makePersonas(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.personas = append(w.personas, persona{name: "service", column: "svc", token: w.Token(t), project: harness.ProjectID, user: first},
-		persona{name: "signed", column: "sig", project: harness.ProjectID, user: first, sign: true})
+		persona{name: "signed", column: "sig", project: harness.ProjectID, user: first, sign: true, once: true})
 	add("unscoped", "uns", admin, owner, identity.Scope{})
 	add("domain", "dom", admin, owner, identity.Scope{DomainID: acme})
 
@@ -215,7 +224,7 @@ func (w *world) makePersonas(t *testing.T) {
 	for name, token := range map[string]string{
 		"none": "", "expired": expired, "revoked": revoked, "removed": ended, "forged": strings.Repeat("A", len(living)), "hash for a token": hash(living),
 	} {
-		w.personas = append(w.personas, persona{name: name, column: "bad", token: token, project: owner, user: admin})
+		w.personas = append(w.personas, persona{name: name, column: "bad", token: token, project: owner, user: admin, once: true})
 	}
 
 	// Tokens and credentials that are looked at and ended are the member's.
