@@ -39,6 +39,7 @@ import (
 	"github.com/quickims/quickims/internal/installation"
 	"github.com/quickims/quickims/internal/keystone"
 	"github.com/quickims/quickims/internal/nbd"
+	"github.com/quickims/quickims/internal/objectcache"
 	"github.com/quickims/quickims/internal/objectstore"
 	"github.com/quickims/quickims/internal/queue"
 )
@@ -70,6 +71,7 @@ type Service struct {
 	owner    *installation.Owner
 	damage   *damage
 	cache    *blockdev.Cache
+	folder   *objectcache.Cache // below cache; nil without cache.dir
 	importer *importer.Importer
 	queue    *queue.Queue
 	handler  http.Handler
@@ -372,8 +374,12 @@ func (s *Service) wire() error {
 	if err != nil {
 		return fmt.Errorf("set up the queue: %w", err)
 	}
+	local, err := s.openCacheFolder()
+	if err != nil {
+		return err
+	}
 	// Reads of images wait themselves for a store that fails.
-	if s.cache, err = blockdev.NewCache(s.counter, blockdev.Options{Memory: int64(s.cfg.Cache.Memory), Wait: s.cfg.Store.Wait}); err != nil {
+	if s.cache, err = blockdev.NewCache(s.counter, blockdev.Options{Memory: int64(s.cfg.Cache.Memory), Wait: s.cfg.Store.Wait, Local: local}); err != nil {
 		return fmt.Errorf("set up the cache: %w", err)
 	}
 	s.damage = newDamage(s.catalog, s.log)
@@ -392,6 +398,7 @@ func (s *Service) wire() error {
 	jobs.register(registry)
 	registry.MustRegister(collectors.NewDBStatsCollector(s.db.Writer(), "quickims"))
 	registerCacheMetrics(registry, s.cache)
+	registerFolderMetrics(registry, s.folder)
 	registerDiskMetrics(registry, s.allowance, int64(s.cfg.DiskReserve))
 	registerExportMetrics(registry, s.exports)
 	registerGateMetrics(registry, s.gates)
@@ -535,6 +542,12 @@ func (s *Service) Run(ctx context.Context, stdout io.Writer, hangups <-chan stru
 	if s.metrics != nil {
 		group.Go(func() error { return s.serveMetrics(work) })
 	}
+	if s.folder != nil {
+		group.Go(func() error {
+			s.every(work, sweepFolderEvery, "look for deleted images in the cache folder", s.sweepFolder)
+			return nil
+		})
+	}
 	group.Go(func() error { return duties.failed(work) })
 	group.Go(func() error { s.serveHandOvers(work, duties, stop); return nil })
 	group.Go(func() error {
@@ -628,6 +641,9 @@ func (s *Service) Close() error {
 	}
 	if s.cache != nil {
 		errs = append(errs, s.cache.Close())
+	}
+	if s.folder != nil {
+		errs = append(errs, s.folder.Close())
 	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())

@@ -20,6 +20,7 @@ import (
 	"github.com/quickims/quickims/internal/blockdev"
 	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
+	"github.com/quickims/quickims/internal/objectcache"
 	"github.com/quickims/quickims/internal/pinned"
 	"github.com/quickims/quickims/internal/s3face"
 )
@@ -115,14 +116,11 @@ func (l LimitsConfig) limits() ims.Limits {
 type CacheConfig struct {
 	// Memory is for blocks, fetches under way and what is known of the images.
 	Memory Size `yaml:"memory"`
-	// Dir is a folder for what the memory does not hold, DirSize how much may lie in
-	// it. Empty: memory alone.
+	// Dir is a folder for bytes of objects, which survive restarts there, DirSize how much
+	// may lie in it. Empty: memory alone.
 	Dir     string `yaml:"dir"`
 	DirSize Size   `yaml:"dir_size"`
 }
-
-// minCacheDir is the least that a cache folder can do with, in bytes.
-const minCacheDir = 64 << 20
 
 // StoreConfig says how the object store is used.
 type StoreConfig struct {
@@ -137,8 +135,8 @@ func (c *CacheConfig) validate() error {
 	if c.Memory < blockdev.MinMemory {
 		return fmt.Errorf("cache.memory is %s, it must be at least %s", c.Memory, Size(blockdev.MinMemory))
 	}
-	if c.DirSize < minCacheDir {
-		return fmt.Errorf("cache.dir_size is %s, it must be at least %s", c.DirSize, Size(minCacheDir))
+	if c.DirSize < objectcache.MinSize {
+		return fmt.Errorf("cache.dir_size is %s, it must be at least %s", c.DirSize, Size(objectcache.MinSize))
 	}
 	return absolute(&c.Dir)
 }
@@ -175,7 +173,7 @@ type S3Bucket struct {
 func DefaultConfig() Config {
 	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true, MinDiskEqual: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
-		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: 10 << 30}, Store: StoreConfig{Wait: pinned.DefaultWait}}
+		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: objectcache.DefaultSize}, Store: StoreConfig{Wait: pinned.DefaultWait}}
 }
 
 const (

@@ -88,6 +88,26 @@ func (c *Catalog) ActiveData(ctx context.Context, after string, limit int) ([]Im
 	return out, wrap(err, "list the data of active images")
 }
 
+// Generations returns those of some names of bytes that images have now.
+func (c *Catalog) Generations(ctx context.Context, some []string) ([]string, error) {
+	if len(some) == 0 {
+		return nil, nil
+	}
+	args := make([]any, len(some))
+	for i, g := range some {
+		args[i] = g
+	}
+	var out []string
+	err := each(ctx, c.db, "SELECT generation FROM images WHERE deleted_at IS NULL AND status <> 'killed' AND generation IN "+placeholders(1, len(some)),
+		args, func(rows *sql.Rows) error {
+			var g string
+			err := rows.Scan(&g)
+			out = append(out, g)
+			return err
+		})
+	return out, wrap(err, "look for the names of images' bytes")
+}
+
 // StillActive reports whether an image is active and has the data that it had.
 func (c *Catalog) StillActive(ctx context.Context, img ImageData) (bool, error) {
 	n, err := count(ctx, c.db, "SELECT COUNT(*) FROM images WHERE id = $1 AND status = $2 AND deleted_at IS NULL AND data_key = $3 AND data_etag = $4",

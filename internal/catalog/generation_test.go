@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -37,8 +38,19 @@ func TestGeneration(t *testing.T) {
 		if active := c.image(mine, job.ImageID).Data.Generation; active != second {
 			t.Errorf("the adopted image has the generation %q, its source %q", active, second)
 		}
-		if img, _ := c.active(mine); img.Data.Generation == second {
+		img, _ := c.active(mine)
+		if img.Data.Generation == second {
 			t.Error("two images have one generation")
+		}
+		third := img.Data.Generation
+		there, err := c.Generations(t.Context(), []string{first, second, third})
+		slices.Sort(there)
+		if want := slices.Sorted(slices.Values([]string{second, third})); err != nil || !slices.Equal(there, want) {
+			t.Errorf("the generations that images have are %v, right are %v (%v)", there, want, err)
+		}
+		must(t, c.DeleteImage(t.Context(), mine, img.ID, false))
+		if there, err := c.Generations(t.Context(), []string{first, second, third}); err != nil || !slices.Equal(there, []string{second}) {
+			t.Errorf("after a deletion images have the generations %v (%v)", there, err)
 		}
 	})
 }

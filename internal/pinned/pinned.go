@@ -25,15 +25,13 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/quickims/quickims/internal/objectcache"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
-// Name names the bytes of an object for ever: no other bytes will have it.
-type Name struct {
-	Generation string // of the image: 32 hex digits; "" if it has none
-	Role       string // of the object in the image: RoleDisk or RoleBitmap
-	Size       int64  // in bytes
-}
+// Name names the bytes of an object for ever: no other bytes will have it. The generation
+// is the image's, "" if it has none; the role is RoleDisk or RoleBitmap.
+type Name = objectcache.Name
 
 // The objects of an image.
 const (
@@ -47,8 +45,9 @@ type Cache interface {
 	// ReadAt fills p with the bytes from off on and reports true, or reports false; then
 	// p is unspecified.
 	ReadAt(n Name, p []byte, off int64) bool
-	// Offer gives the cache bytes that the store sent. It keeps no reference to p.
-	Offer(n Name, p []byte, off int64)
+	// Offer gives the cache bytes that the store sent: parts, one after the other, from off
+	// on, whole pages but for the object's end. It keeps no reference to a part.
+	Offer(n Name, off int64, parts ...[]byte)
 	// Drop says that the bytes of a range did not pass a check of what they mean.
 	Drop(n Name, off, length int64)
 }

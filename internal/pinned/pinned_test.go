@@ -398,7 +398,8 @@ func (m *memory) ReadAt(n Name, p []byte, off int64) bool {
 	return true
 }
 
-func (m *memory) Offer(n Name, p []byte, off int64) {
+func (m *memory) Offer(n Name, off int64, parts ...[]byte) {
+	p := bytes.Join(parts, nil)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.bytes[n] == nil {

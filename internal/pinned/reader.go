@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quickims/quickims/internal/objectcache"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
@@ -35,6 +36,7 @@ type Reader struct {
 	at      *spot // where the last try read
 	end     int64 // of the range
 	counted bool  // the range, as a request
+	edges   edges
 	request *request
 	probe   *outage // the outage in which it may make a request; nil: none
 	failed  int     // tries in a row
@@ -66,6 +68,9 @@ func (r *Reader) Close() {
 func (r *Reader) Range(off, n int64) {
 	r.hangUp()
 	r.end, r.counted = off+n, false
+	if r.o.cache() != nil {
+		r.end = min((r.end+objectcache.PageSize-1)/objectcache.PageSize*objectcache.PageSize, r.o.name.Size)
+	}
 }
 
 // Read fills p with the bytes from off on, which is within the range and not before what
@@ -236,12 +241,56 @@ func (r *Reader) read(p []byte, off int64) error {
 	if r.request == nil && !r.goInside() {
 		return errNoRoom
 	}
-	if err := r.fill(p, off); err != nil {
+	if c == nil {
+		return r.fill(p, off)
+	}
+	return r.fillPages(c, p, off)
+}
+
+// edges are the pages that a read takes part of at its front and its end.
+type edges struct {
+	front, end []byte
+	at         int64 // where end lies in the object
+}
+
+// fillPages is fill, but reads whole pages, and offers them to the cache.
+func (r *Reader) fillPages(c Cache, p []byte, off int64) error {
+	const page = objectcache.PageSize
+	size := r.o.name.Size
+	from, parts := off, make([][]byte, 0, 3)
+	if within := off % page; within > 0 {
+		from = off - within
+		if len(r.edges.end) > 0 && r.edges.at == from { // the end of the read before
+			r.edges.front, r.edges.end = r.edges.end, r.edges.front[:0]
+			from += int64(len(r.edges.front))
+		} else {
+			r.edges.front = append(r.edges.front[:0], make([]byte, min(page, size-from))...)
+			if err := r.fill(r.edges.front, from); err != nil {
+				return err
+			}
+			parts = append(parts, r.edges.front)
+		}
+		n := copy(p, r.edges.front[within:])
+		p, off = p[n:], off+int64(n)
+	}
+	whole := int64(len(p))
+	if off+whole < size {
+		whole -= whole % page
+	}
+	if err := r.fill(p[:whole], off); err != nil {
 		return err
 	}
-	if c != nil {
-		c.Offer(r.o.name, p, off)
+	parts = append(parts, p[:whole])
+	if p, off = p[whole:], off+whole; len(p) > 0 {
+		r.edges.end, r.edges.at = append(r.edges.end[:0], make([]byte, min(page, size-off))...), off
+		if err := r.fill(r.edges.end, off); err != nil {
+			r.edges.end = r.edges.end[:0]
+			return err
+		}
+		copy(p, r.edges.end)
+		parts = append(parts, r.edges.end)
 	}
+	c.Offer(r.o.name, from, parts...)
 	return nil
 }
 
