@@ -50,9 +50,16 @@ compatibility: ## make docs/compatibility.md of what the clients' tests record
 	scripts/compatibility
 
 .PHONY: test-long
-test-long: ## the long property tests and a thousand kills
+test-long: ## the long property tests, a thousand kills, and real systems that are checked and started (as root)
 	scripts/install-packages test
+	scripts/install-packages roots
 	QUICKIMS_TEST_LONG=1 scripts/test -timeout 2h
+
+.PHONY: test-roots
+test-roots: ## what check says of some 45 Debian systems, seven of them started (as root)
+	scripts/install-packages test
+	scripts/install-packages roots
+	QUICKIMS_TEST_LONG=1 go test -timeout 2h -v -run TestRoots ./test/boot
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, code that only tests reach, known vulnerabilities

@@ -16,8 +16,9 @@ import (
 )
 
 // patience is how long a machine may take from its start to its end. An emulated one
-// takes ten seconds on an idle processor; a busy one may need much longer.
-const patience = 6 * time.Minute
+// takes ten seconds on an idle processor, a whole Debian with cloud-init a minute and
+// more; a busy one may need much longer.
+const patience = 15 * time.Minute
 
 // firmware of Debian's package ovmf; "" is qemu's own BIOS.
 var firmware = map[string]string{"bios": "", "uefi": "/usr/share/ovmf/OVMF.fd"}
