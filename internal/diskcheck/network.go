@@ -145,7 +145,7 @@ func (n card) covers(name string) bool {
 // usualNames are what systemd names a virtio card (systemd.net-naming-scheme(7)): by
 // its slot where the firmware tells one, as on QEMU's older machine "pc" and in clouds,
 // else by bus and slot, as on the machine "q35". A setting for all of them is for any.
-var usualNames = []string{"ens3", "ens4", "ens5", "ens6", "enp0s2", "enp0s3", "enp1s0", "enp2s0", "enp6s0", "enp7s0"}
+var usualNames = []string{"ens3", "ens4", "ens5", "ens6", "enp0s1", "enp0s2", "enp0s3", "enp1s0", "enp2s0", "enp6s0", "enp7s0"}
 
 // cardNames are the names that the machine's first card may have.
 func (c *checker) cardNames() []string {
