@@ -75,6 +75,7 @@ func bodyRoutes(project, image string) []bodyRoute {
 		{"PATCH", "/v2/cloudimages/" + image, false},
 		{"PATCH", "/v2/images/" + image, false},
 		{"DELETE", "/v2/images/" + image, true},
+		{"DELETE", "/v1.1/images/" + image, true},
 		{"POST", "/v1/" + project + "/attachments", false},
 		{"PATCH", "/v1/" + project + "/attachments/" + image, false},
 		{"DELETE", "/v1/" + project + "/attachments/" + image, true},
@@ -110,7 +111,7 @@ func TestBodyRoutesAreAll(t *testing.T) {
 			n++
 		}
 	}
-	const withoutBody = 12 // tags in the path and the deletion of a member on both faces; uploads on both; of the Image API actions
+	const withoutBody = 13 // a HEAD; tags in the path and the deletion of a member on both faces; uploads on both; of the Image API actions
 	if n != len(bodyRoutes("", ""))+withoutBody {
 		t.Errorf("%d routes change something, %d are tested", n, len(bodyRoutes("", ""))+withoutBody)
 	}

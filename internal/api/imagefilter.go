@@ -45,6 +45,10 @@ func readImageFilter(q *query, limit int) (ims.ImageFilter, error) {
 	f.Updated = readTime(q, "updated_at")
 	f.Env = ims.EnvType(q.choice("virtual_env_type", string(ims.EnvECS), string(ims.EnvBMS), string(ims.EnvData), isoImage))
 	f.None = f.None || f.Env == isoImage
+	readFlavor(q, &f)
+	if f.SizeMin, f.SizeMax = q.bytes("size_min"), q.bytes("size_max"); f.SizeMax != nil && *f.SizeMax == 0 {
+		f.SizeMax = nil // some clients send the zero value with every list
+	}
 	for _, text := range q.all("tag") {
 		t := ims.ParseTagFilter(text)
 		if t.Key == "" {
@@ -191,17 +195,30 @@ func readTime(q *query, name string) ims.TimeFilter {
 	return f
 }
 
-// otherFilters are filters by something else than an attribute that the reference, or
-// OpenStack's, has: flavors are not known here, and sizes not compared.
-var otherFilters = []string{"flavor_id", "size_min", "size_max"}
+// readFlavor reads the filter by the machine that the images are to fit.
+func readFlavor(q *query, f *ims.ImageFilter) {
+	name := q.one("flavor_id")
+	if name == "" || q.fault != nil {
+		return
+	}
+	flavor, err := ims.ParseFlavor(name)
+	if err != nil {
+		q.fault = err
+		return
+	}
+	f.None = f.None || f.Env != "" && f.Env != flavor.Env || f.Architecture != "" && f.Architecture != flavor.Architecture
+	f.Env, f.Architecture = flavor.Env, flavor.Architecture
+	if flavor.RAMMiB > 0 {
+		f.MinRAMAtMost = &flavor.RAMMiB
+	}
+}
 
 // refuseOthers refuses the filters that nobody has asked the query for. Parameters
 // that are no filters in any version of the protocol are left alone.
 func refuseOthers(q *query) {
 	for _, name := range q.rest() {
 		attribute := slices.ContainsFunc(ims.Attributes, func(a ims.Attribute) bool { return a.Name == name })
-		unset := strings.HasPrefix(name, "size_") && q.values.Get(name) == "0" // some clients send the zero value
-		if attribute || strings.HasPrefix(name, "__") || slices.Contains(otherFilters, name) && !unset {
+		if attribute || strings.HasPrefix(name, "__") {
 			q.refuse("this service can't filter a list of images by %s, leave it out", ims.Clip(name))
 		}
 	}

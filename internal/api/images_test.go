@@ -321,8 +321,8 @@ func TestListFilters(t *testing.T) {
 		"__isregistered=yes": "__isregistered", "__whole_image=1": "__whole_image", "visibility=all": "visibility", "member_status=maybe": "member_status",
 		"architecture=riscv": "architecture", "hw_firmware_type=x": "hw_firmware_type", "created_at=2018-10-28T10:00:00Z": "created_at", "updated_at=gt:now": "updated_at",
 		// What can't be told from what is kept is refused, and never taken for "all".
-		"flavor_id=s3.large.2": "flavor_id", "max_ram=1": "max_ram", "checksum=0": "checksum", "size=1": "by size", "tags=env": "tags", "__data_origin=file": "__data_origin",
-		"__unheard_of=1": "__unheard_of", "size_min=1": "size_min", "size_max=5": "size_max", "name=web&__lazyloading=true": "__lazyloading", "__imagetype=golden": "__imagetype",
+		"size_min=x": "size_min", "size_max=-1": "size_max", "changes-since=x&size_min=x": "size_min", "max_ram=1": "max_ram", "checksum=0": "checksum", "size=1": "by size", "tags=env": "tags", "__data_origin=file": "__data_origin",
+		"__unheard_of=1": "__unheard_of", "name=web&__lazyloading=true": "__lazyloading", "__imagetype=golden": "__imagetype",
 		"virtual_env_type=VMware": "virtual_env_type", "marker=nonsense": "marker",
 		"%zz": "query", "unknown=%zz": "query", "a;b": "query", "tag==x": "tag", "name=%00": "name", "name=%ff": "name", "name=%zz": "query", "name=a;b=c": "query",
 		"tag=" + strings.Join(manyTags(11), ","): "tag",
@@ -368,6 +368,9 @@ func TestListFiltersByAttributes(t *testing.T) {
 		"__support_kvm=true": "data redhat windows", "__support_kvm=false": "", "__support_largememory=true": "arm", "__support_largememory=false": "", "__support_largememory=tru": "",
 		"__support_kvm_gpu_type=V100_vGPU": "arm", "__support_xen_gpu_type=V100_vGPU": "", "__support_largememory=true&__support_kvm_gpu_type=V100_vGPU": "arm",
 		"__support_amd=true": "", "__support_agent_list=hss": "", "__support_xen=": all,
+		"flavor_id=s3.large.4": "redhat windows", "flavor_id=kc1.large.4": "arm", "flavor_id=physical.o2.medium": "",
+		"flavor_id=s3.large.4&architecture=arm": "", "flavor_id=s3.large.4&virtual_env_type=DataImage": "", "flavor_id=s3.large.4&__os_type=Windows": "windows",
+		"size_min=1": "arm redhat windows", "size_min=4096&size_max=4096": "arm redhat windows", "size_min=4097": "", "size_max=4095": "data", "size_max=0": all,
 		"created_at=gt:2030-01-01T00:00:00Z": "", "created_at=lt:2030-01-01+00:00:00": all, "updated_at=gte:2030-01-01T00:00:00Z": "",
 		"created_at=gt:2020-01-01T00:00:00Z&updated_at=lte:2030-01-01T00:00:00Z&__os_bit=32": "windows",
 	}

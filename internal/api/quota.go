@@ -13,17 +13,21 @@ import (
 // release 20251110).
 const maxImageMembers = 256
 
-// quota is GET /v1/cloudimages/quota. Nothing is shared: of those limits nothing is
-// used.
+// quota is GET /v1/cloudimages/quota: of image_shared the images that the project shares are
+// used, image_member is of one image.
 func (s *server) quota(c *call) error {
 	used, err := s.Catalog.Quota(c.Context(), c.project())
+	if err != nil {
+		return err
+	}
+	shares, err := s.Catalog.CountMatching(c.Context(), c.project(), ims.ImageFilter{Owner: c.project(), SharedAlone: true})
 	if err != nil {
 		return err
 	}
 	var w wire.Quotas
 	w.Quotas.Resources = []wire.Quota{
 		{Type: "image", Used: used, Quota: s.Limits.Images, Max: s.Limits.Images},
-		{Type: "image_shared", Quota: s.Limits.Images, Max: s.Limits.Images},
+		{Type: "image_shared", Used: shares, Quota: s.Limits.Images, Max: s.Limits.Images},
 		{Type: "image_member", Quota: maxImageMembers, Max: maxImageMembers},
 	}
 	writeJSON(c.w, http.StatusOK, w)

@@ -56,6 +56,7 @@ func TestUnknownMethods(t *testing.T) {
 	// What is text in one pattern may be a parameter of another.
 	add("/v2/cloudimages/action", "PATCH")
 	add("/v2/p/images/i/tags/action", "DELETE")
+	add("/v1.1/images/detail", "DELETE")
 	add("/image/v2/cloudimages", "GET") // the same without the prefix
 	for path, methods := range allow {
 		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {

@@ -194,6 +194,7 @@ type answer struct {
 	header http.Header
 	body   []byte
 	image  bool // it came from below /image
+	head   bool // to a HEAD: it has no body
 }
 
 // send sends a request and holds the answer against openapi.yaml.
@@ -224,7 +225,7 @@ func (c caller) send(t testing.TB, method, path, body string, header ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := answer{resp.StatusCode, resp.Header, content, strings.HasPrefix(path, "/image/")}
+	a := answer{resp.StatusCode, resp.Header, content, strings.HasPrefix(path, "/image/"), method == http.MethodHead}
 	if a.header.Get("X-Request-Id") == "" {
 		t.Errorf("%s %s: no X-Request-Id", method, path)
 	}
@@ -258,6 +259,12 @@ func (c caller) refused(t testing.TB, status int, code ims.Code, method, path, b
 
 func (a answer) refused(t testing.TB, status int, code ims.Code) string {
 	t.Helper()
+	if a.head {
+		if a.status != status {
+			t.Fatalf("got %d, want %d", a.status, status)
+		}
+		return ""
+	}
 	var v struct {
 		Error struct{ Code, Message, Details string }
 	}

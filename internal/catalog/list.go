@@ -322,6 +322,9 @@ func matching(projectID string, f ims.ImageFilter) (w *where, parts []string, er
 	if f.MinRAMMiB != nil {
 		w.add("min_ram_mib = ?", *f.MinRAMMiB)
 	}
+	if f.MinRAMAtMost != nil {
+		w.add("min_ram_mib <= ?", *f.MinRAMAtMost)
+	}
 	if f.Hidden != nil {
 		w.add("hidden = ?", *f.Hidden)
 	}

@@ -67,6 +67,7 @@ const (
 	CodeNotAllowed         Code = "IMG.0161"
 	CodeSpaces             Code = "IMG.0175"
 	CodeCopyNotAccepted    Code = "IMG.0196"
+	CodeFlavor             Code = "IMG.0192"
 	CodeArchitecture       Code = "IMG.0212"
 )
 

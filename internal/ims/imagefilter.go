@@ -52,6 +52,8 @@ type ImageFilter struct {
 	VirtualSizes                  []int64
 	// Properties must be set to exactly these values; see Image.Properties.
 	Properties map[string]string
+	// MinRAMAtMost is the memory of the machine that the images are for, in MiB.
+	MinRAMAtMost *int
 	// Attributes must be set to exactly these values, Unset to none; see Image.Attributes.
 	Attributes map[string]string
 	Unset      []string
