@@ -20,6 +20,11 @@ const (
 	// maxJoin is the longest range that neighbours are joined into, in bytes of the object
 	// and of the disk.
 	maxJoin = 16 << 20
+	// maxRun is how much of the object is decoded as one, in bytes, unless a unit is longer.
+	maxRun = 256 << 10
+	// maxRunGap is how many bytes between two units are read into the same buffer: what
+	// pads a record.
+	maxRunGap = 4096 + 64
 	// attempts is how often a unit is read that does not pass its check.
 	attempts = 3
 )
@@ -75,13 +80,19 @@ func (im *image) joined(units []*resident.Unit) int {
 func fetchMemory(l unit.Layout, n int) int64 {
 	size := int64(n) * resident.BufferSize(l.Unit())
 	if l.Stored() > 0 {
-		size += int64(decoding(n)) * resident.BufferSize(max(l.Stored(), l.Unit()))
+		size += int64(decoding(n)) * resident.BufferSize(max(runBytes(l, n), l.Unit()))
 	}
 	return size
 }
 
-// decoding is how many of n units a fetch decodes at a time, and reads ahead of that.
+// decoding is how many runs of n units a fetch decodes at a time, and reads ahead of that.
 func decoding(n int) int { return min(n, runtime.GOMAXPROCS(0)+1) }
+
+// runBytes is how much of the object a fetch of n units reads and decodes as one: a unit,
+// or several short ones, so that a hand-over costs little beside the decoding.
+func runBytes(l unit.Layout, n int) int64 {
+	return max(l.Stored(), min(int64(n)*l.Stored(), maxRun))
+}
 
 // start runs a fetch of units, with its grant or none yet.
 func (im *image) start(units []*resident.Unit, g *resident.Grant, unasked bool) {
@@ -320,17 +331,16 @@ func (f *fetch) readUnits(r *pinned.Reader, g *resident.Grant, jobs []job) (left
 	return left, nil
 }
 
-// readStored reads units that have to be decoded, which is done beside the reading.
+// readStored reads units that have to be decoded, in runs, which are decoded beside the
+// reading.
 func (f *fetch) readStored(r *pinned.Reader, g *resident.Grant, jobs []job) (left []job, err error) {
 	l := f.im.layout
+	size := runBytes(l, len(jobs))
 	// What is read goes into buffers of the size of units where that is enough: few sizes
 	// are in use then, and one buffer serves for the other.
-	size, longest := l.Unit(), int64(0)
-	for _, j := range jobs {
-		longest = max(longest, j.piece.Len)
-	}
-	if longest > resident.BufferSize(size) {
-		size = l.Stored()
+	whole := resident.BufferSize(l.Unit())
+	if size == l.Stored() && !slices.ContainsFunc(jobs, func(j job) bool { return j.piece.Len > whole }) {
+		size = l.Unit()
 	}
 	buffers := make(chan []byte, decoding(len(jobs)))
 	for range cap(buffers) {
@@ -338,28 +348,32 @@ func (f *fetch) readStored(r *pinned.Reader, g *resident.Grant, jobs []job) (lef
 	}
 	var mu sync.Mutex
 	var work sync.WaitGroup
-	for i, j := range jobs {
+	for len(jobs) > 0 && err == nil {
 		buf := <-buffers
 		if buf == nil {
 			buf = g.Buffer(size)
 		}
-		stored := buf[:j.piece.Len]
-		if err = readPiece(r, stored, j.piece); err != nil {
+		run, n := runOf(jobs, int64(cap(buf)))
+		if n > 0 {
+			err = r.Read(buf[:n], run[0].piece.Off)
+		}
+		if err != nil {
 			buffers <- buf
-			mu.Lock()
-			left = append(left, jobs[i:]...)
-			mu.Unlock()
 			break
 		}
+		jobs = jobs[len(run):]
 		decode := func() {
-			if f.land(&j, g, g.Buffer(unit.Len(l, j.piece.Unit)), stored) != nil {
-				mu.Lock()
-				left = append(left, j)
-				mu.Unlock()
+			for _, j := range run {
+				at := j.piece.Off - run[0].piece.Off
+				if f.land(&j, g, g.Buffer(unit.Len(l, j.piece.Unit)), buf[at:at+j.piece.Len]) != nil {
+					mu.Lock()
+					left = append(left, j)
+					mu.Unlock()
+				}
 			}
 			buffers <- buf
 		}
-		if i == len(jobs)-1 {
+		if len(jobs) == 0 {
 			decode()
 		} else {
 			work.Go(decode)
@@ -372,15 +386,23 @@ func (f *fetch) readStored(r *pinned.Reader, g *resident.Grant, jobs []job) (lef
 		}
 	}
 	slices.SortFunc(left, func(a, b job) int { return cmp.Compare(a.piece.Off, b.piece.Off) })
-	return left, err
+	return append(left, jobs...), err
 }
 
-// readPiece reads what is stored of a unit, if anything is.
-func readPiece(r *pinned.Reader, stored []byte, p unit.Piece) error {
-	if p.Len == 0 {
-		return nil
+// runOf is the units, from the first on, that are read into a buffer of size bytes, and
+// how many bytes of the object they take: neighbours with next to nothing between, at
+// least one.
+func runOf(jobs []job, size int64) (run []job, bytes int64) {
+	first := jobs[0].piece.Off
+	bytes = jobs[0].piece.Len
+	for n := 1; n < len(jobs); n++ {
+		p := jobs[n].piece
+		if gap := p.Off - first - bytes; gap < 0 || gap > maxRunGap || p.Off+p.Len-first > min(size, maxRun) {
+			return jobs[:n:n], bytes
+		}
+		bytes = p.Off + p.Len - first
 	}
-	return r.Read(stored, p.Off)
+	return jobs, bytes
 }
 
 // land fills a unit's buffer and makes the unit resident. If the bytes do not pass their

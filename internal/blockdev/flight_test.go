@@ -63,11 +63,11 @@ func TestOneFetchForManyReaders(t *testing.T) {
 	t.Parallel()
 	disk := testDisk()
 	for _, form := range forms {
+		f := newFixture(t)
+		data := f.image(t, form, disk) // what compresses is not for a bubble
 		bubble(t, form, func(t *testing.T) {
-			f := newFixture(t)
 			store := newFaulty(t, f.store)
 			c := newCache(t, store, Options{})
-			data := f.image(t, form, disk)
 			devices := []*Device{openWith(t, c, at(data)), openWith(t, c, at(data)), openWith(t, c, at(data))}
 			off := devices[0].firstData(t)
 			devices[0].readTable(t)

@@ -43,14 +43,14 @@ func (f *failing) Open(ctx context.Context, loc objectstore.Location, cond objec
 func TestReadsWaitForTheStore(t *testing.T) {
 	disk := testDisk()
 	for _, form := range forms {
+		f := newFarFixture(t)
+		data := f.image(t, form, disk) // what compresses is not for a bubble
 		for _, tc := range []struct {
 			refused time.Duration
 			fails   bool
 		}{{59 * time.Second, false}, {61 * time.Second, true}} {
 			bubble(t, form+"/"+tc.refused.String(), func(t *testing.T) {
-				f := newFarFixture(t)
 				store := &failing{Store: f.store}
-				data := f.image(t, form, disk)
 				d := openOn(t, store, Options{}, at(data))
 				off := d.firstData(t)
 				p := make([]byte, 4096)
