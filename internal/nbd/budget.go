@@ -87,18 +87,6 @@ func (b *budget) begin(ctx context.Context, n int64, whole bool, blocked func())
 	return g, nil
 }
 
-// idle takes n bytes of the reserve while no request is under way, so that nobody can be
-// waiting for them.
-func (b *budget) idle(n int64) (grant, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.number > 0 || b.own+n > b.reserve {
-		return grant{}, false
-	}
-	b.own += n
-	return grant{own: n}, true
-}
-
 // more asks for n bytes more, or some of them, for a request that has given away what
 // it held. When ctx ends it fails, and the request goes on without any.
 func (b *budget) more(ctx context.Context, request uint64, n int64) (grant, error) {

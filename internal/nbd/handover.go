@@ -229,7 +229,6 @@ func (c *conn) uncall() {
 // is errPassed, or served again. The reader of requests calls it.
 func (t *transmission) rest() error {
 	t.out.flush()
-	t.dropGuess()
 	select {
 	case <-t.budget.atMost(0):
 	case <-t.ctx.Done():

@@ -80,20 +80,11 @@ func (t *transmission) readInto(j *job, read source) (a *answer, at int64, err e
 
 // readPlain answers with one piece of data, behind its header in one buffer.
 func (t *transmission) readPlain(a *answer, j *job, read source) error {
-	a.grant = j.grant
 	n := int(j.Length)
-	a.data = getBuffer(n)
+	a.grant, a.data = j.grant, getBuffer(n)
 	if err := read(a.data.data(n), int64(j.Offset)); err != nil {
 		return err
 	}
-	t.addPlain(a, j)
-	return nil
-}
-
-// addPlain makes a reply of the answer's data.
-func (t *transmission) addPlain(a *answer, j *job) {
-	a.grant, a.dataBytes = j.grant, int64(j.Length)
-	n := int(j.Length)
 	size := wire.SimpleReplySize
 	if t.structured {
 		size = wire.ChunkHeaderSize(t.extended) + 8
@@ -105,7 +96,8 @@ func (t *transmission) addPlain(a *answer, j *job) {
 	} else {
 		wire.PutSimpleReply(b, j.Cookie, 0)
 	}
-	a.pieces = append(a.pieces, b)
+	a.pieces, a.dataBytes = append(a.pieces, b), int64(n)
+	return nil
 }
 
 // readFailed sends the answer with an error at off as its end.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quickims/quickims/internal/nbd/wire"
@@ -22,10 +21,8 @@ type transmission struct {
 	ctx      context.Context // of reads of the export; ends with the connection
 	out      *writer
 	budget   *budget
-	warm     Warmed      // the export, if it is one
-	lent     atomic.Bool // a worker has a read that was at hand
-	guesses  guesses
-	stopping bool // requests are answered with ESHUTDOWN
+	warm     Warmed // the export, if it is one
+	stopping bool   // requests are answered with ESHUTDOWN
 
 	requests chan job // to idle workers
 	workers  sync.WaitGroup
@@ -42,7 +39,6 @@ type job struct {
 	runs  bool // of a read: less was granted than its data may take, it goes on in runs
 	begun bool // the header of the reply was sent
 	more  bool // behind the run there are others
-	lent  bool // see lend
 }
 
 // transmit serves requests until the client disconnects or the connection breaks.
@@ -56,7 +52,6 @@ func (c *conn) transmit(ctx context.Context, cancel context.CancelFunc) error {
 	t.warm, _ = c.export.Export.(Warmed)
 	err := t.read()
 	t.out.flush()
-	t.dropGuess() // there are no others now
 	if err != nil && !errors.Is(err, errGone) {
 		cancel()
 	}
@@ -106,7 +101,6 @@ func (t *transmission) next(size int) ([]byte, error) {
 			t.out.flush()
 		}
 		if t.in.Buffered() == 0 {
-			t.guessNext()
 			t.readUntil(never)
 			_, err := t.in.Peek(1)
 			if err != nil {
@@ -168,16 +162,9 @@ func (t *transmission) dispatch(r wire.Request) error {
 			hold = charge(t.statusBytes(r))
 		}
 	}
-	ahead := t.guessed(r, errno)
-	if ahead != nil {
-		hold = 0
-	}
 	// What waits to be sent holds what is waited for: it must leave first.
 	g, err := t.budget.begin(t.ctx, hold, whole, t.out.flush)
 	if err != nil {
-		if ahead != nil {
-			t.drop(ahead)
-		}
 		return err
 	}
 	j := job{Request: r, grant: g}
@@ -186,16 +173,11 @@ func (t *transmission) dispatch(r wire.Request) error {
 		return nil
 	}
 	if r.Command == wire.CmdRead {
-		t.guesses.saw(r)
-		if ahead != nil {
-			t.answerGuessed(&j, ahead)
-			return nil
-		}
 		j.runs = g.bytes() < charge(int(r.Length))
 		switch {
 		case j.runs && whole:
 			return t.readAlone(j)
-		case !j.runs && !t.lend(&j) && t.readAtOnce(&j):
+		case !j.runs && t.readAtOnce(&j):
 			return nil
 		}
 	}
@@ -205,19 +187,6 @@ func (t *transmission) dispatch(r wire.Request) error {
 		t.workers.Go(func() { t.work(j) })
 	}
 	return nil
-}
-
-// minLent is the shortest read that is lent, in bytes: a long one is mostly copying.
-const minLent = 128 << 10
-
-// lend tells whether a worker shall answer a read, at hand or not, because others wait
-// behind it: one at a time, while the reader of requests answers the next ones.
-func (t *transmission) lend(j *job) bool {
-	if j.Length < minLent || t.in.Buffered() == 0 {
-		return false
-	}
-	j.lent = t.lent.CompareAndSwap(false, true)
-	return j.lent
 }
 
 // check says what is wrong with a request; err ends the connection. The payload of a
@@ -295,9 +264,6 @@ func (t *transmission) discard(n uint64) error {
 func (t *transmission) work(j job) {
 	for {
 		t.handle(j)
-		if j.lent {
-			t.lent.Store(false)
-		}
 		t.mu.Lock()
 		enough := t.idle >= maxIdle
 		if !enough {
