@@ -122,7 +122,7 @@ func (c *checker) missingFiles() bool {
 	found := false
 	for n, name := range append([]string{c.entries[i].kernel}, c.entries[i].initrd...) {
 		before := c.trouble
-		if name == "" || strings.Contains(name, "$") || c.bootFile(name) != "" || c.trouble > before {
+		if name == "" || strings.Contains(name, "$") || c.bootFile(name) != "" || c.onESP(name) || c.trouble > before {
 			continue
 		}
 		id := Kernel
@@ -133,6 +133,12 @@ func (c *checker) missingFiles() bool {
 		c.add(id, Error, fix, "the boot configuration names %s, which is not there", shown(name))
 	}
 	return found
+}
+
+// onESP reports whether a file lies in an EFI system partition, where systemd-boot has
+// its kernels, whatever else /boot of the system holds.
+func (c *checker) onESP(name string) bool {
+	return slices.ContainsFunc(c.espFolders(), func(p place) bool { return p.tree.Exists(path.Join("/", name)) })
 }
 
 // findKernels chooses the kernels to look into: the one of the first entry of the
