@@ -35,7 +35,7 @@ var (
 	// disabled.
 	ErrUnknown = errors.New("unknown to Keystone")
 	// ErrForbidden says that the service's own user may not ask this.
-	ErrForbidden = errors.New("Keystone does not tell the service's user")
+	ErrForbidden = errors.New("not told to the service's user")
 )
 
 // Config says where Keystone is and as whom it is asked.
