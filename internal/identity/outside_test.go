@@ -25,6 +25,7 @@ type elsewhere struct {
 	fails  error
 	asked  int
 	hold   chan struct{} // questions wait until it is closed
+	came   chan struct{} // gets one for each question that waits
 	atOnce int
 	most   int
 }
@@ -39,6 +40,7 @@ func (e *elsewhere) Token(_ context.Context, secret string) (outside.Token, erro
 	hold := e.hold
 	e.mu.Unlock()
 	if hold != nil {
+		e.came <- struct{}{}
 		<-hold
 	}
 	e.mu.Lock()
@@ -237,10 +239,13 @@ func TestOutsideFlood(t *testing.T) {
 		// The burst is back.
 		w.clock.advance(time.Hour)
 		release := make(chan struct{})
-		w.set(func() { w.hold = release })
+		w.set(func() { w.hold, w.came = release, make(chan struct{}, 60) })
 		var wg sync.WaitGroup
 		for i := range 60 {
 			wg.Go(func() { w.from(fmt.Sprintf("192.0.2.%d", 10+i%6), fmt.Sprint("at once ", i/2)) })
+		}
+		for range maxQuestions {
+			<-w.came
 		}
 		close(release)
 		wg.Wait()

@@ -155,7 +155,7 @@ func TestNoAnswer(t *testing.T) {
 			io.WriteString(w, strings.Replace(tokenBody, "2026", "x", 2))
 		},
 		"too long": func(w http.ResponseWriter, r *http.Request) {
-			io.WriteString(w, `{"x":"`+strings.Repeat("x", maxAnswer)+`"}`)
+			io.WriteString(w, `{"x":"`+strings.Repeat("x", maxAnswer)+`",`+tokenBody[1:])
 		},
 		"not allowed":  func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) },
 		"hangs up":     func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
