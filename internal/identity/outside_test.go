@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -246,6 +247,9 @@ func TestOutsideFlood(t *testing.T) {
 		}
 		for range 6 { // each address gets one of the places
 			<-w.came
+		}
+		for range 10_000 { // were there more places, more would come
+			runtime.Gosched()
 		}
 		close(release)
 		wg.Wait()

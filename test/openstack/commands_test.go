@@ -95,7 +95,7 @@ func TestCommands(t *testing.T) {
 			{line: "image-tasks @ID", want: "v2.12", fails: true},
 			{line: "task-list", want: "success"},
 			{line: "import-info", want: "import-methods"},
-			{line: "stores-info", want: "one store", fails: true},
+			{line: "stores-info", want: "Multi Backend support is not enabled", fails: true},
 			{line: "usage", want: "image_count_total"},
 			{line: "md-namespace-list", want: "namespace"},
 			{line: "md-resource-type-list", want: "name"},
