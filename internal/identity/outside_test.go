@@ -247,13 +247,15 @@ func TestOutsideFlood(t *testing.T) {
 		for range 6 { // six addresses get so many places, at least
 			<-w.came
 		}
-		for i := range 20 { // one more address gets one, and then the places are taken
+		more := 0
+		for i := range 20 { // the others go to two more addresses, at most
 			if w.remote.slots.Try(fmt.Sprint("more ", i), 1) {
 				defer w.remote.slots.Give(fmt.Sprint("more ", i), 1)
-				if i > 0 {
-					t.Errorf("place for question %d", i+7)
-				}
+				more++
 			}
+		}
+		if more > maxQuestions-6 {
+			t.Errorf("there are places for %d more", more)
 		}
 		close(release)
 		wg.Wait()
