@@ -20,8 +20,8 @@ import (
 	"github.com/quickims/quickims/test/harness"
 )
 
-// colleague is a client of another project, and the project.
-func colleague(t *testing.T, s *site) (*ims.ImsClient, string) {
+// another makes an admin of another project, and gives its credentials.
+func another(t *testing.T, s *site) map[string]string {
 	t.Helper()
 	cmd := exec.Command(harness.Binary(t), "account", "add", "--json", "--data", s.Dir, "--domain", harness.DomainID, "--project", "colleagues", "--user", "ada", "--role", "admin")
 	var stderr bytes.Buffer
@@ -31,17 +31,18 @@ func colleague(t *testing.T, s *site) (*ims.ImsClient, string) {
 		t.Fatalf("account add: %v: %s", err, stderr.String())
 	}
 	env := map[string]string{}
-	if err := json.Unmarshal(out, &env); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(out, &env))
+	return env
+}
+
+// colleague is a client of another project, and the project.
+func colleague(t *testing.T, s *site) (*ims.ImsClient, string) {
+	t.Helper()
+	env := another(t, s)
 	cred, err := basic.NewCredentialsBuilder().WithAk(env["QUICKIMS_ACCESS_KEY"]).WithSk(env["QUICKIMS_SECRET_KEY"]).WithProjectId(env["QUICKIMS_PROJECT_ID"]).SafeBuild()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	client, err := ims.ImsClientBuilder().WithCredential(cred).WithEndpoint(s.API).SafeBuild()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return ims.NewImsClient(client), env["QUICKIMS_PROJECT_ID"]
 }
 
