@@ -72,6 +72,7 @@ type Service struct {
 	damage   *damage
 	cache    *blockdev.Cache
 	folder   *objectcache.Cache // below cache; nil without cache.dir
+	boots    *boots             // nil: nothing is learned of starts
 	importer *importer.Importer
 	queue    *queue.Queue
 	handler  http.Handler
@@ -384,7 +385,10 @@ func (s *Service) wire() error {
 	}
 	s.damage = newDamage(s.catalog, s.log)
 	served := disks{s.cache, s.catalog, s.damage}
-	s.exports = newExports(served, s.log)
+	if s.cfg.BootProfiles {
+		s.boots = newBoots(s.catalog, s.log)
+	}
+	s.exports = newExports(served, s.boots, s.log)
 	if err := s.newNBDServer(); err != nil {
 		return err
 	}
@@ -638,6 +642,9 @@ func (s *Service) Close() error {
 				errs = append(errs, err)
 			}
 		}
+	}
+	if s.boots != nil {
+		s.boots.Close()
 	}
 	if s.cache != nil {
 		errs = append(errs, s.cache.Close())

@@ -90,7 +90,10 @@ type Config struct {
 	Limits  LimitsConfig `yaml:"limits"`
 	Cache   CacheConfig  `yaml:"cache"`
 	Store   StoreConfig  `yaml:"store"`
-	S3      *S3Config    `yaml:"s3"`
+	// BootProfiles says whether the service learns what machines read at their start, and
+	// has it fetched for the next one.
+	BootProfiles bool      `yaml:"boot_profiles"`
+	S3           *S3Config `yaml:"s3"`
 	// Identity says who callers are, if it is not the service itself.
 	Identity IdentityConfig `yaml:"identity"`
 }
@@ -171,7 +174,7 @@ type S3Bucket struct {
 
 // DefaultConfig is what holds where an operator says nothing. Data has no default.
 func DefaultConfig() Config {
-	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true, MinDiskEqual: true,
+	return Config{DiskReserve: allowance.DefaultReserve, Listen: "127.0.0.1:9292", MetricsListen: "127.0.0.1:0", Workers: 4, RequireBitmap: true, MinDiskEqual: true, BootProfiles: true,
 		Limits: LimitsConfig{Images: 100, Imports: 10, Attachments: ims.DefaultAttachments},
 		Cache:  CacheConfig{Memory: blockdev.DefaultMemory, DirSize: objectcache.DefaultSize}, Store: StoreConfig{Wait: pinned.DefaultWait}}
 }

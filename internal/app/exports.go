@@ -33,12 +33,13 @@ type exports struct {
 	open     map[*export]struct{}
 	prepared map[string][]*export // opened by prepare, of a token
 	beats    beats
+	boots    *boots // nil: nothing is learned of starts
 
 	opened, bytes atomic.Int64
 }
 
-func newExports(d disks, log *slog.Logger) *exports {
-	return &exports{disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}, prepared: map[string][]*export{}, beats: newBeats(d.catalog)}
+func newExports(d disks, boots *boots, log *slog.Logger) *exports {
+	return &exports{boots: boots, disks: d, catalog: d.catalog, log: log, open: map[*export]struct{}{}, prepared: map[string][]*export{}, beats: newBeats(d.catalog)}
 }
 
 // Open finds the disk of a token. Whatever is wrong with a token, the way to the answer
@@ -109,9 +110,16 @@ func (e *exports) openNow(ctx context.Context, name string) (*export, error) {
 		return nil, tell(img, err)
 	}
 	x := &export{Device: dev, img: img, of: e, id: a.ID, project: a.ProjectID, endsAt: a.EndsAt, ended: make(chan struct{})}
+	first := true // connection of the attachment
 	e.mu.Lock()
+	for other := range e.open {
+		first = first && other.id != x.id
+	}
 	e.open[x] = struct{}{}
 	e.mu.Unlock()
+	if e.boots != nil && first {
+		x.boot.Store(e.boots.begin(x))
+	}
 	e.opened.Add(1)
 	e.log.Info("disk opened over NBD", "attachment_id", a.ID, "project_id", a.ProjectID, "image_id", a.ImageID)
 	return x, nil
@@ -188,10 +196,11 @@ type export struct {
 	*blockdev.Device
 	img     ims.Image
 	of      *exports
-	id      string              // the attachment's
-	project string              // whose attachment it is
-	endsAt  time.Time           // zero: never
-	use     atomic.Pointer[use] // nil before the visit
+	id      string                    // the attachment's
+	project string                    // whose attachment it is
+	endsAt  time.Time                 // zero: never
+	use     atomic.Pointer[use]       // nil before the visit
+	boot    atomic.Pointer[recording] // nil: it is not recorded
 	once    sync.Once
 	ended   chan struct{}
 }
@@ -208,7 +217,10 @@ func (x *export) Owner() string { return x.project }
 func (x *export) Visit(client net.Addr) { x.use.Store(x.of.beats.come(x, client)) }
 
 // count counts bytes that were read.
-func (x *export) count(n int) {
+func (x *export) count(off int64, n int) {
+	if r := x.boot.Load(); r != nil && !r.read(off, n) {
+		x.boot.Store(nil)
+	}
 	x.of.bytes.Add(int64(n))
 	if u := x.use.Load(); u != nil {
 		u.read.Add(int64(n))
@@ -218,7 +230,7 @@ func (x *export) count(n int) {
 // ReadAtContext implements nbd.Export.
 func (x *export) ReadAtContext(ctx context.Context, p []byte, off int64) error {
 	n, err := x.Device.ReadAtContext(ctx, p, off)
-	x.count(n)
+	x.count(off, n)
 	switch {
 	case n == len(p):
 		return nil
@@ -247,7 +259,7 @@ func (x *export) ReadWarm(p []byte, off int64) bool {
 	if !x.Device.TryRead(p, off) {
 		return false
 	}
-	x.count(len(p))
+	x.count(off, len(p))
 	return true
 }
 
@@ -268,5 +280,8 @@ func (x *export) Close() error {
 	delete(x.of.open, x)
 	x.of.mu.Unlock()
 	x.of.beats.leave(x)
+	if r := x.boot.Load(); r != nil {
+		r.end()
+	}
 	return x.Device.Close()
 }

@@ -152,6 +152,33 @@ func (d *Device) Prefetch(_ context.Context, off, n int64) error {
 	return nil
 }
 
+// maxWanted is how many fetches of an image run at a time that Want has started.
+const maxWanted = 32
+
+// Want starts to fetch the data of a range before anybody reads it, from the front, as far
+// as a quarter of the memory and 32 fetches at a time allow, and does not wait for it. It
+// says how far it came; the caller may go on from there later. Of a local file nothing is
+// fetched. After Close it fails.
+func (d *Device) Want(off, n int64) (upTo int64, err error) {
+	end := off + n
+	switch {
+	case d.closed.Load():
+		return off, fmt.Errorf("want %d bytes of image %s: %w", n, d.im.id, errClosed)
+	case off < 0 || n < 0 || n > d.Size()-off:
+		return off, fmt.Errorf("want image %s: %d bytes at %d are not in a disk of %d", d.im.id, n, off, d.Size())
+	case d.local():
+		return end, nil
+	case d.im.unasked.Load() >= maxWanted:
+		return off, nil
+	}
+	first := off / d.BlockSize() * d.BlockSize()
+	upTo, ok := d.want(first, end, end-first, d.im.cache.mem.Limit()/4)
+	if !ok {
+		return off, nil
+	}
+	return min(max(upTo, off), end), nil
+}
+
 // want starts to fetch units that are absent, until bytes of data between from and to are
 // on their way that no read waits for. No more than most bytes lie unread, of one image no
 // more than it leaves to others: readers that stop must not keep it from those who go on.

@@ -122,9 +122,15 @@ func (im *image) start(units []*resident.Unit, g *resident.Grant, unasked bool) 
 		f.cancel()
 		return
 	}
+	if unasked {
+		im.unasked.Add(1)
+	}
 	go func() {
 		defer c.work.Done()
 		defer f.cancel()
+		if unasked {
+			defer im.unasked.Add(-1)
+		}
 		f.run(jobs, g)
 	}()
 }

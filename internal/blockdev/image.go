@@ -17,15 +17,16 @@ import (
 
 // image is what all devices of one image share.
 type image struct {
-	cache  *Cache
-	id     string
-	name   resident.Disk
-	data   atomic.Pointer[ims.Data] // as it lies now
-	disk   *pinned.Object
-	mf     *pinned.Object // its bitmap; nil: it has none
-	layout unit.Layout
-	table  *Device         // what layout reads to locate units; nil: nothing
-	ahead  resident.Reader // whose reads units are fetched ahead of
+	unasked atomic.Int32 // fetches under way that no read waits for
+	cache   *Cache
+	id      string
+	name    resident.Disk
+	data    atomic.Pointer[ims.Data] // as it lies now
+	disk    *pinned.Object
+	mf      *pinned.Object // its bitmap; nil: it has none
+	layout  unit.Layout
+	table   *Device         // what layout reads to locate units; nil: nothing
+	ahead   resident.Reader // whose reads units are fetched ahead of
 
 	// Guarded by the lock of the cache's images.
 	opening chan struct{} // closed when layout is there or could not be had; nil then

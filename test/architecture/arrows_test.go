@@ -65,6 +65,8 @@ var rules = []rule{
 	{"internal/identity/outside", nil, []string{"database/sql"}, "a leaf: asks an outside Keystone"},
 	{"internal/identity", []string{"internal/ims", "internal/database", "internal/identity/signature", "internal/identity/outside", "internal/admit"}, nil, "who you are and what you may do"},
 	{"internal/keystone", []string{"internal/ims", "internal/identity", "internal/admit"}, []string{"database/sql"}, "the wire of /v3"},
+	{"internal/bootprofile", nil, []string{"database/sql", "net/http", "os", "time"},
+		"a leaf: chunks that are read first; no I/O and no clock"},
 	{"internal/objectcache", nil, []string{"database/sql", "net/http"},
 		"a leaf: pages of objects by their names; what they mean, and where else they are, is not known"},
 	{"internal/pinned", []string{"internal/objectstore", "internal/objectcache"}, []string{"database/sql", "net/http"},
