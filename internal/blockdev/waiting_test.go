@@ -220,3 +220,36 @@ func TestReadAheadTriesOnce(t *testing.T) {
 		}
 	})
 }
+
+// slow is a store that takes its time for every answer.
+type slow struct {
+	objectstore.Store
+	takes time.Duration
+}
+
+func (s slow) Open(ctx context.Context, loc objectstore.Location, cond objectstore.Condition, off, n int64) (io.ReadCloser, error) {
+	select {
+	case <-time.After(s.takes):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.Store.Open(ctx, loc, cond, off, n)
+}
+
+// A store that takes 25 seconds for every answer is slow, and no error: not when checksums
+// have to be read first either.
+func TestSlowAnswers(t *testing.T) {
+	disk := testDisk()
+	for _, form := range forms {
+		f := newFarFixture(t)
+		data := f.image(t, form, disk) // what compresses is not for a bubble
+		bubble(t, form, func(t *testing.T) {
+			d := openOn(t, slow{f.store, 25 * time.Second}, Options{}, at(data))
+			off := d.firstData(t)
+			p, start := make([]byte, 8192), time.Now()
+			if _, err := d.ReadAt(p, off); err != nil || !bytes.Equal(p, disk[off:off+8192]) {
+				t.Errorf("error %v after %s, or other bytes", err, time.Since(start))
+			}
+		})
+	}
+}
