@@ -87,7 +87,7 @@ func TestStates(t *testing.T) {
 		t.Fatal("a read was served by a fetch that was given up")
 	default:
 	}
-	if m.Copy(key(3), other, 0) {
+	if m.Copy(key(3), other, 0) || m.live != 0 {
 		t.Error("what a fetch brought that nobody wants was kept")
 	}
 	m.Start(next, f)
@@ -102,6 +102,16 @@ func TestStates(t *testing.T) {
 	<-w.Wait()
 	if err := w.Leave(m); mine || err != nil || !bytes.Equal(other, content(3)[:100]) || !m.Copy(key(3), other, size-100) {
 		t.Errorf("a resident unit: error %v, or other bytes", err)
+	}
+	// A read that has left when its bytes come, which were taken for it before.
+	left := make([]byte, 100)
+	w = NewWaiter(left, 3*size, size)
+	w.join(nil)
+	if err := w.Leave(m); err != nil {
+		t.Error(err)
+	}
+	if w.deliver(next); !bytes.Equal(left, make([]byte, 100)) {
+		t.Error("a buffer was written after its read had left")
 	}
 	m.Forget(key(3))
 	if m.Copy(key(3), other, 0) {
