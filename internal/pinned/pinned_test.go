@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/quickims/quickims/internal/objectcache"
 	"github.com/quickims/quickims/internal/objectstore"
 )
 
@@ -131,13 +132,46 @@ type broken struct{ err error }
 
 func (b broken) Read([]byte) (int, error) { return 0, b.err }
 
+// pages is a Cache of whole pages, half of which it forgets. It checks what it is offered.
+type pages struct {
+	t    *testing.T
+	data []byte // the object
+	has  map[int64]bool
+}
+
+func (c *pages) ReadAt(_ Name, p []byte, off int64) bool {
+	for at := off / objectcache.PageSize; at*objectcache.PageSize < off+int64(len(p)); at++ {
+		if !c.has[at] {
+			return false
+		}
+	}
+	copy(p, c.data[off:])
+	return true
+}
+
+func (c *pages) Offer(_ Name, off int64, parts ...[]byte) {
+	p := bytes.Join(parts, nil)
+	end := off + int64(len(p))
+	switch {
+	case off%objectcache.PageSize != 0 || end%objectcache.PageSize != 0 && end != int64(len(c.data)):
+		c.t.Errorf("%d bytes at %d are not whole pages", len(p), off)
+	case !bytes.Equal(p, c.data[off:end]):
+		c.t.Errorf("%d bytes at %d are not the object's", len(p), off)
+	}
+	for ; off < end; off += objectcache.PageSize {
+		c.has[off/objectcache.PageSize] = off/objectcache.PageSize%16 < 8 // runs, so that reads are found in part and whole
+	}
+}
+
+func (c *pages) Drop(Name, int64, int64) {}
+
 // TestRead: whatever requests bring, in whatever pieces, a Reader gives the object's bytes.
 func TestRead(t *testing.T) {
 	data := random(300_000)
 	dir, _ := newDir(t)
 	place := put(t, dir, "a/1/disk", data)
 	rapid.Check(t, func(rt *rapid.T) {
-		seed := rapid.Uint64().Draw(rt, "faults")
+		seed, cached := rapid.Uint64().Draw(rt, "faults"), rapid.Bool().Draw(rt, "cached")
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			var mu sync.Mutex
@@ -155,7 +189,11 @@ func TestRead(t *testing.T) {
 				}
 				return body
 			}}
-			o := NewStore(s, Options{}).Object(Name{Size: int64(len(data))}, place, stays(place))
+			opts, name := Options{}, Name{Generation: "g", Role: RoleDisk, Size: int64(len(data))}
+			if cached {
+				opts.Cache = &pages{t: t, data: data, has: map[int64]bool{}}
+			}
+			o := NewStore(s, opts).Object(name, place, stays(place))
 			reader := o.NewReader(t.Context(), 0)
 			defer reader.Close()
 			for off := int64(0); off < int64(len(data)); {

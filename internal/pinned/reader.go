@@ -280,7 +280,9 @@ func (r *Reader) fillPages(c Cache, p []byte, off int64) error {
 	if err := r.fill(p[:whole], off); err != nil {
 		return err
 	}
-	parts = append(parts, p[:whole])
+	if whole > 0 {
+		parts = append(parts, p[:whole])
+	}
 	if p, off = p[whole:], off+whole; len(p) > 0 {
 		r.edges.end, r.edges.at = append(r.edges.end[:0], make([]byte, min(page, size-off))...), off
 		if err := r.fill(r.edges.end, off); err != nil {
@@ -290,7 +292,9 @@ func (r *Reader) fillPages(c Cache, p []byte, off int64) error {
 		copy(p, r.edges.end)
 		parts = append(parts, r.edges.end)
 	}
-	c.Offer(r.o.name, from, parts...)
+	if len(parts) > 0 {
+		c.Offer(r.o.name, from, parts...)
+	}
 	return nil
 }
 
