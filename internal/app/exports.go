@@ -174,7 +174,7 @@ func (e *exports) endExpired(ctx context.Context) error {
 	for id := range ids {
 		asked = append(asked, id)
 	}
-	var living map[string]bool
+	var living map[string]time.Time
 	err := told
 	if err == nil {
 		living, err = e.catalog.Living(ctx, asked)
@@ -183,8 +183,12 @@ func (e *exports) endExpired(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for x := range e.open {
-		// One that was opened since the question is looked at the next time.
-		if err == nil && ids[x.id] && !living[x.id] || !x.endsAt.IsZero() && !x.endsAt.After(now) {
+		ended := false
+		if err == nil && ids[x.id] { // one that was opened since the question is looked at the next time
+			endsAt, lives := living[x.id]
+			x.endsAt, ended = endsAt, !lives // it may have been renewed
+		}
+		if ended || !x.endsAt.IsZero() && !x.endsAt.After(now) {
 			x.end()
 		}
 	}
@@ -198,7 +202,7 @@ type export struct {
 	of      *exports
 	id      string                    // the attachment's
 	project string                    // whose attachment it is
-	endsAt  time.Time                 // zero: never
+	endsAt  time.Time                 // zero: never; used by endExpired alone once it is open
 	use     atomic.Pointer[use]       // nil before the visit
 	boot    atomic.Pointer[recording] // nil: it is not recorded
 	once    sync.Once

@@ -280,24 +280,25 @@ func (s scanMore) Scan(dest ...any) error { return s.row.Scan(append(dest, s.mor
 // maxLiving is how many ids one query of Living names.
 const maxLiving = 500
 
-// Living gives those of the ids whose attachments have neither been ended nor are too old.
-// It is for the process that serves connections of them, whoever's they are: they do not
-// end by their time while it does.
-func (c *Catalog) Living(ctx context.Context, ids []string) (map[string]bool, error) {
-	living := make(map[string]bool, len(ids))
-	for len(ids) > 0 {
-		part := ids[:min(len(ids), maxLiving)]
-		ids = ids[len(part):]
+// Living gives those of the ids whose attachments have neither been ended nor are too old,
+// and when they will be too old; the zero time is never. It is for the process that serves
+// connections of them, whoever's they are: they do not end by their time while it does.
+func (c *Catalog) Living(ctx context.Context, ids []string) (map[string]time.Time, error) {
+	living := make(map[string]time.Time, len(ids))
+	for part := range slices.Chunk(ids, maxLiving) {
 		args := []any{c.now().UnixMilli()}
 		for _, id := range part {
 			args = append(args, id)
 		}
-		list, err := texts(ctx, c.db, "SELECT id FROM attachments WHERE max_at > $1 AND id IN "+placeholders(2, len(part)), args...)
+		err := each(ctx, c.db, "SELECT id, max_at FROM attachments WHERE max_at > $1 AND id IN "+placeholders(2, len(part)), args, func(rows *sql.Rows) error {
+			var id string
+			var maxAt int64
+			err := rows.Scan(&id, &maxAt)
+			living[id] = fromMilliOrNever(maxAt)
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("ask which attachments live: %w", err)
-		}
-		for _, id := range list {
-			living[id] = true
 		}
 	}
 	return living, nil

@@ -154,7 +154,7 @@ func TestAttachmentsEnd(t *testing.T) {
 		long, longToken := c.attach(mine, img.ID, time.Hour)
 		theirs, _ := c.active(other)
 		foreign, _ := c.attach(other, theirs.ID, time.Minute)
-		living := func() map[string]bool {
+		living := func() map[string]time.Time {
 			t.Helper()
 			ids := []string{short.ID, long.ID, foreign.ID, ims.NewAttachmentID()}
 			for range 2 * maxLiving {

@@ -99,7 +99,7 @@ func TestAttachmentAges(t *testing.T) {
 		}
 		c.clock.advance(time.Minute)
 		beat()
-		if living, err := c.Living(t.Context(), []string{old.ID, endless.ID}); err != nil || len(living) != 1 || !living[endless.ID] {
+		if living, err := c.Living(t.Context(), []string{old.ID, endless.ID}); err != nil || len(living) != 1 || !living[endless.ID].IsZero() {
 			t.Errorf("living are %v (%v)", living, err)
 		}
 		c.clock.advance(10000 * time.Hour)

@@ -125,6 +125,28 @@ func TestAttachmentInUse(t *testing.T) {
 	fails(t, "nbdinfo", a.URI)
 }
 
+// TestRenewedInUse: an attachment whose greatest age is changed while a machine reads it
+// ends at the new one.
+func TestRenewedInUse(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.Options{NBD: true})
+	put(t, s, "a.zvhd2", harness.Disk(45, 4))
+	a := s.AttachFor(t, s.Import(t, harness.Request("a", "disks:a.zvhd2")), 60)
+	first := time.Now().Add(3 * time.Second)
+	changeRows(t, s, "UPDATE attachments SET max_at = $1, expires_at = $1", first.UnixMilli())
+	r := open(t, a.URI)
+	r.mustRead(t)
+	if renewed := s.Do(t, "PATCH", harness.AttachmentsPath+"/"+a.ID, map[string]any{"max_age_seconds": 3600}); renewed.Status != 200 {
+		t.Fatalf("renew: %d %s", renewed.Status, renewed.Body)
+	}
+	harness.Eventually(t, "the first end is over", func() bool {
+		r.mustRead(t)
+		return time.Since(first) > 2*time.Second
+	})
+	changeRows(t, s, "UPDATE attachments SET max_at = $1", time.Now().UnixMilli())
+	r.isCut(t)
+}
+
 // TestAttachmentAfterKill: a client has the attachment's time to come back after a crash,
 // and the attachment does not last for ever.
 func TestAttachmentAfterKill(t *testing.T) {
