@@ -194,8 +194,10 @@ func (c *checker) access() {
 		if u.password {
 			console = append(console, u.name)
 		}
-		if u.key && (u.name != "root" || c.sshSetting("permitrootlogin", "prohibit-password") != "no") ||
-			u.password && c.sshSetting("passwordauthentication", "yes") != "no" && (u.name != "root" || c.sshSetting("permitrootlogin", "prohibit-password") == "yes") {
+		root := c.sshSetting("permitrootlogin", "prohibit-password")
+		if u.key && c.sshSetting("pubkeyauthentication", "yes") != "no" && (u.name != "root" || root != "no") ||
+			u.password && (!u.empty || c.sshSetting("permitemptypasswords", "no") == "yes") &&
+				c.sshSetting("passwordauthentication", "yes") != "no" && (u.name != "root" || root == "yes") {
 			overSSH = append(overSSH, u.name)
 		}
 	}
@@ -214,18 +216,19 @@ func (c *checker) access() {
 type user struct {
 	name          string
 	password, key bool
+	empty         bool // the password is none: sshd refuses it unless it is told otherwise
 }
 
 // users are those of /etc/passwd with a shell.
 func (c *checker) users() (list []user) {
 	shadow, _ := c.text("/etc/shadow")
-	passwords := map[string]bool{}
+	passwords, empty := map[string]bool{}, map[string]bool{}
 	for line := range strings.Lines(shadow) {
 		// crypt(5): a hash begins with $ or, of DES, is 13 letters long; none at all
 		// lets everybody in; anything else, such as ! or *, nobody.
 		f := strings.Split(strings.TrimSpace(line), ":")
 		if len(f) > 1 && (f[1] == "" || strings.HasPrefix(f[1], "$") || len(f[1]) == 13 && !strings.ContainsAny(f[1], "!*")) {
-			passwords[f[0]] = true
+			passwords[f[0]], empty[f[0]] = true, f[1] == ""
 		}
 	}
 	text, _ := c.text("/etc/passwd")
@@ -234,7 +237,7 @@ func (c *checker) users() (list []user) {
 		if len(f) < 7 || len(list) == maxFiles || slices.Contains([]string{"nologin", "false", "sync", "shutdown", "halt"}, path.Base(f[6])) {
 			continue
 		}
-		u := user{name: f[0], password: passwords[f[0]]}
+		u := user{name: f[0], password: passwords[f[0]], empty: empty[f[0]]}
 		for _, name := range []string{".ssh/authorized_keys", ".ssh/authorized_keys2"} {
 			if n, err := c.tree.Stat(path.Join("/", f[5], name)); err == nil && n.Size > 0 {
 				u.key = true

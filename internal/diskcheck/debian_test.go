@@ -166,6 +166,10 @@ var defects = []struct {
 		s.root()["etc/fstab"] += "/dev/nvme1n1p1 /srv/my\\040data xfs defaults 0 2\n"
 	},
 		diskcheck.Fstab, diskcheck.Error, "/dev/nvme1n1p1 for /srv/my data is on another disk, which is not in the image", nil},
+	{"a logical volume of another disk", func(_ *testing.T, s *system) {
+		s.root()["etc/fstab"] += "/dev/mapper/data-srv /srv ext4 defaults 0 2\n"
+	},
+		diskcheck.Fstab, diskcheck.Error, "/dev/mapper/data-srv for /srv is not on this disk", nil},
 	{"no fstab", func(t *testing.T, s *system) { s.root().drop(t, "etc/fstab") }, diskcheck.Fstab, diskcheck.Error, "no /etc/fstab, and the kernel mounts the root file system for reading alone", nil},
 	{"swap by device name", func(_ *testing.T, s *system) { s.root()["etc/fstab"] += "/dev/sda5 none swap sw 0 0\n" },
 		diskcheck.Swap, diskcheck.Warning, "/dev/sda5 for none goes by device name", nil},

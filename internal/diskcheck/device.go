@@ -1,6 +1,8 @@
 package diskcheck
 
 import (
+	"errors"
+	"io/fs"
 	"regexp"
 	"strconv"
 	"strings"
@@ -121,6 +123,24 @@ func (c *checker) find(d device) int {
 		}
 	}
 	return -1
+}
+
+// mayMap tells whether something on the disk, or something that the system makes of it at
+// the start (crypttab(5)), may have a name of the device mapper.
+func (c *checker) mayMap() bool {
+	if len(c.containers) > 0 || len(c.vols) < len(c.Partitions) || c.tree == nil {
+		return true
+	}
+	text, err := c.text("/etc/crypttab")
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			return true
+		}
+	}
+	return false
 }
 
 // sees tells whether a device that is not found is surely not there: nothing on

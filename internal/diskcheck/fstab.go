@@ -19,7 +19,7 @@ type mountLine struct {
 	device
 	dir      string
 	kind     string
-	optional bool // the start does not wait for it: noauto or nofail
+	optional bool // the start does not wait for it: noauto, nofail, or at its first use
 }
 
 func parseFstab(text string) []mountLine {
@@ -32,7 +32,7 @@ func parseFstab(text string) []mountLine {
 		m := mountLine{device: parseDevice(unescapeFstab(f[0])), dir: path.Clean(unescapeFstab(f[1])), kind: f[2]}
 		if len(f) > 3 {
 			for o := range strings.SplitSeq(f[3], ",") {
-				m.optional = m.optional || o == "noauto" || o == "nofail"
+				m.optional = m.optional || o == "noauto" || o == "nofail" || o == "x-systemd.automount"
 				if o == "bind" || o == "rbind" {
 					m.naming = notADevice
 				}
@@ -128,7 +128,7 @@ func (c *checker) fstab() {
 		}
 		problem, weak := c.judge(m.device)
 		fix := byUUIDFix
-		if m.naming == byContent || m.other {
+		if m.naming == byContent || m.naming == byMapper || m.other {
 			fix = noSuchFix
 		}
 		switch {
@@ -185,6 +185,10 @@ func (c *checker) judge(d device) (problem string, weak bool) {
 	case byContent:
 		if c.find(d) < 0 && c.sees(d) {
 			return "is not on this disk", false
+		}
+	case byMapper:
+		if !c.mayMap() {
+			return "is not on this disk, which holds neither LVM nor anything else of that kind", false
 		}
 	}
 	return "", false

@@ -17,6 +17,7 @@ type card struct {
 	static     bool
 	mac        bool   // applies to one hardware address alone
 	dead       string // why nothing makes use of it
+	off        bool   // it says itself that the start leaves its cards alone
 }
 
 func (n card) label() string { return shown(n.file) + " (" + shown(n.name) + ")" }
@@ -55,6 +56,9 @@ func (c *checker) network() {
 	sure, maybe, strangers, dead := c.reach(dhcp)
 	const fix = "Set it to DHCP, and take the address, the gateway and the name servers out."
 	automatic := c.automatic()
+	if slices.ContainsFunc(cards, func(n card) bool { return n.off && !n.mac && slices.ContainsFunc(c.cardNames(), n.covers) }) {
+		automatic = "" // a card that has a setting is not one that nobody configured
+	}
 	switch {
 	case len(static) > 0 && len(dhcp) == 0 && !managed:
 		c.add(Network, Error, fix, "only fixed addresses: %s", labels(static))
@@ -69,7 +73,7 @@ func (c *checker) network() {
 	case automatic != "":
 		c.absent(Network, OK, "", "nothing is configured; "+automatic+" then uses DHCP on every card")
 	case len(dead) > 0:
-		c.absent(Network, Error, "Install and enable what reads the setting, or install cloud-init with netplan or ifupdown.",
+		c.absent(Network, Error, "Have the setting brought up at the start, install and enable what reads it, or install cloud-init with netplan or ifupdown.",
 			"nothing acts on the settings: "+strings.Join(dead, "; "))
 	case len(strangers) > 0:
 		// said below
@@ -486,12 +490,16 @@ func (c *checker) keyfiles() (cards []card) {
 			if kind := v["connection.type"]; kind == "loopback" || kind == "wifi" || kind == "vpn" || kind == "wireguard" || len(v) == 0 {
 				continue
 			}
+			dead, off := c.noNetworkManager(), v["connection.autoconnect"] != "" && !isYes(v["connection.autoconnect"])
+			if off {
+				dead = "autoconnect=" + v["connection.autoconnect"]
+			}
 			cards = append(cards, card{
-				file: file, name: v["connection.id"],
+				file: file, name: v["connection.id"], off: off,
 				dhcp:   v["ipv4.method"] == "auto",
 				auto6:  v["ipv6.method"] == "auto",
 				static: v["ipv4.method"] == "manual",
-				match:  v["connection.interface-name"], dead: c.noNetworkManager(),
+				match:  v["connection.interface-name"], dead: dead,
 				mac: v["ethernet.mac-address"] != "" || v["802-3-ethernet.mac-address"] != "",
 			})
 		}
@@ -511,14 +519,15 @@ func (c *checker) ifcfg() (cards []card) {
 			v := parseINI(text)
 			proto := strings.ToLower(v[".BOOTPROTO"])
 			dead := ""
-			if strings.EqualFold(v[".ONBOOT"], "no") {
+			off := strings.EqualFold(v[".ONBOOT"], "no")
+			if off {
 				dead = "ONBOOT=no"
 			}
 			address := v[".IPADDR"] + v[".IPADDR0"] + v[".IPADDR_0"]
 			cards = append(cards, card{
 				file: file, name: name, dhcp: strings.HasPrefix(proto, "dhcp") || proto == "bootp",
 				static: !strings.HasPrefix(proto, "dhcp") && address != "", mac: v[".HWADDR"] != "",
-				match: cmp.Or(v[".DEVICE"], name), dead: dead,
+				match: cmp.Or(v[".DEVICE"], name), dead: dead, off: off,
 			})
 		}
 	}

@@ -143,13 +143,13 @@ func TestDevices(t *testing.T) {
 
 func TestFstab(t *testing.T) {
 	t.Parallel()
-	got := parseFstab("# comment\n\nUUID=1\t/\text4\trw 0 1\n/dev/sda2 /a\\040b xfs noauto,ro\nshort line\n/x /y none rbind 0 0\nh:/e /n nfs defaults\n UUID=2 none swap sw,nofail 0 0\r\n/dev/sdc1 /bad\\09 ext4\n")
+	got := parseFstab("# comment\n\nUUID=1\t/\text4\trw 0 1\n/dev/sda2 /a\\040b xfs noauto,ro\nshort line\n/x /y none rbind 0 0\nh:/e /n nfs defaults\n UUID=2 none swap sw,nofail 0 0\r\n/dev/sdc1 /bad\\09 ext4\nUUID=3 /c ext4 rw,x-systemd.automount\n")
 	var text []string
 	for _, m := range got {
 		text = append(text, fmt.Sprintf("%d %s %s %s %v", m.naming, m.spec, m.dir, m.kind, m.optional))
 	}
 	want := []string{
-		"1 UUID=1 / ext4 false", "2 /dev/sda2 /a b xfs true", "0 /x /y none false", "0 h:/e /n nfs false", "1 UUID=2 none swap true", `2 /dev/sdc1 /bad\09 ext4 false`,
+		"1 UUID=1 / ext4 false", "2 /dev/sda2 /a b xfs true", "0 /x /y none false", "0 h:/e /n nfs false", "1 UUID=2 none swap true", `2 /dev/sdc1 /bad\09 ext4 false`, "1 UUID=3 /c ext4 true",
 	}
 	if !slices.Equal(text, want) {
 		t.Errorf("it is\n%s\nwant\n%s", strings.Join(text, "\n"), strings.Join(want, "\n"))

@@ -148,6 +148,9 @@ func TestWhoMayLogIn(t *testing.T) {
 		"root's password":              {files{"etc/shadow": "root:$6$x:1\n", "etc/ssh/sshd_config": ""}, diskcheck.Warning, "console root"},
 		"root's password over SSH":     {files{"etc/shadow": "root:$6$x:1\n", "etc/ssh/sshd_config": "PermitRootLogin yes\n"}, diskcheck.OK, "as root"},
 		"no passwords over SSH":        {files{"etc/shadow": "ann:$6$x:1\n", "etc/ssh/sshd_config.d/a.conf": "PasswordAuthentication no\n"}, diskcheck.Warning, "console ann"},
+		"no password at all":           {files{"etc/shadow": "root:!:1\nann::1\n"}, diskcheck.Warning, "console ann"},
+		"none, and that is enough":     {files{"etc/shadow": "root:!:1\nann::1\n", "etc/ssh/sshd_config": "PermitEmptyPasswords yes\n"}, diskcheck.OK, "as ann"},
+		"keys are not asked for":       {files{"etc/shadow": "root:!:1\nann:!:1\n", "home/ann/.ssh/authorized_keys": "ssh-ed25519 A\n", "etc/ssh/sshd_config": "PubkeyAuthentication no\n"}, diskcheck.Error, "nobody"},
 		"a service's password":         {files{"etc/shadow": "svc:$6$x:1\n"}, diskcheck.Error, "nobody"},
 	} {
 		s := debian()

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -85,6 +86,27 @@ func TestRocky(t *testing.T) {
 	}
 	if f := find(r, diskcheck.VirtioNet); len(f) != 1 || !strings.Contains(f[0].Found, "has it as a module") {
 		t.Errorf("virtio_net: %+v", f)
+	}
+}
+
+// TestCardsThatStayOff: NetworkManager sets no card up that has a setting which says not to.
+func TestCardsThatStayOff(t *testing.T) {
+	t.Parallel()
+	for name, off := range map[string]files{
+		"keyfile": {"etc/NetworkManager/system-connections/eth0.nmconnection": "[connection]\nid=eth0\ntype=ethernet\nautoconnect=false\n\n[ipv4]\nmethod=auto\n"},
+		"ifcfg":   {"etc/sysconfig/network-scripts/ifcfg-eth0": "TYPE=Ethernet\nBOOTPROTO=dhcp\nDEVICE=eth0\nONBOOT=no\n"},
+	} {
+		s := rocky()
+		root := s.part("root").files
+		delete(root, "etc/NetworkManager/system-connections/eth0.nmconnection")
+		root["etc/cloud/cloud-init.disabled"] = ""
+		if f := find(check(t, s), diskcheck.Network); len(f) != 1 || f[0].Severity != diskcheck.OK {
+			t.Errorf("without a setting: %+v", f)
+		}
+		maps.Copy(root, off)
+		if f := find(check(t, s), diskcheck.Network); len(f) != 1 || f[0].Severity != diskcheck.Error || !strings.Contains(f[0].Found, "eth0") {
+			t.Errorf("%s: %+v", name, f)
+		}
 	}
 }
 
