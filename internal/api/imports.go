@@ -223,7 +223,7 @@ func (s *server) createImage(c *call) error {
 	if err := s.mayPublish(c, ims.VisibilityPrivate, img); err != nil {
 		return err
 	}
-	if img, err = s.Catalog.CreateImage(c.Context(), img, s.Limits); err != nil {
+	if img, err = s.Catalog.CreateImage(c.Context(), c.principal.Tenant, img, s.Limits); err != nil {
 		return err
 	}
 	c.w.Header().Set("Location", "/v2/images/"+img.ID)

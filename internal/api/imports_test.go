@@ -252,9 +252,13 @@ func TestRegister(t *testing.T) {
 		`{"container_format":"x"}`: {400, "IMG.0001"}, `{"min_disk":0}`: {400, "IMG.0055"}, `{"min_disk":1025}`: {400, "IMG.0055"}, `{"min_ram":-1}`: {400, "IMG.0055"},
 		`{"tags":["=x"]}`: {400, "IMG.0115"}, `{"tags":["a=1","a=2"]}`: {400, "IMG.0115"}, `{"tags":[""]}`: {400, "IMG.0115"}, `{"protected":"no"}`: {400, "IMG.0001"},
 		`{"visibility":"public"}`: {403, "IMG.0161"}, `{"visibility":"community"}`: {403, "IMG.0161"}, `{"visibility":"x"}`: {400, "IMG.0001"},
-		`{"hw_firmware_type":"x"}`: {400, "IMG.0141"},
+		`{"hw_firmware_type":"x"}`: {400, "IMG.0141"}, `{"enterprise_project_id":"` + ims.NewImageID() + `"}`: {400, "IMG.0155"},
 	} {
 		c.refused(t, want.status, want.code, "POST", "/v2/images", body)
+	}
+	team := c.expect(t, http.StatusCreated, "POST", "/v1.0/enterprise-projects", `{"name":"`+c.project+`"}`)["enterprise_project"].(map[string]any)["id"]
+	if v := c.expect(t, http.StatusCreated, "POST", "/v2/images", fmt.Sprintf(`{"enterprise_project_id":%q}`, team)); v["enterprise_project_id"] != team {
+		t.Errorf("the image is in %v, want %v", v["enterprise_project_id"], team)
 	}
 	raw := c.expect(t, http.StatusCreated, "POST", "/v2/images", `{"disk_format":"raw"}`)["id"].(string)
 	if a := c.send(t, "PUT", "/v2/images/"+raw+"/file", "bytes"); a.status != 204 {

@@ -207,13 +207,17 @@ func idle(ctx context.Context, tx *database.Tx, img ims.Image) (last int64, err 
 	return int64(n), err
 }
 
-// CreateImage writes an image that has no data yet. Faults that a client is told of: the
-// quota is used up (IMG.0015), the id is taken (IMG.0035, KindConflict).
-func (c *Catalog) CreateImage(ctx context.Context, img ims.Image, limits ims.Limits) (ims.Image, error) {
+// CreateImage writes an image that has no data yet. Faults that a client is told of: an
+// enterprise project that the domain does not have (IMG.0155), the quota is used up
+// (IMG.0015), the id is taken (IMG.0035, KindConflict).
+func (c *Catalog) CreateImage(ctx context.Context, domainID string, img ims.Image, limits ims.Limits) (ims.Image, error) {
 	now := c.now()
 	img.CreatedAt, img.UpdatedAt = now, now
 	err := c.db.InTx(ctx, func(tx *database.Tx) error {
 		if err := takeTurn(ctx, tx, img.ProjectID); err != nil {
+			return err
+		}
+		if err := enterpriseProjectExists(ctx, tx, domainID, img.EnterpriseProjectID); err != nil {
 			return err
 		}
 		if err := checkQuota(ctx, tx, img.ProjectID, limits, img.FileSize); err != nil {

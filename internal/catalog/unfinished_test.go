@@ -15,7 +15,7 @@ func (c fixture) queuedImage() ims.Image {
 	c.t.Helper()
 	img, _ := newImport(mine)
 	img.Status, img.DiskFormat, img.ContainerFormat, img.SourceURL, img.FileSize = ims.ImageQueued, "raw", "bare", "", 0
-	img, err := c.CreateImage(c.t.Context(), img, plenty)
+	img, err := c.CreateImage(c.t.Context(), domain, img, plenty)
 	must(c.t, err)
 	return img
 }

@@ -17,7 +17,7 @@ func (b *bench) queued(minDisk int64) string {
 	request := ims.QueuedRequest{MinDisk: &minDisk}
 	img, err := request.NewImage(project, ims.DefaultOSVersions())
 	must(b.t, err)
-	_, err = b.catalog.CreateImage(b.t.Context(), img, b.imp.opts.Limits)
+	_, err = b.catalog.CreateImage(b.t.Context(), owner.Tenant, img, b.imp.opts.Limits)
 	must(b.t, err)
 	return img.ID
 }
