@@ -256,7 +256,7 @@ func TestRegister(t *testing.T) {
 	} {
 		c.refused(t, want.status, want.code, "POST", "/v2/images", body)
 	}
-	team := c.expect(t, http.StatusCreated, "POST", "/v1.0/enterprise-projects", `{"name":"`+c.project+`"}`)["enterprise_project"].(map[string]any)["id"]
+	team := c.as(t, ims.RoleAdmin, c.project).expect(t, http.StatusCreated, "POST", "/v1.0/enterprise-projects", `{"name":"`+c.project+`"}`)["enterprise_project"].(map[string]any)["id"]
 	if v := c.expect(t, http.StatusCreated, "POST", "/v2/images", fmt.Sprintf(`{"enterprise_project_id":%q}`, team)); v["enterprise_project_id"] != team {
 		t.Errorf("the image is in %v, want %v", v["enterprise_project_id"], team)
 	}

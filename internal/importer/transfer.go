@@ -59,6 +59,9 @@ func (i *Importer) Export(ctx context.Context, p ims.Principal, imageID string, 
 	if err := i.bucketUsable(ctx, p.ProjectID, to.Bucket, i.opts.MayWrite); err != nil {
 		return "", err
 	}
+	if objectstore.CheckKey(to.Key) != nil || objectstore.ReservedKey(to.Key) {
+		return "", ims.Faultf(ims.CodeExportNameFormat, "bucket_url: no object can be called %q here, choose another name", ims.Clip(to.Key))
+	}
 	target := ims.Source{Bucket: to.Bucket, Key: to.Key, Size: img.Data.Size, Format: img.Data.Format, VirtualSize: img.Data.VirtualSize}
 	if img.Data.BitmapKey != "" {
 		if target.BitmapKey = ims.BitmapKey(to.Key); target.BitmapKey == to.Key {
@@ -88,7 +91,7 @@ func exportedTo(target ims.Source) []objectstore.Location {
 }
 
 func exists(loc objectstore.Location) *ims.Error {
-	return ims.Faultf(ims.CodeFileExists, "the object %q is there already; nothing is replaced, choose another name or delete it first", loc.Key)
+	return ims.Faultf(ims.CodeFileExists, "the object %q, or one in the place of a folder of its name, is there already; nothing is replaced, choose another name or delete it first", loc.Key)
 }
 
 // export writes the data of an active image to a bucket. The right to the bucket must hold

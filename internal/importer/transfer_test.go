@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/quickims/quickims/internal/ims"
@@ -125,6 +126,11 @@ func TestExport(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(b.buckets, bucket, "late.raw")); err != nil || string(got) != "mine" {
 		t.Errorf("the other's object is %q (%v)", got, err)
 	}
+	job, err = b.imp.Export(t.Context(), owner, img.ID, ims.Export{Bucket: bucket, Key: "late.raw/below.raw"})
+	must(t, err)
+	if ended := b.ended(job); ended.Status != ims.JobFail || ended.ErrorCode != ims.CodeFileExists {
+		t.Errorf("below an object: %+v", ended)
+	}
 	if got := b.image(id); got.Status != ims.ImageActive || got.Data != img.Data {
 		t.Errorf("the export failed, and the image is %+v", got)
 	}
@@ -133,7 +139,8 @@ func TestExport(t *testing.T) {
 		want ims.Code
 	}{
 		{ims.Export{Bucket: "others", Key: "x.raw"}, ims.CodeBucketAccess}, {ims.Export{Bucket: "none", Key: "x.raw"}, ims.CodeBucketAccess},
-		{ims.Export{Bucket: bucket, Key: "x.mf"}, ims.CodeExportNameFormat},
+		{ims.Export{Bucket: bucket, Key: "x.mf"}, ims.CodeExportNameFormat}, {ims.Export{Bucket: bucket, Key: ".quickims/x"}, ims.CodeExportNameFormat},
+		{ims.Export{Bucket: bucket, Key: "a/.quickims.folder"}, ims.CodeExportNameFormat}, {ims.Export{Bucket: bucket, Key: strings.Repeat("𝒳", 64)}, ims.CodeExportNameFormat},
 	} {
 		if _, err := b.imp.Export(t.Context(), owner, img.ID, tt.to); ims.CodeOf(err) != tt.want {
 			t.Errorf("export to %v: %v, want %s", tt.to, err, tt.want)

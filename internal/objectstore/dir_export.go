@@ -43,18 +43,18 @@ func (d *Dir) export(ctx context.Context, src Location, cond Condition, dst Loca
 	err = intoParent(top, dst.Key, func(parent *os.File, name string) error {
 		there, err := statAt(parent, name)
 		switch {
-		case err == nil && there.regular() && there.size == st.size && there.mtime == st.mtime:
-			return nil // an earlier Export made it: nobody else's has its time to the nanosecond
+		case err == nil && there.regular() && there.size == st.size && (there.ino == st.ino || exportedBy(parent, name, opts.Token)):
+			return nil
 		case err == nil:
 			return ErrExists
 		case !errors.Is(err, unix.ENOENT):
 			return err
 		}
 		for _, way := range []func() error{
-			func() error { return d.exportCopy(ctx, f, st, parent, name, d.cloneFile) },
+			func() error { return d.exportCopy(ctx, f, st, parent, name, opts.Token, d.cloneFile) },
 			func() error { return d.exportLink(f, st, dst, parent, name) },
 			func() error {
-				return d.exportCopy(ctx, f, st, parent, name, func(ctx context.Context, to, from *os.File) error {
+				return d.exportCopy(ctx, f, st, parent, name, opts.Token, func(ctx context.Context, to, from *os.File) error {
 					return copySparse(ctx, to, from, st.size, func(done int64) { opts.report(done, st.size) })
 				})
 			},
@@ -68,7 +68,10 @@ func (d *Dir) export(ctx context.Context, src Location, cond Condition, dst Loca
 		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%w in the place of a folder: %w", ErrExists, err)
+	case err != nil:
 		return err
 	}
 	opts.report(st.size, st.size)
@@ -86,8 +89,24 @@ func (d *Dir) cloneFile(_ context.Context, to, from *os.File) error {
 	return errNotHere
 }
 
+// exportAttr is the extended attribute of an exported copy that holds the token. Where
+// files have none, an export that is repeated does not find what it made: ErrExists.
+const exportAttr = "user.quickims.export"
+
+// exportedBy reports whether an Export with the token made a copy with this name.
+func exportedBy(parent *os.File, name, token string) bool {
+	f, _, err := openRegular(parent, name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	has := make([]byte, len(token)+1)
+	n, err := unix.Fgetxattr(int(f.Fd()), exportAttr, has)
+	return err == nil && token != "" && string(has[:n]) == token
+}
+
 // exportCopy fills a file without a name in the folder and then gives it its name.
-func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, parent *os.File, name string,
+func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, parent *os.File, name, token string,
 	fill func(ctx context.Context, to, from *os.File) error,
 ) error {
 	to, err := openAt(parent, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
@@ -112,6 +131,7 @@ func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, parent *
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", to.Fd()), times, 0); err != nil {
 		return err
 	}
+	_ = unix.Fsetxattr(int(to.Fd()), exportAttr, []byte(token), 0) // see exportAttr
 	if err := to.Sync(); err != nil {
 		return err
 	}

@@ -425,3 +425,37 @@ func TestDirDiskFull(t *testing.T) {
 	wantEmptyImageArea(t, s)
 	wantRead(t, s, src, stat(t, s, src), content)
 }
+
+// TestExportTellsItsOwn: an export is found complete by its token or its file alone.
+// Disks out of reproducible builds have one size and one time.
+func TestExportTellsItsOwn(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(*objectstore.Dir){"linked": func(d *objectstore.Dir) { d.WithoutClone() }, "copied": func(d *objectstore.Dir) { d.ForceCopy() }} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newDirStore(t, t.TempDir())
+			prepare(s.Dir)
+			when := time.Now().Add(-time.Hour).Truncate(time.Second)
+			contents := map[string][]byte{"one": bytes.Repeat([]byte("1"), 5000), "two": bytes.Repeat([]byte("2"), 5000)}
+			for key, content := range contents {
+				s.write(t, "bucket", key, content)
+				must(t, os.Chtimes(s.path("bucket", key), when, when))
+				adopt(t, s, objectstore.Location{Bucket: "bucket", Key: key}, image(key+"/disk"))
+			}
+			export := func(key, to string) error {
+				from := image(key + "/disk")
+				return s.Export(t.Context(), from, stat(t, s, from).Condition(), objectstore.Location{Bucket: "bucket", Key: to}, objectstore.ExportOptions{Token: key})
+			}
+			must(t, export("one", "out"))
+			must(t, export("one", "out")) // again
+			for _, to := range []string{"out", "out/below"} {
+				if err := export("two", to); !errors.Is(err, objectstore.ErrExists) {
+					t.Errorf("another export to %s: %v", to, err)
+				}
+			}
+			if got, err := os.ReadFile(s.path("bucket", "out")); err != nil || !bytes.Equal(got, contents["one"]) {
+				t.Errorf("the object has %d other bytes (%v)", len(got), err)
+			}
+		})
+	}
+}

@@ -167,8 +167,8 @@ type Store interface {
 
 	// Export makes dst, in a bucket, hold the bytes that src, in the image area, has at
 	// cond, durably, by the cheapest way the store has. dst is not there before all its
-	// bytes are. An object that is there is left alone: ErrExists, unless an earlier
-	// Export of the same token made it. It may be repeated. Whose bucket it is, is not
+	// bytes are. An object that is there is left alone, and so is one where a folder of
+	// dst would be: ErrExists, unless an earlier Export of the same token made it. It may be repeated. Whose bucket it is, is not
 	// asked here.
 	Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error
 
