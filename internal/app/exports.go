@@ -48,17 +48,20 @@ func (e *exports) Open(ctx context.Context, name string) (nbd.Export, error) {
 	if x := e.takePrepared(name); x != nil {
 		return x, nil
 	}
-	x, err := e.openNow(ctx, name)
+	x, first, err := e.openNow(ctx, name)
 	if err != nil {
 		return nil, err
+	}
+	if e.boots != nil && first {
+		x.boot.Store(e.boots.begin(x))
 	}
 	return x, nil
 }
 
-// prepare opens the disk of a token for the next Open of it. A token that is none any
-// more is left to that one.
+// prepare opens the disk of a token for the next Open of it, whose client reads it
+// already in another process. A token that is none any more is left to that Open.
 func (e *exports) prepare(ctx context.Context, name string) error {
-	x, err := e.openNow(ctx, name)
+	x, _, err := e.openNow(ctx, name)
 	if errors.Is(err, nbd.ErrUnknownExport) {
 		return nil
 	}
@@ -69,6 +72,13 @@ func (e *exports) prepare(ctx context.Context, name string) error {
 	defer e.mu.Unlock()
 	e.prepared[name] = append(e.prepared[name], x)
 	return nil
+}
+
+// isPrepared reports whether a disk is prepared for the next Open of a token.
+func (e *exports) isPrepared(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.prepared[name]) > 0
 }
 
 func (e *exports) takePrepared(name string) *export {
@@ -97,32 +107,30 @@ func (e *exports) closePrepared() {
 	}
 }
 
-func (e *exports) openNow(ctx context.Context, name string) (*export, error) {
+// openNow opens the disk of a token; first: nobody else has this attachment open here.
+func (e *exports) openNow(ctx context.Context, name string) (x *export, first bool, err error) {
 	a, img, err := e.catalog.AttachmentByToken(ctx, ims.HashAttachToken(name))
 	if errors.Is(err, catalog.ErrNotFound) {
-		return nil, nbd.ErrUnknownExport
+		return nil, false, nbd.ErrUnknownExport
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	dev, err := e.disks.device(ctx, img)
 	if err != nil {
-		return nil, tell(img, err)
+		return nil, false, tell(img, err)
 	}
-	x := &export{Device: dev, img: img, of: e, id: a.ID, project: a.ProjectID, endsAt: a.EndsAt, ended: make(chan struct{})}
-	first := true // connection of the attachment
+	x = &export{Device: dev, img: img, of: e, id: a.ID, project: a.ProjectID, endsAt: a.EndsAt, ended: make(chan struct{})}
+	first = true
 	e.mu.Lock()
 	for other := range e.open {
 		first = first && other.id != x.id
 	}
 	e.open[x] = struct{}{}
 	e.mu.Unlock()
-	if e.boots != nil && first {
-		x.boot.Store(e.boots.begin(x))
-	}
 	e.opened.Add(1)
 	e.log.Info("disk opened over NBD", "attachment_id", a.ID, "project_id", a.ProjectID, "image_id", a.ImageID)
-	return x, nil
+	return x, first, nil
 }
 
 // inUse is how many exports are open, one for each connection.

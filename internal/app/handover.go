@@ -240,6 +240,9 @@ func (s *Service) takeClient(ctx context.Context, m handover.Message, f *os.File
 	if err = json.Unmarshal(m.State, &st); err == nil && s.nbdServer == nil {
 		err = errors.New("clients of NBD are connected, and there is no nbd_listen")
 	}
+	if err == nil && !s.exports.isPrepared(st.Export) {
+		err = s.exports.prepare(ctx, st.Export)
+	}
 	if err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("take a connection: %w", err)

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quickims/quickims/internal/database"
 	"github.com/quickims/quickims/internal/faultpoint"
 	"github.com/quickims/quickims/internal/nbd/nbdtest"
 	"github.com/quickims/quickims/test/harness"
@@ -269,4 +270,45 @@ func TestTakeOverEnds(t *testing.T) {
 	}
 	clear.mustRead(t)
 	reader{secure}.isCut(t)
+}
+
+// TestTakeOverIsNoStart: what a machine reads after an upgrade is not learned as what one
+// reads when it starts.
+func TestTakeOverIsNoStart(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.Options{NBD: true})
+	put(t, s, "a.zvhd2", harness.Disk(29, 24))
+	r := open(t, s.Attach(t, s.Import(t, harness.Request("a", "disks:a.zvhd2"))).URI)
+	scattered := func(from int64) {
+		for i := range int64(40) {
+			if err := r.Read(make([]byte, 4096), from+i*7%40*524288); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	learned := func() (profile string) {
+		db, err := database.Open(t.Context(), "sqlite:"+filepath.Join(s.Dir, "quickims.db"), database.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := db.QueryRowContext(t.Context(), "SELECT COALESCE(MAX(profile), '') FROM boot_profiles").Scan(&profile); err != nil {
+			t.Fatal(err)
+		}
+		return profile
+	}
+	scattered(0)
+	if !s.TakeOver(t, "") {
+		t.Fatalf("the new process did not take over:\n%s", s.Log())
+	}
+	first := learned()
+	if first == "" {
+		t.Error("the start was not learned")
+	}
+	scattered(262144)
+	r.Close()
+	s.Stop(t)
+	if learned() != first {
+		t.Error("reads behind a hand-over count as a start")
+	}
 }
