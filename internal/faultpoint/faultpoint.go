@@ -25,6 +25,10 @@ const (
 	AdoptData          = "adopt.data"    // the disk is ours, the bitmap is not
 	AdoptDone          = "adopt.done"    // all bytes are ours, nothing is published
 	Published          = "publish.done"  // active, nothing cleaned up
+	ExportMarked       = "export.marked" // an exported object's mark is recorded, the object is not there
+	ExportBitmap       = "export.bitmap" // the bitmap is there, the disk is not
+	ExportDone         = "export.done"   // all is there, the job has not ended
+	ExportUndone       = "export.undone" // a failing export: what it made is gone, it is not FAIL yet
 	MarkBegun          = "mark.begun"    // the database has a new generation, the image area's mark has not
 	MarkWritten        = "mark.written"  // both have it
 	FailBegun          = "fail.begun"    // a failing job: it is not FAIL yet
@@ -51,6 +55,12 @@ var Mark = []string{MarkBegun, MarkWritten}
 
 // HandOver lists the points of the process that takes over.
 var HandOver = []string{HandOverBegun, HandOverPrepared, HandOverYielded, MarkBegun, MarkWritten, HandOverOpened, HandOverReceived, HandOverGo}
+
+// Export lists the points of an export that succeeds, of an image with a bitmap.
+var Export = []string{ExportMarked, ExportBitmap, ExportDone, Published}
+
+// ExportFailure lists those of one that fails.
+var ExportFailure = []string{FailBegun, ExportUndone, FailDone}
 
 // Failure lists the points of an import that fails.
 var Failure = []string{FailBegun, FailDone}

@@ -179,16 +179,27 @@ func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, er
 	}
 	if passing(err) && job.Faults+1 < i.opts.MaxFaults && job.Tries() < i.opts.MaxAttempts {
 		log.Warn("a passing fault, the job is tried again", "step", job.Step, "error", err)
-		if err := i.catalog.Release(ctx, job, job.Faults+1); err != nil && !errors.Is(err, catalog.ErrFenced) {
-			return i.opts.Backoff, fmt.Errorf("release job %s: %w", job.ID, err)
-		}
-		i.Nudge()
-		return i.backoff(job.Faults), nil
+		return i.again(ctx, job)
 	}
 	fault := explain(err)
 	log.Info("import failed", "step", job.Step, "code", fault.Code, "detail", fault.Detail, "error", err)
 	if err := faultpoint.Hit(faultpoint.FailBegun); err != nil {
 		return 0, err
+	}
+	if job.Type == ims.JobExport {
+		switch err := i.undoExport(ctx, job); {
+		case err == nil:
+		case errors.Is(err, catalog.ErrFenced):
+			return 0, nil
+		case ctx.Err() != nil || errors.Is(err, database.ErrUnavailable):
+			return i.backoff(job.Faults), err
+		case passing(err) && job.Tries() < i.opts.MaxAttempts:
+			log.Warn("a failed export is not removed yet, the job is tried again", "error", err)
+			return i.again(ctx, job)
+		default:
+			log.Error("a failed export left an object in its bucket", "error", err)
+			fault = ims.Faultf(fault.Code, "%s; what the export made could not be removed: delete %q from the bucket", fault.Detail, exportedTo(job.Source)[0].Key).Cause(err)
+		}
 	}
 	switch err := i.catalog.Fail(ctx, job, fault.Code, fault.Reason()); {
 	case errors.Is(err, catalog.ErrFenced):
@@ -199,6 +210,15 @@ func (i *Importer) settle(ctx context.Context, log *slog.Logger, job ims.Job, er
 	i.opts.Ended(job, fault.Code)
 	i.Nudge()
 	return 0, faultpoint.Hit(faultpoint.FailDone)
+}
+
+// again gives a job back to the queue after a fault.
+func (i *Importer) again(ctx context.Context, job ims.Job) (time.Duration, error) {
+	if err := i.catalog.Release(ctx, job, job.Faults+1); err != nil && !errors.Is(err, catalog.ErrFenced) {
+		return i.opts.Backoff, fmt.Errorf("release job %s: %w", job.ID, err)
+	}
+	i.Nudge()
+	return i.backoff(job.Faults), nil
 }
 
 func (i *Importer) backoff(faults int) time.Duration {

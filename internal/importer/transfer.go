@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/quickims/quickims/internal/catalog"
+	"github.com/quickims/quickims/internal/faultpoint"
 	"github.com/quickims/quickims/internal/ims"
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -111,16 +112,9 @@ func (i *Importer) export(ctx context.Context, job *ims.Job, img ims.Image) erro
 		from = []ims.Data{{Key: img.Data.BitmapKey, ETag: img.Data.BitmapETag}, img.Data}
 	}
 	for n, to := range exportedTo(job.Source) {
-		opts := objectstore.ExportOptions{
-			Token: job.ID, Abandoned: job.Source.Upload, Progress: i.reportProgress(ctx, job),
-			// Another attempt aborts what this one may leave.
-			Began: func(ctx context.Context, upload string) error {
-				job.Source.Upload = upload
-				return i.catalog.SaveStep(ctx, *job)
-			},
-		}
-		if n == 0 && len(from) > 1 {
-			opts.Progress = nil // of the bitmap
+		opts := i.exportOptions(job, to)
+		if to.Key == job.Source.Key {
+			opts.Progress = i.reportProgress(ctx, job)
 		}
 		err := i.store.Export(ctx, objectstore.Location{Bucket: objectstore.ImageArea, Key: from[n].Key}, objectstore.Condition{ETag: from[n].ETag}, to, opts)
 		switch {
@@ -133,7 +127,60 @@ func (i *Importer) export(ctx context.Context, job *ims.Job, img ims.Image) erro
 		case err != nil:
 			return fmt.Errorf("export %s: %w", to, err)
 		}
+		if to.Key == job.Source.BitmapKey {
+			if err := faultpoint.Hit(faultpoint.ExportBitmap); err != nil {
+				return err
+			}
+		}
 	}
 	stored = true
-	return nil
+	return faultpoint.Hit(faultpoint.ExportDone)
+}
+
+// exportOptions are those of the export of an object of a job, whose row keeps what it
+// takes to find or to remove what an attempt leaves: the mark, in the place of the ETag,
+// and the multipart upload.
+func (i *Importer) exportOptions(job *ims.Job, to objectstore.Location) objectstore.ExportOptions {
+	mark := &job.Source.ETag
+	if to.Key == job.Source.BitmapKey {
+		mark = &job.Source.BitmapETag
+	}
+	return objectstore.ExportOptions{
+		Token: job.ID, Made: *mark, Abandoned: job.Source.Upload,
+		Making: func(ctx context.Context, made string) error {
+			*mark = made
+			if err := i.catalog.SaveStep(ctx, *job); err != nil {
+				return err
+			}
+			return faultpoint.Hit(faultpoint.ExportMarked)
+		},
+		Began: func(ctx context.Context, upload string) error {
+			job.Source.Upload = upload
+			if err := i.catalog.SaveStep(ctx, *job); err != nil {
+				return err
+			}
+			return faultpoint.Hit(faultpoint.UploadBegun)
+		},
+	}
+}
+
+// undoExport removes what a job made in the bucket: the objects that bear its marks. The
+// lease is held meanwhile, since another worker would find them complete.
+func (i *Importer) undoExport(ctx context.Context, job ims.Job) error {
+	if err := i.catalog.RenewLease(ctx, job, i.opts.Lease); err != nil {
+		return err
+	}
+	work, release := i.holdLease(ctx, job)
+	defer release()
+	made := exportedTo(job.Source)
+	for n := range made {
+		to := made[len(made)-1-n] // a disk without its bitmap is never there
+		if err := i.store.Unexport(work, to, i.exportOptions(&job, to)); err != nil {
+			if lost := context.Cause(work); lost != nil {
+				err = lost
+			}
+			return fmt.Errorf("remove %s, which the failed export made: %w", to, err)
+		}
+	}
+	return faultpoint.Hit(faultpoint.ExportUndone)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,6 +131,9 @@ func TestExport(t *testing.T) {
 	must(t, err)
 	if ended := b.ended(job); ended.Status != ims.JobFail || ended.ErrorCode != ims.CodeFileExists {
 		t.Errorf("below an object: %+v", ended)
+	}
+	if _, err := os.Stat(filepath.Join(b.buckets, bucket, "late.mf")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the bitmap of the failed export: %v", err)
 	}
 	if got := b.image(id); got.Status != ims.ImageActive || got.Data != img.Data {
 		t.Errorf("the export failed, and the image is %+v", got)

@@ -43,7 +43,7 @@ func (d *Dir) export(ctx context.Context, src Location, cond Condition, dst Loca
 	err = intoParent(top, dst.Key, func(parent *os.File, name string) error {
 		there, err := statAt(parent, name)
 		switch {
-		case err == nil && there.regular() && there.size == st.size && (there.ino == st.ino || exportedBy(parent, name, opts.Token)):
+		case err == nil && there.marked(dst, opts.Made):
 			return nil
 		case err == nil:
 			return ErrExists
@@ -51,10 +51,10 @@ func (d *Dir) export(ctx context.Context, src Location, cond Condition, dst Loca
 			return err
 		}
 		for _, way := range []func() error{
-			func() error { return d.exportCopy(ctx, f, st, parent, name, opts.Token, d.cloneFile) },
-			func() error { return d.exportLink(f, st, dst, parent, name) },
+			func() error { return d.exportCopy(ctx, f, st, dst, opts, parent, name, d.cloneFile) },
+			func() error { return d.exportLink(ctx, f, st, dst, opts, parent, name) },
 			func() error {
-				return d.exportCopy(ctx, f, st, parent, name, opts.Token, func(ctx context.Context, to, from *os.File) error {
+				return d.exportCopy(ctx, f, st, dst, opts, parent, name, func(ctx context.Context, to, from *os.File) error {
 					return copySparse(ctx, to, from, st.size, func(done int64) { opts.report(done, st.size) })
 				})
 			},
@@ -89,24 +89,8 @@ func (d *Dir) cloneFile(_ context.Context, to, from *os.File) error {
 	return errNotHere
 }
 
-// exportAttr is the extended attribute of an exported copy that holds the token. Where
-// files have none, an export that is repeated does not find what it made: ErrExists.
-const exportAttr = "user.quickims.export"
-
-// exportedBy reports whether an Export with the token made a copy with this name.
-func exportedBy(parent *os.File, name, token string) bool {
-	f, _, err := openRegular(parent, name)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	has := make([]byte, len(token)+1)
-	n, err := unix.Fgetxattr(int(f.Fd()), exportAttr, has)
-	return err == nil && token != "" && string(has[:n]) == token
-}
-
 // exportCopy fills a file without a name in the folder and then gives it its name.
-func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, parent *os.File, name, token string,
+func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, dst Location, opts ExportOptions, parent *os.File, name string,
 	fill func(ctx context.Context, to, from *os.File) error,
 ) error {
 	to, err := openAt(parent, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
@@ -131,17 +115,26 @@ func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, parent *
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", to.Fd()), times, 0); err != nil {
 		return err
 	}
-	_ = unix.Fsetxattr(int(to.Fd()), exportAttr, []byte(token), 0) // see exportAttr
 	if err := to.Sync(); err != nil {
+		return err
+	}
+	made, err := stateOf(to)
+	if err == nil {
+		err = opts.making(ctx, made.etag(dst.Bucket))
+	}
+	if err != nil {
 		return err
 	}
 	return linkFile(to, parent, name)
 }
 
 // exportLink gives the image's inode a name in the bucket, and pins it.
-func (d *Dir) exportLink(f *os.File, st fileState, dst Location, parent *os.File, name string) error {
+func (d *Dir) exportLink(ctx context.Context, f *os.File, st fileState, dst Location, opts ExportOptions, parent *os.File, name string) error {
 	if d.noLink {
 		return errNotHere
+	}
+	if err := opts.making(ctx, st.etag(dst.Bucket)); err != nil {
+		return err
 	}
 	d.pins.Lock()
 	defer d.pins.Unlock()
@@ -178,4 +171,49 @@ func (d *Dir) exportLink(f *os.File, st fileState, dst Location, parent *os.File
 		err = errors.Join(err, unlinkAt(parent, name, 0))
 	}
 	return err
+}
+
+// marked reports whether this is the file that an export to dst gave its name. The mark
+// of a copy is of that one file; that of a link is the image's own, whose bytes are in the
+// image area whatever becomes of the name.
+func (st fileState) marked(dst Location, mark string) bool {
+	return mark != "" && st.regular() && st.etag(dst.Bucket) == mark
+}
+
+// Unexport implements Store. Folders that the export made stay: they are no objects, and
+// may be somebody else's by now.
+func (d *Dir) Unexport(ctx context.Context, dst Location, opts ExportOptions) error {
+	return fail("undo export", dst, d.unexport(ctx, dst, opts))
+}
+
+func (d *Dir) unexport(ctx context.Context, dst Location, opts ExportOptions) error {
+	if err := checkExported(dst); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	top, done, err := d.area(dst.Bucket)
+	if errors.Is(err, ErrNoBucket) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer done()
+	parent, name, err := openParent(top, dst.Key)
+	if err == nil {
+		defer parent.Close()
+		var there fileState
+		if there, err = statAt(parent, name); err == nil && there.marked(dst, opts.Made) {
+			err = unlinkAt(parent, name, 0)
+		}
+	}
+	switch {
+	case err == nil:
+		return classify(d.syncFolder(parent))
+	case isAbsent(err):
+		return nil
+	}
+	return classify(err)
 }

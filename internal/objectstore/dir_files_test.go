@@ -2,6 +2,7 @@ package objectstore_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -426,7 +427,7 @@ func TestDirDiskFull(t *testing.T) {
 	wantRead(t, s, src, stat(t, s, src), content)
 }
 
-// TestExportTellsItsOwn: an export is found complete by its token or its file alone.
+// TestExportTellsItsOwn: an export is found complete by its mark alone.
 // Disks out of reproducible builds have one size and one time.
 func TestExportTellsItsOwn(t *testing.T) {
 	t.Parallel()
@@ -442,9 +443,16 @@ func TestExportTellsItsOwn(t *testing.T) {
 				must(t, os.Chtimes(s.path("bucket", key), when, when))
 				adopt(t, s, objectstore.Location{Bucket: "bucket", Key: key}, image(key+"/disk"))
 			}
+			made := map[string]string{} // the marks
 			export := func(key, to string) error {
 				from := image(key + "/disk")
-				return s.Export(t.Context(), from, stat(t, s, from).Condition(), objectstore.Location{Bucket: "bucket", Key: to}, objectstore.ExportOptions{Token: key})
+				return s.Export(t.Context(), from, stat(t, s, from).Condition(), objectstore.Location{Bucket: "bucket", Key: to}, objectstore.ExportOptions{
+					Token: key, Made: made[key],
+					Making: func(_ context.Context, mark string) error {
+						made[key] = mark
+						return nil
+					},
+				})
 			}
 			must(t, export("one", "out"))
 			must(t, export("one", "out")) // again

@@ -28,7 +28,7 @@ var (
 
 // Error says what was being done to which object when Err happened.
 type Error struct {
-	Op       string // "stat bucket", "stat", "open", "read", "adopt", "export", "put", "list", "delete", "list uploads", "abort upload", "swap", "load"
+	Op       string // "stat bucket", "stat", "open", "read", "adopt", "export", "undo export", "put", "list", "delete", "list uploads", "abort upload", "swap", "load"
 	Location Location
 	Err      error
 }

@@ -109,8 +109,16 @@ func checkTarget(loc Location) error {
 // checkExport checks the two places of an export: an object of the image area, and one of
 // a bucket.
 func checkExport(src, dst Location) error {
-	if src.Bucket != ImageArea || dst.Bucket == ImageArea {
-		return fmt.Errorf("%w: an export leads from the image area into a bucket", ErrInvalid)
+	if src.Bucket != ImageArea {
+		return fmt.Errorf("%w: an export leads out of the image area", ErrInvalid)
+	}
+	return checkExported(dst)
+}
+
+// checkExported checks the place of an exported object.
+func checkExported(dst Location) error {
+	if dst.Bucket == ImageArea {
+		return fmt.Errorf("%w: an export leads into a bucket", ErrInvalid)
 	}
 	if err := CheckBucket(dst.Bucket); err != nil {
 		return err

@@ -116,7 +116,18 @@ func (r *retrying) Adopt(ctx context.Context, src Location, cond Condition, dst 
 
 // Export implements Store.
 func (r *retrying) Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error {
+	if making := opts.Making; making != nil {
+		opts.Making = func(ctx context.Context, mark string) error {
+			opts.Made = mark // what a further try may find
+			return making(ctx, mark)
+		}
+	}
 	return r.do(ctx, func() error { return r.Store.Export(ctx, src, cond, dst, opts) })
+}
+
+// Unexport implements Store.
+func (r *retrying) Unexport(ctx context.Context, dst Location, opts ExportOptions) error {
+	return r.do(ctx, func() error { return r.Store.Unexport(ctx, dst, opts) })
 }
 
 // List implements Store.

@@ -171,11 +171,21 @@ func (s *S3) Close() error {
 	return nil
 }
 
-// headerKeeper leaves a response's header where keepHeader asked for it: the
-// client library drops headers that it does not know.
+// headerKeeper leaves a response's header where keepHeader asked for it, and sends the
+// condition of withMatch: the client library drops headers that it does not know, and
+// deletes without a condition.
 type headerKeeper struct{ http.RoundTripper }
 
-type headerKey struct{}
+type (
+	headerKey struct{}
+	matchKey  struct{}
+)
+
+// withMatch makes requests conditional on an ETag. The header is not signed, which S3
+// asks of its own headers alone.
+func withMatch(ctx context.Context, etag string) context.Context {
+	return context.WithValue(ctx, matchKey{}, `"`+etag+`"`)
+}
 
 func keepHeader(ctx context.Context) (context.Context, *http.Header) {
 	h := new(http.Header)
@@ -183,6 +193,10 @@ func keepHeader(ctx context.Context) (context.Context, *http.Header) {
 }
 
 func (k headerKeeper) RoundTrip(req *http.Request) (*http.Response, error) {
+	if etag, ok := req.Context().Value(matchKey{}).(string); ok {
+		req = req.Clone(req.Context()) // it is the caller's
+		req.Header.Set("If-Match", etag)
+	}
 	resp, err := k.RoundTripper.RoundTrip(req)
 	if keep, ok := req.Context().Value(headerKey{}).(*http.Header); ok && err == nil {
 		*keep = resp.Header.Clone()

@@ -29,21 +29,22 @@ func (s *S3) export(ctx context.Context, src Location, cond Condition, dst Locat
 	if err != nil {
 		return err
 	}
-	switch there, err := s.client.StatObject(ctx, bucket, key, minio.StatObjectOptions{}); {
-	case err == nil && there.UserMetadata[exportMetadata] == opts.Token && there.Size == from.Size:
+	switch there, err := s.exported(ctx, bucket, key); {
+	case err == nil && marked(there, opts.Made) && there.Size == from.Size:
 		opts.report(from.Size, from.Size)
-		return nil // an earlier Export made it
+		return nil
 	case err == nil:
 		return ErrExists
-	default:
-		if err := classifyS3(ctx, err); !errors.Is(err, ErrNotFound) {
-			return err
-		}
+	case !errors.Is(err, ErrNotFound):
+		return err
 	}
 	if opts.Abandoned != "" {
 		if err := s.giveUp(ctx, bucket, key, opts.Abandoned); err != nil {
 			return classifyS3(ctx, err)
 		}
+	}
+	if err := opts.making(ctx, opts.Token); err != nil {
+		return err
 	}
 	metadata := map[string]string{exportMetadata: opts.Token}
 	if from.Size <= s.cfg.SingleCopyLimit {
@@ -64,3 +65,52 @@ func (s *S3) export(ctx context.Context, src Location, cond Condition, dst Locat
 	opts.report(from.Size, from.Size)
 	return nil
 }
+
+// exported says what is at the place of an exported object, with its metadata.
+func (s *S3) exported(ctx context.Context, bucket, key string) (minio.ObjectInfo, error) {
+	there, err := s.client.StatObject(ctx, bucket, key, minio.StatObjectOptions{})
+	return there, classifyS3(ctx, err)
+}
+
+// marked reports whether an export made the object whose mark this is: its token.
+func marked(there minio.ObjectInfo, mark string) bool {
+	return mark != "" && there.UserMetadata[exportMetadata] == mark
+}
+
+// Unexport implements Store. The deletion names the ETag, and the version where there is
+// one: a store that knows neither may remove what somebody writes in that moment.
+func (s *S3) Unexport(ctx context.Context, dst Location, opts ExportOptions) error {
+	return fail("undo export", dst, s.unexport(ctx, dst, opts))
+}
+
+func (s *S3) unexport(ctx context.Context, dst Location, opts ExportOptions) error {
+	if err := checkExported(dst); err != nil {
+		return err
+	}
+	bucket, key, err := s.place(dst)
+	if err != nil {
+		return err
+	}
+	if opts.Abandoned != "" {
+		if err := classifyS3(ctx, s.giveUp(ctx, bucket, key, opts.Abandoned)); err != nil && !gone(err) {
+			return err
+		}
+	}
+	there, err := s.exported(ctx, bucket, key)
+	switch {
+	case gone(err):
+		return nil
+	case err != nil:
+		return err
+	case !marked(there, opts.Made):
+		return nil
+	}
+	err = s.client.RemoveObject(withMatch(ctx, there.ETag), bucket, key, minio.RemoveObjectOptions{VersionID: there.VersionID})
+	if err = classifyS3(ctx, err); gone(err) || errors.Is(err, ErrChanged) {
+		return nil
+	}
+	return err
+}
+
+// gone reports whether nothing is there, not even a bucket perhaps.
+func gone(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoBucket) }

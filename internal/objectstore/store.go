@@ -94,16 +94,28 @@ type AdoptOptions struct {
 
 // ExportOptions say how Export may go about it.
 type ExportOptions struct {
-	// Token names the export: an object that an Export with this token made is found
-	// complete. It is kept with the object where the store keeps such, up to 64 letters
-	// and digits.
+	// Token names the export. It is kept with the object where the store keeps such, up
+	// to 64 letters and digits.
 	Token string
+	// Making, if not nil, is told the mark of the object before it is there: what tells it
+	// from every other one that may come to its place. An error of Making fails Export.
+	Making func(ctx context.Context, mark string) error
+	// Made is the mark that an earlier Export of this token told last, "" for none. The
+	// object that bears it is found complete.
+	Made string
 	// Progress and Began are those of AdoptOptions.
 	Progress func(done, total int64)
 	Began    func(ctx context.Context, upload string) error
 	// Abandoned is the multipart upload that an earlier Export of this token began and
 	// that nobody goes on with, "" for none. It is aborted.
 	Abandoned string
+}
+
+func (o ExportOptions) making(ctx context.Context, mark string) error {
+	if o.Making == nil {
+		return nil
+	}
+	return o.Making(ctx, mark)
 }
 
 func (o ExportOptions) report(done, total int64) {
@@ -168,9 +180,14 @@ type Store interface {
 	// Export makes dst, in a bucket, hold the bytes that src, in the image area, has at
 	// cond, durably, by the cheapest way the store has. dst is not there before all its
 	// bytes are. An object that is there is left alone, and so is one where a folder of
-	// dst would be: ErrExists, unless an earlier Export of the same token made it. It may be repeated. Whose bucket it is, is not
-	// asked here.
+	// dst would be: ErrExists, unless it is the one of opts.Made. It may be repeated.
+	// Whose bucket it is, is not asked here.
 	Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error
+
+	// Unexport removes the object of opts.Made from dst, in a bucket, and aborts the
+	// upload opts.Abandoned. Any other object stays. That there is none is fine, and that
+	// there is no bucket; it may be repeated.
+	Unexport(ctx context.Context, dst Location, opts ExportOptions) error
 
 	// Put stores size bytes of r at dst, in the image area, durably, replacing
 	// what was there; dst is not there before all its bytes are. An r that holds

@@ -88,7 +88,7 @@ s3:
   image_bucket: %s
   %s
   buckets:
-    - {name: %s, projects: [%s]}
+    - {name: %s, projects: [%s], exports: true}
     - {name: private, projects: [another-project]}
 `, front.URL, harness.Region, harness.AccessKey, harness.SecretKey, imageBucket, strings.Join(settings, "\n  "), bucket, harness.ProjectID)})
 	return s

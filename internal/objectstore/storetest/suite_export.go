@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/quickims/quickims/internal/objectstore"
@@ -21,6 +23,11 @@ func testExport(t *testing.T, h Harness) {
 		done = n
 	}
 	dst := at(b, "deep/er/out.zvhd2")
+	opts.Making = func(_ context.Context, mark string) error {
+		h.wantAbsent(t, dst)
+		opts.Made = mark
+		return nil
+	}
 	for range 2 { // the second finds it complete
 		if err := h.Store.Export(ctx, image("exported/1/disk"), img.Condition(), dst, opts); err != nil || done != int64(len(content)) {
 			t.Fatalf("export: %v, %d bytes were told", err, done)
@@ -29,6 +36,9 @@ func testExport(t *testing.T, h Harness) {
 	}
 	h.wantBytes(t, dst, h.stat(t, dst), content)
 	h.wantBytes(t, image("exported/1/disk"), img, content)
+	opts.Making = nil
+	fresh := objectstore.ExportOptions{Token: "fedcba9876543210"}
+	wantErr(t, "export of another token", h.Store.Export(ctx, image("exported/1/disk"), img.Condition(), dst, fresh), objectstore.ErrExists)
 
 	// What is there stays.
 	h.Write(t, b, "mine", []byte("mine"))
@@ -56,4 +66,56 @@ func testExport(t *testing.T, h Harness) {
 		}
 	}
 	h.wantAbsent(t, at(b, "x"))
+}
+
+// testUnexport: what an export made goes, and nothing else: not what another one made, or
+// wrote there since, or the image.
+func testUnexport(t *testing.T, h Harness) {
+	ctx, b := t.Context(), h.NewBucket(t)
+	content := pattern(1<<20+5, 7)
+	h.Write(t, b, "source", content)
+	img := h.adopt(t, at(b, "source"), h.stat(t, at(b, "source")), image("unexported/1/disk"))
+	h.Remove(t, b, "source")
+	dst := at(b, "a/out.zvhd2")
+	export := func(token string) objectstore.ExportOptions {
+		t.Helper()
+		opts := objectstore.ExportOptions{Token: token}
+		opts.Making = func(_ context.Context, mark string) error {
+			opts.Made = mark
+			return nil
+		}
+		if err := h.Store.Export(ctx, image("unexported/1/disk"), img.Condition(), dst, opts); err != nil || opts.Made == "" {
+			t.Fatalf("export: %v, the mark is %q", err, opts.Made)
+		}
+		return opts
+	}
+	undo := func(loc objectstore.Location, opts objectstore.ExportOptions) {
+		t.Helper()
+		if err := h.Store.Unexport(ctx, loc, opts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := errors.New("stop")
+	wantErr(t, "export that is stopped", h.Store.Export(ctx, image("unexported/1/disk"), img.Condition(), dst,
+		objectstore.ExportOptions{Token: "0", Making: func(context.Context, string) error { return stop }}), stop)
+	h.wantAbsent(t, dst)
+
+	first := export("1")
+	undo(dst, objectstore.ExportOptions{Token: "1"}) // that did not come to it
+	undo(dst, objectstore.ExportOptions{Token: "2", Made: "2"})
+	h.wantBytes(t, dst, h.stat(t, dst), content)
+	for range 2 {
+		undo(dst, first)
+		h.wantAbsent(t, dst)
+	}
+	again := export("3")
+	h.Write(t, b, "a/out.zvhd2", content)
+	undo(dst, again)
+	h.wantBytes(t, dst, h.stat(t, dst), content)
+	h.wantBytes(t, image("unexported/1/disk"), img, content)
+
+	undo(at(b, "a/out.zvhd2/below"), first)
+	undo(at(b, "none"), first)
+	undo(at("no-such-bucket", "x"), first)
+	wantErr(t, "undo in the image area", h.Store.Unexport(ctx, image("unexported/1/disk"), first), objectstore.ErrInvalid)
 }
