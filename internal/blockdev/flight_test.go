@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -123,8 +124,8 @@ func TestFetchIsGivenUp(t *testing.T) {
 	disk := testDisk()
 	f := newFixture(t)
 	store := newFaulty(t, f.store)
-	c := newCache(t, store, Options{})
-	d := openWith(t, c, at(f.image(t, "zvhd2", disk)))
+	c := newCache(t, store, Options{Stall: time.Hour}) // no other request helps
+	d := openWith(t, c, at(f.image(t, "zvhd2 in blocks", disk)))
 	off := d.firstData(t)
 	entered, ended := make(chan struct{}), make(chan struct{})
 	store.plan(func(ctx context.Context, _ func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {

@@ -68,6 +68,9 @@ func TestTryRead(t *testing.T) {
 			if other.TryRead(p, 2*block+unit-8192) {
 				t.Error("a closed device is read")
 			}
+			if _, err := other.ReadAt(p, 2*block+unit-8192); err == nil {
+				t.Error("a closed device is read")
+			}
 		})
 	}
 }

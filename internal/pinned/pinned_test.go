@@ -517,3 +517,38 @@ func TestLateReadLeavesTheNextHandle(t *testing.T) {
 		t.Error("an object that nobody reads is kept open")
 	}
 }
+
+// slowHolder is a store that opens a handle when it may.
+type slowHolder struct {
+	*objectstore.Dir
+	asked, may chan struct{}
+}
+
+func (s slowHolder) Hold(ctx context.Context, loc objectstore.Location, cond objectstore.Condition) (objectstore.Held, error) {
+	close(s.asked)
+	<-s.may
+	return s.Dir.Hold(ctx, loc, cond)
+}
+
+// TestOpenedForNobody: a handle that opens after the last reader of its object has gone is
+// not kept.
+func TestOpenedForNobody(t *testing.T) {
+	t.Parallel()
+	d, _ := newDir(t)
+	data := random(1000)
+	place := put(t, d, "a/1/disk", data)
+	s := slowHolder{d, make(chan struct{}), make(chan struct{})}
+	o := NewStore(s, Options{}).Object(Name{Size: 1000}, place, stays(place))
+	done := make(chan error)
+	p := make([]byte, 1000)
+	go func() { done <- read(t.Context(), o, p, 0) }()
+	<-s.asked
+	o.Use(false)
+	close(s.may)
+	if err := <-done; err != nil || !bytes.Equal(p, data) {
+		t.Errorf("error %v, or other bytes", err)
+	}
+	if o.Local() {
+		t.Error("an object that nobody reads is kept open")
+	}
+}
