@@ -29,6 +29,11 @@ type ImageCmd struct {
 	Accept  ImageAcceptCmd  `cmd:"" help:"Accept an image that another project shares with this one."`
 	Reject  ImageRejectCmd  `cmd:"" help:"Reject an image that another project shares with this one."`
 	Members ImageMembersCmd `cmd:"" help:"List the projects that an image is shared with."`
+
+	Publish  ImagePublishCmd  `cmd:"" help:"Make an image public: every project may use it."`
+	Withdraw ImageWithdrawCmd `cmd:"" help:"Make a public image private again."`
+	Copy     ImageCopyCmd     `cmd:"" help:"Make a new image of an image's data."`
+	Export   ImageExportCmd   `cmd:"" help:"Write an image into a bucket."`
 }
 
 // Help shows the commands' use.
@@ -38,6 +43,8 @@ func (ImageCmd) Help() string {
     quickims image list
     quickims image show 8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
     quickims image save web web.raw
+    quickims image copy web --name web-2026
+    quickims image export web backup:web.raw --wait
     quickims image delete 8f1c9a5e-3b7d-4c21-9e60-5a4d2b7c1f03
 `
 }

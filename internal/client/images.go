@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/quickims/quickims/internal/api/wire"
 	"github.com/quickims/quickims/internal/ims"
@@ -27,7 +28,7 @@ func (c *Client) QuickImport(ctx context.Context, r ims.ImportRequest) (jobID st
 	for _, t := range r.ImageTags {
 		tags = append(tags, tag{t.Key, t.Value})
 	}
-	body, err := c.do(ctx, http.MethodPost, []string{"v2", "cloudimages", "quickimport", "action"}, nil, struct {
+	return c.accepted(ctx, []string{"v2", "cloudimages", "quickimport", "action"}, struct {
 		Name                *string  `json:"name,omitempty"`
 		Description         *string  `json:"description,omitempty"`
 		OSVersion           *string  `json:"os_version,omitempty"`
@@ -45,6 +46,11 @@ func (c *Client) QuickImport(ctx context.Context, r ims.ImportRequest) (jobID st
 		r.Name, r.Description, r.OSVersion, r.OSType, r.ImageURL, r.MinDisk, r.Tags, tags, r.Type,
 		r.EnterpriseProjectID, r.Architecture, r.Firmware, r.LicenseType,
 	})
+}
+
+// accepted sends a request that a job carries out, and gives the job's id.
+func (c *Client) accepted(ctx context.Context, path []string, request any) (jobID string, err error) {
+	body, err := c.do(ctx, http.MethodPost, path, nil, request)
 	if err != nil {
 		return "", err
 	}
@@ -52,25 +58,46 @@ func (c *Client) QuickImport(ctx context.Context, r ims.ImportRequest) (jobID st
 		JobID string `json:"job_id"`
 	}
 	if err := json.Unmarshal(body, &wire); err != nil {
-		return "", fmt.Errorf("read the answer to the import: %w", err)
+		return "", fmt.Errorf("read the answer to POST /%s: %w", strings.Join(path, "/"), err)
 	}
 	if wire.JobID == "" {
-		return "", errors.New("the service accepted the import but named no job")
+		return "", fmt.Errorf("the service accepted POST /%s but named no job", strings.Join(path, "/"))
 	}
 	return wire.JobID, nil
+}
+
+// Copy asks for a copy of an image and gives the id of its job. Like an import it is not
+// repeated when there is no answer.
+func (c *Client) Copy(ctx context.Context, id string, r ims.CopyRequest) (jobID string, err error) {
+	return c.accepted(ctx, []string{"v1", "cloudimages", id, "copy"}, struct {
+		Name                *string `json:"name,omitempty"`
+		Description         *string `json:"description,omitempty"`
+		EnterpriseProjectID *string `json:"enterprise_project_id,omitempty"`
+	}{r.Name, r.Description, r.EnterpriseProjectID})
+}
+
+// Export asks for an image to be written to a bucket and gives the id of its job.
+func (c *Client) Export(ctx context.Context, id string, r ims.ExportRequest) (jobID string, err error) {
+	return c.accepted(ctx, []string{"v1", "cloudimages", id, "file"}, struct {
+		BucketURL *string `json:"bucket_url,omitempty"`
+		Format    *string `json:"file_format,omitempty"`
+		Quick     *bool   `json:"is_quick_export,omitempty"`
+	}{r.BucketURL, r.Format, r.Quick})
 }
 
 // Image is an image as the service shows it: some fields to work with, and all of
 // them in Raw.
 type Image struct {
-	ID        string   `json:"id"`
-	Name      string   `json:"name"`
-	Status    string   `json:"status"`
-	MinDisk   int64    `json:"min_disk"` // GiB
-	OSVersion string   `json:"__os_version"`
-	Env       string   `json:"virtual_env_type"`
-	CreatedAt string   `json:"created_at"`
-	Tags      []string `json:"tags"`
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Status    string `json:"status"`
+	MinDisk   int64  `json:"min_disk"` // GiB
+	OSVersion string `json:"__os_version"`
+	Env       string `json:"virtual_env_type"`
+	CreatedAt string `json:"created_at"`
+	// DiskFormat is that of the stored data: raw or zvhd2; "" until the image is active.
+	DiskFormat string   `json:"disk_format"`
+	Tags       []string `json:"tags"`
 	// Size is __image_size, the file's bytes in decimal.
 	Size string `json:"__image_size"`
 	// DataOrigin is "file," and the object that the image was made from.
