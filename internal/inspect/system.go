@@ -21,7 +21,7 @@ const (
 	maxReads   = 40                     // of a RAW file, each of at most 64 KiB
 	maxDecodes = 8                      // of blocks of a ZVHD2 file, each of at most 2 MiB
 	keptBlocks = 3                      // of them that are kept at a time
-	maxTime    = 200 * time.Millisecond // after which no further read begins
+	maxTime    = 200 * time.Millisecond // after which nothing more is read, from memory neither
 )
 
 // System looks at the system on the disk, as far as that costs little: see
@@ -32,7 +32,9 @@ func (f Found) System(ctx context.Context) diskcheck.Report {
 	}) {
 		return diskcheck.Report{}
 	}
-	b := &bounded{disk: f.Disk, left: maxReads, until: time.Now().Add(maxTime)}
+	ctx, cancel := context.WithTimeout(ctx, maxTime)
+	defer cancel()
+	b := &bounded{disk: f.Disk, left: maxReads}
 	if z, ok := f.Disk.(*zvhd2.File); ok {
 		b.disk, b.left = &blocks{file: z, left: maxDecodes}, math.MaxInt
 	}
@@ -44,13 +46,12 @@ var errEnough = errors.New("enough was read")
 
 // bounded is a disk of which only so much is read.
 type bounded struct {
-	disk  io.ReaderAt
-	left  int // reads
-	until time.Time
+	disk io.ReaderAt
+	left int // reads
 }
 
 func (b *bounded) ReadAt(p []byte, off int64) (int, error) {
-	if b.left--; b.left < 0 || time.Now().After(b.until) {
+	if b.left--; b.left < 0 {
 		return 0, errEnough
 	}
 	return b.disk.ReadAt(p, off)

@@ -1,13 +1,16 @@
 package faults
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/quickims/quickims/internal/nbd/nbdtest"
 	"github.com/quickims/quickims/test/harness"
 )
 
@@ -72,4 +75,53 @@ func TestReadsFromTheFolder(t *testing.T) {
 	if read(); gets.Load() > 0 {
 		t.Errorf("%d reads of the store for the image that stays", gets.Load())
 	}
+}
+
+// TestTakeOverOfTheFolder: the process that takes over gets the cache folder with all that
+// is in it, once the process before has ended; a machine reads on without the store.
+func TestTakeOverOfTheFolder(t *testing.T) {
+	t.Parallel()
+	s := newS3Store(t, "")
+	opts := s.Options()
+	opts.Dir, opts.NBD = s.Dir, true
+	opts.Config += fmt.Sprintf("\ncache:\n  dir: %s\n  dir_size: 1GiB\n", filepath.Join(t.TempDir(), "cache"))
+	s.Kill(t)
+	s.Server = harness.Start(t, opts)
+	disk := harness.Disk(10, 8)
+	s.upload(t, bucket, "disk.zvhd2", zvhd2Of(t, disk))
+	u, err := url.Parse(s.Attach(t, s.Import(t, harness.Request("a", bucket+":disk.zvhd2"))).URI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := nbdtest.Dial(t.Context(), "tcp", u.Host, nbdtest.Config{Export: strings.TrimPrefix(u.Path, "/")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	read := func() {
+		t.Helper()
+		got := make([]byte, len(disk))
+		for off := 0; off < len(disk); off += 1 << 20 {
+			if err := c.Read(got[off:off+1<<20], int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, disk) {
+			t.Fatal("the bytes are wrong")
+		}
+	}
+	// The first process fills the folder, a second one what the disk had no time for.
+	for range 3 {
+		read()
+		if !s.TakeOver(t, "") {
+			t.Fatalf("the new process did not take over:\n%s", s.Log())
+		}
+		harness.Eventually(t, "the new process has the folder", func() bool { return strings.Contains(s.Metrics(t), "quickims_cache_disk_off 0\n") })
+	}
+	s.fail.Store(1 << 40)
+	read()
+	if m := s.Metrics(t); !strings.Contains(m, "quickims_cache_disk_bad_pages_total 0\n") || !strings.Contains(m, "quickims_cache_disk_errors_total 0\n") || strings.Contains(m, "quickims_cache_disk_hits_total 0\n") {
+		t.Errorf("the metrics:\n%s", m)
+	}
+	s.fail.Store(0)
 }
