@@ -274,6 +274,9 @@ func (s *Service) assume() error {
 	if err := b.peer.Send(handover.Message{Kind: handover.Taken}); err != nil {
 		return fmt.Errorf("take over, process %d goes on: %w", b.peer.Pid, err)
 	}
+	if err := handover.Adopt(s.control); err != nil {
+		s.log.Warn("the next process that takes over will call this one by the number of one before", "error", err)
+	}
 	s.log.Info("took over", "from", b.peer.Pid, "connections", len(b.clients))
 	for _, l := range s.bound {
 		if u, ok := l.Listener.(*net.UnixListener); ok {

@@ -105,7 +105,7 @@ func Listen(folder string) (*net.UnixListener, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, err
 	}
-	if err := unix.Listen(fd, 8); err != nil {
+	if err := unix.Listen(fd, maxWaiting); err != nil {
 		return nil, os.NewSyscallError("listen", err)
 	}
 	l, err := net.FileListener(file)
@@ -113,6 +113,22 @@ func Listen(folder string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	return l.(*net.UnixListener), nil
+}
+
+// maxWaiting is how many connections may wait to be accepted.
+const maxWaiting = 8
+
+// Adopt makes this process, which got the listener from another one, the one that Dial
+// finds: a peer's credentials are those of the process that listened last (unix(7)).
+func Adopt(l *net.UnixListener) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), maxWaiting) }); cerr != nil {
+		return cerr
+	}
+	return os.NewSyscallError("listen", err)
 }
 
 // within is the socket's path by the folder's descriptor: a socket's own may have 107

@@ -145,9 +145,12 @@ func TestTakeOver(t *testing.T) {
 			l.goesOn(t, 100)
 			var longest time.Duration
 			for range tc.upgrades {
-				begun := time.Now()
+				begun, before := time.Now(), s.Pid()
 				if !s.TakeOver(t, "") {
 					t.Fatalf("the new process did not take over:\n%s", s.Log())
+				}
+				if !strings.Contains(s.Log(), fmt.Sprintf(`"msg":"took over","from":%d,`, before)) {
+					t.Errorf("the new process does not name process %d as the one before", before)
 				}
 				longest = max(longest, time.Since(begun))
 				l.goesOn(t, 100)
