@@ -63,7 +63,7 @@ type commands struct {
 	Bucket      BucketCmd            `cmd:"" group:"Use a service" help:"List, create and delete buckets."`
 	Object      ObjectCmd            `cmd:"" group:"Use a service" help:"List and delete objects in buckets."`
 	Job         JobCmd               `cmd:"" group:"Use a service" help:"Show a job, wait for its end, or list jobs."`
-	Image       ImageCmd             `cmd:"" group:"Use a service" help:"List, show, save and delete images."`
+	Image       ImageCmd             `cmd:"" group:"Use a service" help:"List, show, change, tag, share, save and delete images."`
 	Attach      AttachCmd            `cmd:"" group:"Use a service" help:"Serve an image's disk as a block device over NBD; run a command on it."`
 	Detach      DetachCmd            `cmd:"" group:"Use a service" help:"End attachments."`
 	Attachments AttachmentsCmd       `cmd:"" group:"Use a service" help:"List the attachments, or renew them."`

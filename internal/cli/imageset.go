@@ -16,7 +16,7 @@ type ImageSetCmd struct {
 	serverFlags
 	Image       string   `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
 	Name        *string  `placeholder:"NAME" help:"A new name."`
-	Description *string  `placeholder:"TEXT" help:"A new description; '' removes it."`
+	Description *string  `placeholder:"TEXT" help:"A new description; an empty one removes it."`
 	Protect     bool     `xor:"protect" help:"Protect the image: it cannot be deleted."`
 	Unprotect   bool     `xor:"protect" help:"Lift the protection."`
 	Attribute   []string `short:"a" sep:"none" placeholder:"KEY=VALUE" help:"Set an attribute, such as min_ram=1024 or hw_firmware_type=uefi. May be given several times."`
