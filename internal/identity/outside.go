@@ -178,10 +178,16 @@ func joinRoles(roles []ims.Role) string {
 	return strings.Join(text, ",")
 }
 
+// noTokenLetter reports whether a letter is in no token of a Keystone's: they are base64 in
+// either alphabet, three such texts between dots, or hexadecimal digits.
+func noTokenLetter(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("+/-_=.", r))
+}
+
 // outsideToken tells what a token of the outside Keystone stands for. Keystone is asked
 // if that was not done lately.
 func (s *Service) outsideToken(ctx context.Context, source, secret string) (Token, error) {
-	if secret == "" || len(secret) > maxTokenLength {
+	if secret == "" || len(secret) > maxTokenLength || strings.ContainsFunc(secret, noTokenLetter) {
 		return Token{}, noToken()
 	}
 	hash := hashToken(secret)

@@ -215,7 +215,7 @@ func TestOutsideFlood(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, w *outsideWorld) {
 		for i := range 1000 {
-			_, err := w.from("192.0.2.1", fmt.Sprint("made up ", i))
+			_, err := w.from("192.0.2.1", fmt.Sprint("made-up-", i))
 			if ims.CodeOf(err) != ims.CodeToken {
 				t.Fatal(err)
 			}
@@ -229,7 +229,7 @@ func TestOutsideFlood(t *testing.T) {
 		check(t, err)
 		before := w.asked
 		for range 100 {
-			_, err := w.from("192.0.2.3", "the same")
+			_, err := w.from("192.0.2.3", "the-same")
 			refusedWith(t, err, "")
 		}
 		if w.asked != before+1 {
@@ -242,7 +242,7 @@ func TestOutsideFlood(t *testing.T) {
 		w.set(func() { w.hold, w.came = release, make(chan struct{}, 60) })
 		var wg sync.WaitGroup
 		for i := range 60 {
-			wg.Go(func() { w.from(fmt.Sprintf("192.0.2.%d", 10+i%6), fmt.Sprint("at once ", i/2)) })
+			wg.Go(func() { w.from(fmt.Sprintf("192.0.2.%d", 10+i%6), fmt.Sprint("at-once-", i/2)) })
 		}
 		for range 6 { // six addresses get so many places, at least
 			<-w.came
@@ -366,4 +366,22 @@ func (w *outsideWorld) userOfOurs(t *testing.T) string {
 	users, err := w.Users(t.Context(), testSeed.DomainID)
 	check(t, err)
 	return users[0].ID
+}
+
+// TestOutsideNoToken: a text that no Keystone makes a token of is refused without a
+// question: a proxy before Keystone may answer it as if Keystone were away.
+func TestOutsideNoToken(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, w *outsideWorld) {
+		w.set(func() { w.fails = errors.New("blocked") })
+		for _, text := range []string{"' OR 1=1 --", "<script>", "a b", "\xff\xfe", "gAAAA\tB", "tök"} {
+			if _, err := w.from("192.0.2.1", text); ims.CodeOf(err) != ims.CodeToken {
+				t.Errorf("%q: %v", text, err)
+			}
+		}
+		w.set(func() { w.fails = nil })
+		if _, err := w.from("192.0.2.2", "good"); err != nil || w.asked != 1 {
+			t.Errorf("another's token: %v, %d questions", err, w.asked)
+		}
+	})
 }

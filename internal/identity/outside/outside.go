@@ -186,7 +186,13 @@ func (c *Client) Token(ctx context.Context, secret string) (Token, error) {
 			Expires  string   `json:"expires_at"`
 		} `json:"token"`
 	}
-	if err := c.get(ctx, "auth/tokens?nocatalog", map[string]string{"X-Subject-Token": secret}, &body); err != nil {
+	err := c.get(ctx, "auth/tokens?nocatalog", map[string]string{"X-Subject-Token": secret}, &body)
+	for _, status := range []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge} { // the token is malformed, or too long
+		if hasStatus(err, status) {
+			return Token{}, ErrUnknown
+		}
+	}
+	if err != nil {
 		return Token{}, err
 	}
 	b := body.Token
@@ -198,7 +204,6 @@ func (c *Client) Token(ctx context.Context, secret string) (Token, error) {
 	for _, role := range b.Roles {
 		t.Roles = append(t.Roles, role.Name)
 	}
-	var err error
 	if t.IssuedAt, err = time.Parse(time.RFC3339Nano, b.Issued); err == nil {
 		t.ExpiresAt, err = time.Parse(time.RFC3339Nano, b.Expires)
 	}

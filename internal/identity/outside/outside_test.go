@@ -125,6 +125,15 @@ func TestToken(t *testing.T) {
 	if _, err := c.Token(t.Context(), "bad"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("an unknown token: %v", err)
 	}
+	for _, status := range []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge} { // of Keystone, or of a proxy before it
+		a.set(func() {
+			a.paths["auth/tokens"] = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) }
+		})
+		if _, err := c.Token(t.Context(), "bad"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("a token that is answered with %d: %v", status, err)
+		}
+	}
+	a.set(func() { delete(a.paths, "auth/tokens") })
 	// Also when its own token ends in between.
 	a.set(func() { a.valid = "another" })
 	if _, err := c.Token(t.Context(), "bad"); !errors.Is(err, ErrUnknown) {
