@@ -33,7 +33,8 @@ func (i *Importer) adopt(ctx context.Context, job *ims.Job, img ims.Image, bitma
 	attempt := imagearea.Attempt{ImageID: img.ID, Number: job.Attempt}
 	data := ims.Data{Key: attempt.Disk(), Format: src.Format, VirtualSize: src.VirtualSize}
 
-	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, job), Began: i.recordUpload(*job, data.Key), Copies: i.reportCopy(job)}
+	opts := objectstore.AdoptOptions{Progress: i.reportProgress(ctx, job), Began: i.recordUpload(*job, data.Key), Copies: i.reportCopy(job),
+		Room: func(n int64) error { return noRoom(i.opts.Allowance.Room(n)) }}
 	info, err := i.store.Adopt(ctx, sourceOf(src), objectstore.Condition{ETag: src.ETag, Version: src.Version},
 		objectstore.Location{Bucket: objectstore.ImageArea, Key: data.Key}, opts)
 	if err != nil {

@@ -147,6 +147,7 @@ func (i *Importer) exportOptions(job *ims.Job, to objectstore.Location) objectst
 	}
 	return objectstore.ExportOptions{
 		Token: job.ID, Made: *mark, Abandoned: job.Source.Upload,
+		Room: func(n int64) error { return noRoom(i.opts.Allowance.UploadRoom(n)) },
 		Making: func(ctx context.Context, made string) error {
 			*mark = made
 			if err := i.catalog.SaveStep(ctx, *job); err != nil {

@@ -73,7 +73,7 @@ func (d *Dir) adopt(ctx context.Context, src Location, cond Condition, dst Locat
 			if opts.Copies != nil {
 				opts.Copies(d.whyCopied(f, err))
 			}
-			return d.copy(ctx, f, st, dst, opts.Progress)
+			return d.copy(ctx, f, st, dst, opts.Room, opts.Progress)
 		},
 	} {
 		if err = way(); !errors.Is(err, errNotHere) {
@@ -170,13 +170,13 @@ func (d *Dir) clone(f *os.File, st fileState, dst Location) error {
 }
 
 // copy makes dst a copy of the source's bytes, with its holes.
-func (d *Dir) copy(ctx context.Context, f *os.File, st fileState, dst Location, progress func(done, total int64)) error {
+func (d *Dir) copy(ctx context.Context, f *os.File, st fileState, dst Location, room func(n int64) error, progress func(done, total int64)) error {
 	t, err := d.newTemp()
 	if err != nil {
 		return err
 	}
 	defer t.discard()
-	err = copySparse(ctx, t.f, f, st.size, func(done int64) {
+	err = copySparse(ctx, t.f, f, st.size, room, func(done int64) {
 		if progress != nil {
 			progress(done, st.size)
 		}

@@ -16,7 +16,7 @@ const copyStep = 16 << 20
 
 // copySparse makes dst, an empty file, hold the size bytes of src with src's
 // holes. done is told how far it is.
-func copySparse(ctx context.Context, dst, src *os.File, size int64, done func(int64)) error {
+func copySparse(ctx context.Context, dst, src *os.File, size int64, room func(int64) error, done func(int64)) error {
 	if err := dst.Truncate(size); err != nil {
 		return classify(err)
 	}
@@ -29,7 +29,13 @@ func copySparse(ctx context.Context, dst, src *os.File, size int64, done func(in
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			n, err := copyRange(dst, src, data, min(hole-data, copyStep))
+			step := min(hole-data, copyStep)
+			if room != nil {
+				if err := room(step); err != nil {
+					return err
+				}
+			}
+			n, err := copyRange(dst, src, data, step)
 			if err != nil {
 				return err
 			}

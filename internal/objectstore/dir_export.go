@@ -55,7 +55,7 @@ func (d *Dir) export(ctx context.Context, src Location, cond Condition, dst Loca
 			func() error { return d.exportLink(ctx, f, st, dst, opts, parent, name) },
 			func() error {
 				return d.exportCopy(ctx, f, st, dst, opts, parent, name, func(ctx context.Context, to, from *os.File) error {
-					return copySparse(ctx, to, from, st.size, func(done int64) { opts.report(done, st.size) })
+					return copySparse(ctx, to, from, st.size, opts.Room, func(done int64) { opts.report(done, st.size) })
 				})
 			},
 		} {

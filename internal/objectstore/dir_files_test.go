@@ -467,3 +467,27 @@ func TestExportTellsItsOwn(t *testing.T) {
 		})
 	}
 }
+
+// TestCopyAsksForRoom: a copy that has no room leaves nothing, whichever way it goes.
+func TestCopyAsksForRoom(t *testing.T) {
+	t.Parallel()
+	s := newDirStore(t, t.TempDir())
+	s.ForceCopy()
+	s.write(t, "bucket", "source", []byte("bytes"))
+	from, full := objectstore.Location{Bucket: "bucket", Key: "source"}, errors.New("no room")
+	asked := int64(0)
+	room := func(n int64) error { asked += n; return full }
+	if _, err := s.Adopt(t.Context(), from, stat(t, s, from).Condition(), image("x/disk"), objectstore.AdoptOptions{Room: room}); !errors.Is(err, full) || asked != 5 {
+		t.Errorf("adopt: %v, asked for %d bytes", err, asked)
+	}
+	info := adopt(t, s, from, image("y/disk"))
+	to := objectstore.Location{Bucket: "bucket", Key: "out"}
+	if err := s.Export(t.Context(), image("y/disk"), info.Condition(), to, objectstore.ExportOptions{Token: "t", Room: room}); !errors.Is(err, full) || asked != 10 {
+		t.Errorf("export: %v, asked for %d bytes", err, asked)
+	}
+	for _, loc := range []objectstore.Location{image("x/disk"), to} {
+		if _, err := s.Stat(t.Context(), loc); !errors.Is(err, objectstore.ErrNotFound) {
+			t.Errorf("%s is there: %v", loc, err)
+		}
+	}
+}

@@ -86,6 +86,9 @@ type AdoptOptions struct {
 	// Copies, if not nil, is told why the directory store copies the bytes instead of
 	// sharing them, before it begins: the reason and what to do, in a sentence.
 	Copies func(reason string)
+	// Room, if not nil, is asked before the directory store writes so many bytes of a copy:
+	// its error ends the copy, of which nothing stays.
+	Room func(n int64) error
 	// Began, if not nil, is told the id of each multipart upload that Adopt begins,
 	// before the upload has any bytes. An error of Began aborts the upload and fails
 	// Adopt. A store without multipart uploads never calls it.
@@ -103,8 +106,9 @@ type ExportOptions struct {
 	// Made is the mark that an earlier Export of this token told last, "" for none. The
 	// object that bears it is found complete.
 	Made string
-	// Progress and Began are those of AdoptOptions.
+	// Progress, Room and Began are those of AdoptOptions.
 	Progress func(done, total int64)
+	Room     func(n int64) error
 	Began    func(ctx context.Context, upload string) error
 	// Abandoned is the multipart upload that an earlier Export of this token began and
 	// that nobody goes on with, "" for none. It is aborted.
