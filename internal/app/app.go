@@ -367,7 +367,15 @@ func (s *Service) wire() error {
 		Began: jobs.began, Ended: jobs.ended,
 		Allowance: s.allowance,
 		Limits:    limits, WithoutBitmap: !s.cfg.RequireBitmap, MinDiskGreater: !s.cfg.MinDiskEqual, Region: s.seed.Region, MayRead: s.mayRead, MayWrite: s.mayWrite,
-		Own:     s.owner.Advance,
+		Own: s.owner.Advance,
+		OpenDisk: func(ctx context.Context, img ims.Image) (importer.Disk, error) {
+			d := disks{s.cache, s.catalog, s.damage}
+			dev, err := d.device(ctx, img)
+			if err != nil {
+				return nil, err
+			}
+			return disk{dev, ctx, d, img}, nil
+		},
 		Enqueue: func(ctx context.Context, tx *database.Tx, jobID string) error { return s.queue.Enqueue(ctx, tx, jobID) },
 		Logger:  s.log,
 	})

@@ -41,6 +41,8 @@ type sourceJSON struct {
 	Config   bool   `json:"config,omitempty"`
 	Nested   bool   `json:"nested,omitempty"`
 
+	Converted bool `json:"converted,omitempty"`
+
 	Warnings []warningJSON `json:"warnings,omitempty"`
 }
 
@@ -53,7 +55,7 @@ func sourceText(s ims.Source) (string, error) {
 	j := sourceJSON{
 		Bucket: s.Bucket, Key: s.Key, Size: s.Size, ETag: s.ETag, Version: s.Version,
 		BitmapKey: s.BitmapKey, BitmapSize: s.BitmapSize, BitmapETag: s.BitmapETag, Format: s.Format, VirtualSize: s.VirtualSize,
-		Before: s.Before, Upload: s.Upload, NoBitmap: s.NoBitmap, Config: s.Config, Nested: s.Nested,
+		Before: s.Before, Upload: s.Upload, NoBitmap: s.NoBitmap, Config: s.Config, Nested: s.Nested, Converted: s.Converted,
 	}
 	for _, w := range s.Warnings {
 		j.Warnings = append(j.Warnings, warningJSON(w))
@@ -66,7 +68,7 @@ func (j sourceJSON) source() ims.Source {
 	s := ims.Source{
 		Bucket: j.Bucket, Key: j.Key, Size: j.Size, ETag: j.ETag, Version: j.Version,
 		BitmapKey: j.BitmapKey, BitmapSize: j.BitmapSize, BitmapETag: j.BitmapETag, Format: j.Format, VirtualSize: j.VirtualSize,
-		Before: j.Before, Upload: j.Upload, NoBitmap: j.NoBitmap, Config: j.Config, Nested: j.Nested,
+		Before: j.Before, Upload: j.Upload, NoBitmap: j.NoBitmap, Config: j.Config, Nested: j.Nested, Converted: j.Converted,
 	}
 	for _, w := range j.Warnings {
 		s.Warnings = append(s.Warnings, ims.Warning(w))

@@ -125,18 +125,18 @@ type ImageExportCmd struct {
 	serverFlags
 	Image  string `arg:"" name:"image" help:"The image's id, or its name if no other has the same."`
 	To     string `arg:"" name:"bucket:key" help:"The object to make. Nothing that is there is replaced."`
-	Format string `enum:",zvhd2,raw,qcow2,vhd,vmdk,zvhd" default:"" placeholder:"FORMAT" help:"Format of the object: zvhd2 or raw, whichever the stored data has, takes a moment; qcow2, vhd, vmdk and zvhd are converted, if the service does that. Default: that of the stored data."`
+	Format string `enum:",zvhd2,raw,qcow2,vhd,vmdk,zvhd" default:"" placeholder:"FORMAT" help:"Format of the object: zvhd2 or raw, whichever the stored data has, takes a moment; qcow2, vhd, vmdk and zvhd are converted, of disks up to 128 GiB. Default: that of the stored data."`
 	Wait   bool   `short:"w" help:"Wait until the job has ended. A job that failed is then a failed command."`
 }
 
 // Help shows the command's use.
 func (ImageExportCmd) Help() string {
-	return `The stored data is linked or copied inside the store; a RAW image gets its bitmap beside it (web.raw, web.mf), so that both can be imported again. "quickims image save" writes the disk to a local file instead, and "quickims convert" makes other formats of it.
+	return `The stored data is linked or copied inside the store; a RAW image gets its bitmap beside it (web.raw, web.mf), so that both can be imported again. With --format the service converts the disk and writes the object piece by piece; it is there when it is whole. "quickims image save" writes the disk to a local file instead.
 
 Examples:
 
     quickims image export web backup:web.zvhd2 --wait
-    quickims image export data backup:2026/data.raw --format raw --wait
+    quickims image export web backup:web.qcow2 --format qcow2 --wait
 `
 }
 

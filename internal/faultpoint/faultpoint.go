@@ -20,21 +20,22 @@ const (
 	Claimed            = "job.claimed"
 	Pinned             = "pin.done"
 	Inspected          = "inspect.done"
-	AdoptBegun         = "adopt.begun"   // the image is saving, no byte is ours
-	UploadBegun        = "upload.begun"  // a multipart upload is begun and recorded
-	AdoptData          = "adopt.data"    // the disk is ours, the bitmap is not
-	AdoptDone          = "adopt.done"    // all bytes are ours, nothing is published
-	Published          = "publish.done"  // active, nothing cleaned up
-	ExportMarked       = "export.marked" // an exported object's mark is recorded, the object is not there
-	ExportBitmap       = "export.bitmap" // the bitmap is there, the disk is not
-	ExportDone         = "export.done"   // all is there, the job has not ended
-	ExportUndone       = "export.undone" // a failing export: what it made is gone, it is not FAIL yet
-	MarkBegun          = "mark.begun"    // the database has a new generation, the image area's mark has not
-	MarkWritten        = "mark.written"  // both have it
-	FailBegun          = "fail.begun"    // a failing job: it is not FAIL yet
-	FailDone           = "fail.done"     // FAIL, nothing cleaned up
-	CleanBegun         = "clean.begun"   // an attempt or image has ended, its bytes are there
-	CleanRemoved       = "clean.removed" // its bytes are gone, its row is not
+	AdoptBegun         = "adopt.begun"      // the image is saving, no byte is ours
+	UploadBegun        = "upload.begun"     // a multipart upload is begun and recorded
+	AdoptData          = "adopt.data"       // the disk is ours, the bitmap is not
+	AdoptDone          = "adopt.done"       // all bytes are ours, nothing is published
+	Published          = "publish.done"     // active, nothing cleaned up
+	ExportMarked       = "export.marked"    // an exported object's mark is recorded, the object is not there
+	ExportBitmap       = "export.bitmap"    // the bitmap is there, the disk is not
+	ExportConverted    = "export.converted" // a converted file is written, nothing is under its name
+	ExportDone         = "export.done"      // all is there, the job has not ended
+	ExportUndone       = "export.undone"    // a failing export: what it made is gone, it is not FAIL yet
+	MarkBegun          = "mark.begun"       // the database has a new generation, the image area's mark has not
+	MarkWritten        = "mark.written"     // both have it
+	FailBegun          = "fail.begun"       // a failing job: it is not FAIL yet
+	FailDone           = "fail.done"        // FAIL, nothing cleaned up
+	CleanBegun         = "clean.begun"      // an attempt or image has ended, its bytes are there
+	CleanRemoved       = "clean.removed"    // its bytes are gone, its row is not
 
 	HandOverBegun    = "handover.begun"    // the new process has the listeners
 	HandOverPrepared = "handover.prepared" // and its configuration is good
@@ -58,6 +59,9 @@ var HandOver = []string{HandOverBegun, HandOverPrepared, HandOverYielded, MarkBe
 
 // Export lists the points of an export that succeeds, of an image with a bitmap.
 var Export = []string{ExportMarked, ExportBitmap, ExportDone, Published}
+
+// ExportConversion lists those of one that converts.
+var ExportConversion = []string{ExportMarked, ExportConverted, ExportDone}
 
 // ExportFailure lists those of one that fails.
 var ExportFailure = []string{FailBegun, ExportUndone, FailDone}

@@ -38,6 +38,9 @@ type Options struct {
 	MayRead func(ctx context.Context, projectID, bucket string) (bool, error)
 	// MayWrite reports whether a project may export into a bucket; unset: none may.
 	MayWrite func(ctx context.Context, projectID, bucket string) (bool, error)
+	// OpenDisk opens an image's disk for an export that converts it; its reads end with
+	// ctx. Unset: nothing is converted.
+	OpenDisk func(ctx context.Context, img ims.Image) (Disk, error)
 	// Own makes sure that the image area is still this installation's. It is called
 	// before bytes are written there and before any are removed; while it fails neither
 	// happens. Unset: nothing is asked.
@@ -68,7 +71,11 @@ type Importer struct {
 	store   objectstore.Store
 	opts    Options
 	nudged  chan struct{} // wakes the clean-up
+	convert chan struct{} // held by the one export that converts
 }
+
+// errBusy says that another export is being converted.
+var errBusy = errors.New("another export is being converted")
 
 // New makes an Importer over a catalog and an object store.
 func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
@@ -96,7 +103,7 @@ func New(c *catalog.Catalog, store objectstore.Store, opts Options) *Importer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Importer{catalog: c, store: store, opts: opts, nudged: make(chan struct{}, 1)}
+	return &Importer{catalog: c, store: store, opts: opts, nudged: make(chan struct{}, 1), convert: make(chan struct{}, 1)}
 }
 
 // errNotOwned says that the image area is not known to be this installation's.
@@ -166,6 +173,8 @@ func (i *Importer) Work(ctx context.Context, jobID string) (again time.Duration,
 			return 0, fmt.Errorf("release job %s: %w", job.ID, err)
 		}
 		return 0, ctx.Err()
+	case errors.Is(err, errBusy):
+		return i.later(ctx, job)
 	}
 	return i.settle(ctx, log, job, err)
 }
@@ -219,6 +228,19 @@ func (i *Importer) again(ctx context.Context, job ims.Job) (time.Duration, error
 	}
 	i.Nudge()
 	return i.backoff(job.Faults), nil
+}
+
+// later gives back a job that did not begin, which is no try.
+func (i *Importer) later(ctx context.Context, job ims.Job) (time.Duration, error) {
+	job.Source.Before = job.Attempt - 1
+	err := i.catalog.SaveStep(ctx, job)
+	if err == nil {
+		err = i.catalog.Release(ctx, job, job.Faults)
+	}
+	if err != nil && !errors.Is(err, catalog.ErrFenced) {
+		return i.opts.Backoff, fmt.Errorf("release job %s: %w", job.ID, err)
+	}
+	return 2 * i.opts.Backoff, nil
 }
 
 func (i *Importer) backoff(faults int) time.Duration {

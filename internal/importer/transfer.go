@@ -64,7 +64,16 @@ func (i *Importer) Export(ctx context.Context, p ims.Principal, imageID string, 
 		return "", ims.Faultf(ims.CodeExportNameFormat, "bucket_url: no object can be called %q here, choose another name", ims.Clip(to.Key))
 	}
 	target := ims.Source{Bucket: to.Bucket, Key: to.Key, Size: img.Data.Size, Format: img.Data.Format, VirtualSize: img.Data.VirtualSize}
-	if img.Data.BitmapKey != "" {
+	switch {
+	case to.Format == "":
+	case i.opts.OpenDisk == nil:
+		return "", ims.Faultf(ims.CodeUnsupported, "file_format: this service converts no images")
+	case img.Data.VirtualSize > ims.MaxConverted:
+		return "", ims.Faultf(ims.CodeExportTooLarge, "the disk has %d bytes, and up to %d are converted; is_quick_export writes the stored data, whatever its size", img.Data.VirtualSize, int64(ims.MaxConverted))
+	default:
+		target.Converted, target.Format, target.Size = true, to.Format, 0
+	}
+	if img.Data.BitmapKey != "" && !target.Converted {
 		if target.BitmapKey = ims.BitmapKey(to.Key); target.BitmapKey == to.Key {
 			return "", ims.Faultf(ims.CodeExportNameFormat, "bucket_url: %q is the name of a bitmap, name the image file, such as %q", to.Key, to.Key[:len(to.Key)-len(".mf")]+".raw")
 		}
@@ -101,6 +110,9 @@ func (i *Importer) export(ctx context.Context, job *ims.Job, img ims.Image) erro
 	if err := i.bucketUsable(ctx, job.ProjectID, job.Source.Bucket, i.opts.MayWrite); err != nil {
 		return err
 	}
+	if job.Source.Converted {
+		return i.exportConverted(ctx, job, img)
+	}
 	up, err := i.opts.Allowance.BeginCopy(ctx, job.ProjectID, img.Data.Size)
 	if err != nil {
 		return noRoom(err)
@@ -117,15 +129,8 @@ func (i *Importer) export(ctx context.Context, job *ims.Job, img ims.Image) erro
 			opts.Progress = i.reportProgress(ctx, job)
 		}
 		err := i.store.Export(ctx, objectstore.Location{Bucket: objectstore.ImageArea, Key: from[n].Key}, objectstore.Condition{ETag: from[n].ETag}, to, opts)
-		switch {
-		case errors.Is(err, objectstore.ErrExists):
-			return exists(to).Cause(err)
-		case errors.Is(err, objectstore.ErrDenied):
-			return ims.Faultf(ims.CodeBucketAccess, "the store does not let the service write to bucket %q", to.Bucket).Cause(err)
-		case errors.Is(err, objectstore.ErrChanged), errors.Is(err, objectstore.ErrNotFound):
-			return ims.Faultf(ims.CodeInternal, "the stored data of the image is not what was imported; it has to be imported again").Cause(err)
-		case err != nil:
-			return fmt.Errorf("export %s: %w", to, err)
+		if err != nil {
+			return notExported(to, err)
 		}
 		if to.Key == job.Source.BitmapKey {
 			if err := faultpoint.Hit(faultpoint.ExportBitmap); err != nil {
@@ -135,6 +140,19 @@ func (i *Importer) export(ctx context.Context, job *ims.Job, img ims.Image) erro
 	}
 	stored = true
 	return faultpoint.Hit(faultpoint.ExportDone)
+}
+
+// notExported says why an object could not be made.
+func notExported(to objectstore.Location, err error) error {
+	switch {
+	case errors.Is(err, objectstore.ErrExists):
+		return exists(to).Cause(err)
+	case errors.Is(err, objectstore.ErrDenied):
+		return ims.Faultf(ims.CodeBucketAccess, "the store does not let the service write to bucket %q", to.Bucket).Cause(err)
+	case errors.Is(err, objectstore.ErrChanged), errors.Is(err, objectstore.ErrNotFound):
+		return ims.Faultf(ims.CodeInternal, "the stored data of the image is not what was imported; it has to be imported again").Cause(err)
+	}
+	return fmt.Errorf("export %s: %w", to, err)
 }
 
 // exportOptions are those of the export of an object of a job, whose row keeps what it

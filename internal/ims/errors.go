@@ -56,6 +56,7 @@ const (
 	CodeImageBeingMade     Code = "IMG.0090"
 	CodeProjectName        Code = "IMG.0104"
 	CodeUnsupported        Code = "IMG.0105"
+	CodeExportTooLarge     Code = "IMG.0160"
 	CodeBucketName         Code = "IMG.0109"
 	CodeTag                Code = "IMG.0115"
 	CodeTagQuota           Code = "IMG.0116"

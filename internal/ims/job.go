@@ -78,7 +78,8 @@ type Source struct {
 	// NoBitmap: a RAW file needs no bitmap beside it. Config: the request asked for the
 	// system to be adapted, which nothing here does. Nested: the job is shown as its own
 	// sub-job, too.
-	NoBitmap, Config, Nested bool
+	// Converted: the export writes the disk in Format, and not the stored data.
+	NoBitmap, Config, Nested, Converted bool
 	// Warnings are what the inspection noticed that the owner should know. They do not
 	// keep the import from going on.
 	Warnings []Warning

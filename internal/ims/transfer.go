@@ -51,8 +51,15 @@ type ExportRequest struct {
 	Quick             *bool
 }
 
-// Export is a valid export: where the stored data goes.
-type Export struct{ Bucket, Key string }
+// Export is a valid export: where the image goes.
+type Export struct {
+	Bucket, Key string
+	// Format is what the disk is converted to; "": the stored data as it is.
+	Format string
+}
+
+// MaxConverted is the largest disk that an export converts, in bytes.
+const MaxConverted = 128 * GiB
 
 // exportFormats are the formats of an export that is not a quick one.
 var exportFormats = []string{"qcow2", "vhd", "zvhd", "vmdk"}
@@ -100,6 +107,6 @@ func (r ExportRequest) Validate() (Export, error) {
 	case !slices.Contains(exportFormats, format):
 		return e, Faultf(CodeExportFormat, "file_format is %q, it must be one of %s", Clip(format), strings.Join(exportFormats, ", "))
 	}
-	return e, Faultf(CodeUnsupported, "file_format: this service converts no images when it exports them; with is_quick_export the stored data is written, ZVHD2 or RAW, "+
-		"and `quickims image save` with `quickims convert` makes %s of it", format)
+	e.Format = format
+	return e, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -89,11 +90,29 @@ func (d *Dir) cloneFile(_ context.Context, to, from *os.File) error {
 	return errNotHere
 }
 
-// exportCopy fills a file without a name in the folder and then gives it its name.
+// exportCopy makes a file of the image's bytes, with its time.
 func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, dst Location, opts ExportOptions, parent *os.File, name string,
 	fill func(ctx context.Context, to, from *os.File) error,
 ) error {
-	to, err := openAt(parent, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	return exportFile(ctx, parent, dst, opts, func(to *os.File) error {
+		if err := fill(ctx, to, f); err != nil {
+			return err
+		}
+		now, err := stateOf(f)
+		if err != nil {
+			return err
+		}
+		if !now.explains(st) {
+			return errMoved
+		}
+		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(st.mtime)}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", to.Fd()), times, 0)
+	}, func(to *os.File) error { return linkFile(to, parent, name) })
+}
+
+// exportFile fills a file without a name in a folder and then has it given its name.
+func exportFile(ctx context.Context, folder *os.File, dst Location, opts ExportOptions, fill, link func(to *os.File) error) error {
+	to, err := openAt(folder, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
 		return fmt.Errorf("%w: the bucket's file system has no files without a name", errNotHere)
 	}
@@ -101,18 +120,7 @@ func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, dst Loca
 		return err
 	}
 	defer to.Close()
-	if err := fill(ctx, to, f); err != nil {
-		return err
-	}
-	now, err := stateOf(f)
-	if err != nil {
-		return err
-	}
-	if !now.explains(st) {
-		return errMoved
-	}
-	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(st.mtime)}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", to.Fd()), times, 0); err != nil {
+	if err := fill(to); err != nil {
 		return err
 	}
 	if err := to.Sync(); err != nil {
@@ -125,7 +133,49 @@ func (d *Dir) exportCopy(ctx context.Context, f *os.File, st fileState, dst Loca
 	if err != nil {
 		return err
 	}
-	return linkFile(to, parent, name)
+	return link(to)
+}
+
+// ExportStream implements Store.
+func (d *Dir) ExportStream(ctx context.Context, r io.Reader, dst Location, opts ExportOptions) error {
+	return fail("export", dst, d.exportStream(ctx, r, dst, opts))
+}
+
+func (d *Dir) exportStream(ctx context.Context, r io.Reader, dst Location, opts ExportOptions) error {
+	if err := checkExported(dst); err != nil {
+		return err
+	}
+	top, done, err := d.area(dst.Bucket)
+	if err != nil {
+		return err
+	}
+	defer done()
+	switch f, there, err := d.open(dst); {
+	case err == nil:
+		f.Close()
+		if !there.marked(dst, opts.Made) {
+			return ErrExists
+		}
+		return classify(d.syncParents(top, dst.Key))
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	err = exportFile(ctx, top, dst, opts, func(to *os.File) error { return writeSparse(to, contextReader{ctx, r}) }, func(to *os.File) error {
+		return intoParent(top, dst.Key, func(parent *os.File, name string) error {
+			err := linkFile(to, parent, name)
+			if errors.Is(err, unix.EEXIST) {
+				return ErrExists
+			}
+			return err
+		})
+	})
+	switch {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%w in the place of a folder: %w", ErrExists, err)
+	case err != nil:
+		return classify(err)
+	}
+	return classify(d.syncParents(top, dst.Key))
 }
 
 // exportLink gives the image's inode a name in the bucket, and pins it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -38,12 +39,7 @@ func (s *S3) export(ctx context.Context, src Location, cond Condition, dst Locat
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}
-	if opts.Abandoned != "" {
-		if err := s.giveUp(ctx, bucket, key, opts.Abandoned); err != nil {
-			return classifyS3(ctx, err)
-		}
-	}
-	if err := opts.making(ctx, opts.Token); err != nil {
+	if err := s.beginExport(ctx, bucket, key, opts); err != nil {
 		return err
 	}
 	metadata := map[string]string{exportMetadata: opts.Token}
@@ -64,6 +60,54 @@ func (s *S3) export(ctx context.Context, src Location, cond Condition, dst Locat
 	}
 	opts.report(from.Size, from.Size)
 	return nil
+}
+
+// beginExport gives up what an earlier attempt left, and tells the mark.
+func (s *S3) beginExport(ctx context.Context, bucket, key string, opts ExportOptions) error {
+	if opts.Abandoned != "" {
+		if err := s.giveUp(ctx, bucket, key, opts.Abandoned); err != nil {
+			return classifyS3(ctx, err)
+		}
+	}
+	return opts.making(ctx, opts.Token)
+}
+
+// ExportStream implements Store, as Put does, under the name from the beginning and
+// visible at its end.
+func (s *S3) ExportStream(ctx context.Context, r io.Reader, dst Location, opts ExportOptions) error {
+	return fail("export", dst, s.exportStream(ctx, r, dst, opts))
+}
+
+func (s *S3) exportStream(ctx context.Context, r io.Reader, dst Location, opts ExportOptions) error {
+	if err := checkExported(dst); err != nil {
+		return err
+	}
+	bucket, key, err := s.place(dst)
+	if err != nil {
+		return err
+	}
+	switch there, err := s.exported(ctx, bucket, key); {
+	case err == nil && marked(there, opts.Made):
+		return nil
+	case err == nil:
+		return ErrExists
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	if err := s.beginExport(ctx, bucket, key, opts); err != nil {
+		return err
+	}
+	body := contextReader{ctx, r}
+	first, last, err := readPart(body, putPartSize(1), UnknownSize)
+	if err != nil {
+		return err
+	}
+	as := minio.PutObjectOptions{ContentType: objectType, UserMetadata: map[string]string{exportMetadata: opts.Token}}
+	if last {
+		as.DisableMultipart = true
+		return s.putWhole(ctx, bucket, key, first, as)
+	}
+	return s.putUpload(ctx, bucket, key, body, first, as, opts.Began)
 }
 
 // exported says what is at the place of an exported object, with its metadata.

@@ -96,7 +96,12 @@ func (s *S3) putParts(ctx context.Context, bucket, key string, r io.Reader, firs
 	if err := s.abortUploads(ctx, bucket, key); err != nil { // of an attempt that was killed
 		return classifyS3(ctx, err)
 	}
-	upload, err := s.client.NewMultipartUpload(ctx, bucket, key, minio.PutObjectOptions{ContentType: objectType})
+	return s.putUpload(ctx, bucket, key, r, first, minio.PutObjectOptions{ContentType: objectType}, began)
+}
+
+// putUpload is putParts of a key that has no upload of ours.
+func (s *S3) putUpload(ctx context.Context, bucket, key string, r io.Reader, first []byte, as minio.PutObjectOptions, began func(context.Context, string) error) error {
+	upload, err := s.client.NewMultipartUpload(ctx, bucket, key, as)
 	if err != nil {
 		return classifyS3(ctx, err)
 	}

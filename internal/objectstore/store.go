@@ -188,6 +188,11 @@ type Store interface {
 	// Whose bucket it is, is not asked here.
 	Export(ctx context.Context, src Location, cond Condition, dst Location, opts ExportOptions) error
 
+	// ExportStream makes dst, in a bucket, hold all that r gives, durably, as Export does.
+	// An error of r, or of anything else, leaves nothing. It holds a bounded part of the
+	// bytes in memory.
+	ExportStream(ctx context.Context, r io.Reader, dst Location, opts ExportOptions) error
+
 	// Unexport removes the object of opts.Made from dst, in a bucket, and aborts the
 	// upload opts.Abandoned. Any other object stays. That there is none is fine, and that
 	// there is no bucket; it may be repeated.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -113,9 +114,11 @@ func exportStores(t *testing.T, points []string, f func(t *testing.T, s exportSt
 	}
 }
 
+const quickExport = `{"bucket_url":"` + bucket + `:out/x.raw","is_quick_export":true}`
+
 // killed imports a disk and exports it in a service that is killed at a point. between,
 // if not nil, is called when the bitmap is there and the disk is not.
-func (s exportStore) killed(t *testing.T, disk []byte, point string, between func()) {
+func (s exportStore) killed(t *testing.T, disk []byte, point, export string, between func()) {
 	t.Helper()
 	s.put("disk.raw", disk)
 	s.put("disk.mf", mfOf(t, disk))
@@ -130,7 +133,7 @@ func (s exportStore) killed(t *testing.T, disk []byte, point string, between fun
 	go func() {
 		defer close(asked)
 		// The answer may come or not.
-		_, _ = s.Send("POST", "/v1/cloudimages/"+image+"/file", token, []byte(`{"bucket_url":"`+bucket+`:out/x.raw","is_quick_export":true}`))
+		_, _ = s.Send("POST", "/v1/cloudimages/"+image+"/file", token, []byte(export))
 	}()
 	if between != nil {
 		s.WaitStopped(t)
@@ -168,7 +171,7 @@ func TestKillWhileAnImageIsExported(t *testing.T) {
 	exportStores(t, faultpoint.Export, func(t *testing.T, s exportStore, point string) {
 		disk := harness.Disk(21, 8)
 		mf := mfOf(t, disk)
-		s.killed(t, disk, point, nil)
+		s.killed(t, disk, point, quickExport, nil)
 		switch point {
 		case faultpoint.ExportMarked:
 			s.want(t, nil)
@@ -190,7 +193,7 @@ func TestKillWhileAnExportFails(t *testing.T) {
 	t.Parallel()
 	exportStores(t, faultpoint.ExportFailure, func(t *testing.T, s exportStore, point string) {
 		disk := harness.Disk(22, 8)
-		s.killed(t, disk, point, func() {
+		s.killed(t, disk, point, quickExport, func() {
 			s.put("out/x.raw", []byte("mine"))
 			s.want(t, map[string][]byte{"x.mf": mfOf(t, disk), "x.raw": []byte("mine")})
 		})
@@ -204,5 +207,62 @@ func TestKillWhileAnExportFails(t *testing.T) {
 			t.Fatalf("the images %+v", images)
 		}
 		s.CheckBytes(t, images[0].ID, disk)
+	})
+}
+
+// TestKillWhileAnImageIsConverted: an export that converts goes on from the front, and
+// what it and others make is what qemu-img reads as the disk.
+func TestKillWhileAnImageIsConverted(t *testing.T) {
+	t.Parallel()
+	exportStores(t, faultpoint.ExportConversion, func(t *testing.T, s exportStore, point string) {
+		disk := harness.Disk(23, 40)
+		s.killed(t, disk, point, `{"bucket_url":"`+bucket+`:out/x.qcow2","file_format":"qcow2"}`, nil)
+		if point != faultpoint.ExportDone {
+			for name := range s.exported() {
+				if !strings.HasSuffix(name, " in parts") {
+					t.Errorf("%s is there before it is whole", name)
+				}
+			}
+		}
+		s.Restart(t, "")
+		if job := s.ended(t); job.Status != "SUCCESS" {
+			t.Fatalf("the export failed: %s", deref(job.FailReason))
+		}
+		image := s.Images(t, "?status=active")[0].ID
+		for _, format := range []string{"vhd", "vmdk", "zvhd"} {
+			body := map[string]any{"bucket_url": bucket + ":out/x." + format, "file_format": format}
+			if job := s.Wait(t, accepted(t, s.Server, "/v1/cloudimages/"+image+"/file", body)); job.Status != "SUCCESS" {
+				t.Fatalf("%s: %s", format, deref(job.FailReason))
+			}
+		}
+		dir, made := t.TempDir(), s.exported()
+		if len(made) != 4 {
+			t.Errorf("below out/ are %q", slices.Collect(maps.Keys(made)))
+		}
+		for name, data := range made {
+			file, raw := filepath.Join(dir, name), filepath.Join(dir, name+".raw")
+			if err := os.WriteFile(file, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			format := strings.TrimPrefix(filepath.Ext(name), ".")
+			cmd := exec.Command("qemu-img", "convert", "-f", format, "-O", "raw", file, raw)
+			switch format {
+			case "vhd":
+				cmd = exec.Command("qemu-img", "convert", "-f", "vpc", "-O", "raw", file, raw)
+			case "zvhd": // qemu knows none
+				cmd = exec.Command(harness.Binary(t), "convert", "-O", "raw", file, raw)
+			case "qcow2":
+				if out, err := exec.Command("qemu-img", "check", "-f", "qcow2", file).CombinedOutput(); err != nil {
+					t.Errorf("qemu-img check: %v: %s", err, out)
+				}
+			}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s", name, err, out)
+				continue
+			}
+			if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, disk) {
+				t.Errorf("%s is another disk (%v)", name, err)
+			}
+		}
 	})
 }

@@ -52,6 +52,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"AdoptFromImageArea", testAdoptFromImageArea},
 		{"AdoptNowhere", testAdoptNowhere},
 		{"Export", testExport},
+		{"ExportStream", testExportStream},
 		{"Unexport", testUnexport},
 		{"Put", testPut},
 		{"PutWrongSize", testPutWrongSize},

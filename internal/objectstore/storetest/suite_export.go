@@ -1,9 +1,13 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"testing"
+	"testing/iotest"
 
 	"github.com/quickims/quickims/internal/objectstore"
 )
@@ -118,4 +122,41 @@ func testUnexport(t *testing.T, h Harness) {
 	undo(at(b, "none"), first)
 	undo(at("no-such-bucket", "x"), first)
 	wantErr(t, "undo in the image area", h.Store.Unexport(ctx, image("unexported/1/disk"), first), objectstore.ErrInvalid)
+}
+
+// testExportStream: what a reader gives becomes an object, whole or not at all, that
+// replaces nothing.
+func testExportStream(t *testing.T, h Harness) {
+	ctx, b := t.Context(), h.NewBucket(t)
+	for _, size := range []int{0, 5, 33<<20 + 1} {
+		content, dst := pattern(size, 9), at(b, fmt.Sprintf("of/%d", size))
+		var opts objectstore.ExportOptions
+		opts.Token = "a"
+		opts.Making = func(_ context.Context, mark string) error {
+			h.wantAbsent(t, dst)
+			opts.Made = mark
+			return nil
+		}
+		stop := errors.New("stop")
+		cut := io.MultiReader(bytes.NewReader(content), iotest.ErrReader(stop))
+		wantErr(t, "export of a reader that fails", h.Store.ExportStream(ctx, cut, dst, opts), stop)
+		h.wantAbsent(t, dst)
+		if err := h.Store.ExportStream(ctx, bytes.NewReader(content), dst, opts); err != nil {
+			t.Fatal(err)
+		}
+		h.wantBytes(t, dst, h.stat(t, dst), content)
+		if err := h.Store.ExportStream(ctx, iotest.ErrReader(stop), dst, opts); err != nil {
+			t.Errorf("found again: %v", err)
+		}
+		opts.Making = nil
+		if err := h.Store.Unexport(ctx, dst, opts); err != nil {
+			t.Error(err)
+		}
+		h.wantAbsent(t, dst)
+		h.Write(t, b, dst.Key, []byte("mine"))
+		wantErr(t, "export over an object", h.Store.ExportStream(ctx, bytes.NewReader(content), dst, opts), objectstore.ErrExists)
+		h.wantBytes(t, dst, h.stat(t, dst), []byte("mine"))
+	}
+	wantErr(t, "export nowhere", h.Store.ExportStream(ctx, bytes.NewReader([]byte("x")), at("no-such-bucket", "x"), objectstore.ExportOptions{Token: "a"}), objectstore.ErrNoBucket)
+	wantErr(t, "export into the image area", h.Store.ExportStream(ctx, bytes.NewReader(nil), image("x"), objectstore.ExportOptions{Token: "a"}), objectstore.ErrInvalid)
 }
