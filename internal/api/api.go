@@ -43,6 +43,9 @@ type Authenticator interface {
 	// returns the caller with the roles that it has now. A refusal is an *ims.Error;
 	// other errors mean that nobody can tell just now.
 	Holds(ctx context.Context, p ims.Principal) (ims.Principal, error)
+	// Within is the caller in each project that its credential reaches, with the roles
+	// there: one for the credential of a project, any number for a domain's.
+	Within(ctx context.Context, p ims.Principal) ([]ims.Principal, error)
 }
 
 // DiskOpener opens the data of an image that can be read.

@@ -2,7 +2,9 @@ package api
 
 import (
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -214,8 +216,6 @@ func (s *server) migrateResource(c *call) error {
 	switch {
 	case kind != imagesType:
 		return ims.Faultf(ims.CodeBadFormat, "resource_type is %q, it must be %s", ims.Clip(kind), imagesType)
-	case project != nil && *project != c.project():
-		return ims.Faultf(ims.CodeProjectMismatch, "project_id is not the project of the credentials")
 	case !ims.ValidUUID(image):
 		return unknownImage()
 	}
@@ -223,11 +223,39 @@ func (s *server) migrateResource(c *call) error {
 	if err != nil {
 		return err
 	}
-	err = s.Catalog.MigrateResource(c.Context(), c.principal.Tenant, c.project(), image, id)
+	in, err := s.projectOf(c, project)
+	if err != nil {
+		return err
+	}
+	err = s.Catalog.MigrateResource(c.Context(), in.Tenant, in.ProjectID, image, id)
 	if ims.CodeOf(err) == ims.CodeEnterpriseProject {
 		err = unknownEnterprise() // here it is what the path names
 	}
 	return s.noContent(c, err)
+}
+
+// projectOf is the caller in the project that it names, which its credential must reach,
+// and in which it must be allowed to change images. The credential of a project need not
+// name it.
+func (s *server) projectOf(c *call, named *string) (ims.Principal, error) {
+	reached, err := s.Auth.Within(c.Context(), c.principal)
+	if err != nil {
+		return ims.Principal{}, err
+	}
+	id := c.project()
+	if named != nil {
+		id = *named
+	}
+	at := slices.IndexFunc(reached, func(p ims.Principal) bool { return p.ProjectID == id })
+	switch {
+	case id == "":
+		return ims.Principal{}, ims.Faultf(ims.CodeProjectMismatch, "project_id is missing, and the credentials are a domain's: name the project of the image")
+	case at < 0:
+		return ims.Principal{}, ims.Faultf(ims.CodeProjectMismatch, "project_id is no project of the credentials")
+	case !reached[at].May(ims.ActionImagesUpdate):
+		return ims.Principal{}, forbidden(ims.ActionImagesUpdate)
+	}
+	return reached[at], nil
 }
 
 // resourceWire is an image in an enterprise project's list of resources.
@@ -241,7 +269,7 @@ type resourceWire struct {
 }
 
 // filterResources is POST /v1.0/enterprise-projects/{enterprise_project_id}/resources/filter.
-// It shows the caller's project alone, whichever the body names.
+// It shows the projects that the caller's credential reaches alone, whichever the body names.
 func (s *server) filterResources(c *call) error {
 	f, err := objectBody(c.body)
 	if err != nil {
@@ -277,18 +305,26 @@ func (s *server) filterResources(c *call) error {
 		Errors    []struct{}     `json:"errors"`
 		Total     int            `json:"total_count"`
 	}{[]resourceWire{}, []struct{}{}, 0}
-	if named(projects, c.project()) && named(kinds, imagesType) {
-		list, total, err := s.Catalog.ResourcesOf(c.Context(), []string{c.project()}, id, int(n), int(at))
-		if err != nil {
-			return err
+	reached, err := s.Auth.Within(c.Context(), c.principal)
+	if err != nil {
+		return err
+	}
+	names := map[string]string{}
+	for _, p := range reached {
+		if named(projects, p.ProjectID) && named(kinds, imagesType) && p.May(ims.ActionEPSList) {
+			names[p.ProjectID] = p.ProjectName
 		}
-		answer.Total = total
-		for _, r := range list {
-			answer.Resources = append(answer.Resources, resourceWire{
-				ID: r.ID, Name: r.Name, Type: imagesType, ProjectID: c.project(),
-				ProjectName: c.principal.ProjectName, EnterpriseProject: id,
-			})
-		}
+	}
+	list, total, err := s.Catalog.ResourcesOf(c.Context(), slices.Sorted(maps.Keys(names)), id, int(n), int(at))
+	if err != nil {
+		return err
+	}
+	answer.Total = total
+	for _, r := range list {
+		answer.Resources = append(answer.Resources, resourceWire{
+			ID: r.ID, Name: r.Name, Type: imagesType, ProjectID: r.ProjectID,
+			ProjectName: names[r.ProjectID], EnterpriseProject: id,
+		})
 	}
 	writeJSON(c.w, http.StatusOK, answer)
 	return nil

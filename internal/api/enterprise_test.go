@@ -3,9 +3,11 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/quickims/quickims/internal/identity"
 	"github.com/quickims/quickims/internal/ims"
 )
 
@@ -153,4 +155,50 @@ func TestMigrateResource(t *testing.T) {
 		c.refused(t, http.StatusBadRequest, "IMG.0001", "POST", eps+"/"+id+"/resources/filter", body)
 	}
 	c.as(t, ims.RoleReader, c.project).refused(t, http.StatusForbidden, "IMG.0026", "POST", eps+"/"+id+"/resources-migrate", migrate(image))
+}
+
+// TestMigrateResourceOfADomain: the credential of a domain moves the images of those
+// projects in which its user may change them, and lists those in which it has a role.
+func TestMigrateResourceOfADomain(t *testing.T) {
+	t.Parallel()
+	const password = "correct horse"
+	one, two, none := shared.newProject(t), shared.newProject(t), shared.newProject(t)
+	id, _ := one.newEnterprise(t)
+	u, err := shared.identity.CreateUser(t.Context(), identity.User{Name: "u " + ims.NewJobID(), DomainID: shared.domain}, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for project, role := range map[string]ims.Role{one.project: ims.RoleMember, two.project: ims.RoleReader} {
+		if err := shared.identity.Grant(t.Context(), identity.Grant{UserID: u.ID, ProjectID: project, Role: role}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token, _, err := shared.identity.LoginPassword(t.Context(), identity.PasswordLogin{UserID: u.ID, Password: password}, identity.Scope{DomainID: shared.domain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	domain := caller{world: shared, token: token}
+	migrate := func(c caller, project string) string {
+		return `{"project_id":` + project + `,"resource_id":"` + c.active(t, systemDisk(nil)) + `","resource_type":"images"}`
+	}
+	path := eps + "/" + id + "/resources-migrate"
+	domain.expect(t, http.StatusNoContent, "POST", path, migrate(one, `"`+one.project+`"`))
+	two.expect(t, http.StatusNoContent, "POST", path, migrate(two, `"`+two.project+`"`))
+	none.expect(t, http.StatusNoContent, "POST", path, migrate(none, `"`+none.project+`"`))
+	domain.refused(t, http.StatusForbidden, "IMG.0026", "POST", path, migrate(two, `"`+two.project+`"`))
+	domain.refused(t, http.StatusBadRequest, "IMG.0030", "POST", path, migrate(none, `"`+none.project+`"`))
+	domain.refused(t, http.StatusBadRequest, "IMG.0030", "POST", path, migrate(one, `null`))
+	domain.refused(t, http.StatusNotFound, "IMG.0027", "POST", path, migrate(none, `"`+one.project+`"`))
+	for projects, want := range map[string][]string{
+		`[]`: {one.project, two.project}, `["` + two.project + `"]`: {two.project}, `["` + none.project + `"]`: nil,
+	} {
+		v := domain.expect(t, http.StatusOK, "POST", eps+"/"+id+"/resources/filter", `{"projects":`+projects+`,"resource_types":["images"]}`)
+		var got []string
+		for _, r := range v["resources"].([]any) {
+			got = append(got, r.(map[string]any)["project_id"].(string))
+		}
+		if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) || v["total_count"] != float64(len(want)) {
+			t.Errorf("of the projects %s: images of %v, want %v", projects, got, want)
+		}
+	}
 }

@@ -268,9 +268,9 @@ var enterpriseRoutes = []Route{
 		Actions: rights(ims.ActionEPSList), handle: (*server).showEnterpriseProject},
 	{Method: http.MethodPut, Path: "/v1.0/enterprise-projects/{enterprise_project_id}", Scope: ScopeDomain,
 		Actions: rights(ims.ActionEPSUpdate), handle: (*server).updateEnterpriseProject},
-	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects/{enterprise_project_id}/resources-migrate", Scope: ScopeProject,
+	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects/{enterprise_project_id}/resources-migrate", Scope: ScopeDomain,
 		Actions: rights(ims.ActionImagesUpdate), handle: (*server).migrateResource},
-	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects/{enterprise_project_id}/resources/filter", Scope: ScopeProject,
+	{Method: http.MethodPost, Path: "/v1.0/enterprise-projects/{enterprise_project_id}/resources/filter", Scope: ScopeDomain,
 		Actions: rights(ims.ActionEPSList), handle: (*server).filterResources},
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/quickims/quickims/internal/database"
@@ -48,6 +49,46 @@ func (s *Service) first(ctx context.Context, q database.Querier) (Setup, error) 
 		s.setup.Store(&setup)
 	}
 	return setup, err
+}
+
+// Within is the caller in each project that its credential reaches: the one in scope or,
+// of a domain's credential, those that share the caller's enterprise projects and in
+// which the user has a role, with the roles there. What an outside Keystone issued for a
+// domain reaches none.
+func (s *Service) Within(ctx context.Context, p ims.Principal) ([]ims.Principal, error) {
+	switch {
+	case p.ProjectID != "":
+		return []ims.Principal{p}, nil
+	case len(p.Roles) == 0 || p.Tenant != p.DomainID || p.Credential.Outside:
+		return nil, nil
+	}
+	only := ""
+	if first, err := s.first(ctx, s.db); err == nil && p.DomainID == first.DomainID {
+		only = first.ProjectID
+	} else if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	var all []ims.Principal
+	_, err := collect(ctx, s.db, func(rows *sql.Rows) (struct{}, error) {
+		var project, name string
+		var role ims.Role
+		if err := rows.Scan(&project, &name, &role); err != nil {
+			return struct{}{}, err
+		}
+		if n := len(all); n == 0 || all[n-1].ProjectID != project {
+			in := p
+			in.ProjectID, in.ProjectName, in.Roles = project, name, nil
+			all = append(all, in)
+		}
+		last := &all[len(all)-1]
+		last.Roles = append(last.Roles, role)
+		return struct{}{}, nil
+	}, `SELECT p.id, p.name, g.role FROM identity_grants g JOIN identity_projects p ON p.id = g.project_id
+		WHERE g.user_id = $1 AND p.domain_id = $2 AND ($3 = '' OR p.id = $3) ORDER BY p.id, g.role`, p.UserID, p.DomainID, only)
+	if err != nil {
+		return nil, fmt.Errorf("list the projects that user %s reaches: %w", p.UserID, err)
+	}
+	return all, nil
 }
 
 // resolve finds the scope among those that the user may use. A scope that is unknown

@@ -90,7 +90,7 @@ func TestHuaweicloud(t *testing.T) {
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		walk(t, "PostgreSQL, AK/SK", harness.Options{Database: harness.Postgres(t)}, login{accessKey: harness.AccessKey, secretKey: harness.SecretKey, project: harness.ProjectID})
+		walk(t, "PostgreSQL, password", harness.Options{Database: harness.Postgres(t)}, login{user: harness.User, password: harness.Password, project: harness.ProjectID})
 	})
 }
 
