@@ -34,7 +34,8 @@ type errReader struct{ err error }
 
 func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 
-// flip changes one byte of the body of an Open.
+// flip changes one byte of the body of an Open, counted from its front again where the body
+// is shorter.
 func flip(at int) plan {
 	return func(ctx context.Context, open func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {
 		body, err := open(ctx)
@@ -46,7 +47,7 @@ func flip(at int) plan {
 		if err != nil {
 			return nil, err
 		}
-		all[at] ^= 1
+		all[at%len(all)] ^= 1
 		return io.NopCloser(bytes.NewReader(all)), nil
 	}
 }
