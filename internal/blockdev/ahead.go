@@ -194,7 +194,7 @@ func (d *Device) want(from, to, bytes, most int64) (upTo int64, ok bool) {
 		if d.im.ahead.Unread()+size > most-mem.Unread()-size {
 			break
 		}
-		if x := mem.Reserve(d.im.key(u), u, &d.im.ahead); x != nil {
+		if x := mem.Reserve(d.im.key(u), u, unit.Len(l, u), &d.im.ahead); x != nil {
 			list = append(list, x)
 		}
 		if int64(len(list))*size >= aheadRange {

@@ -38,7 +38,7 @@ type fetch struct {
 	unasked bool // no read waits for it as far as it knows: it tries once
 	ctx     context.Context
 	cancel  context.CancelFunc
-	wanted  atomic.Int64 // units that may still be waited for
+	wanted  atomic.Int64 // units that are wanted
 }
 
 // job is a unit that a fetch has not landed.
@@ -135,7 +135,7 @@ func (im *image) start(units []*resident.Unit, g *resident.Grant, unasked bool) 
 	}()
 }
 
-// Unwanted implements resident.Fetch.
+// Unwanted implements resident.Fetch. The fetch ends with the last unit that is wanted.
 func (f *fetch) Unwanted() {
 	if f.wanted.Add(-1) == 0 {
 		f.cancel()
@@ -149,7 +149,6 @@ func (f *fetch) fail(jobs []job, err error) {
 	}
 	for _, j := range jobs {
 		f.im.cache.mem.Fail(j.unit, err)
-		f.wanted.Add(-1)
 	}
 }
 
@@ -210,9 +209,7 @@ func (f *fetch) asked(jobs []job) []job {
 	f.unasked = false
 	keep := jobs[:0]
 	for _, j := range jobs {
-		if f.im.cache.mem.Unasked(j.unit) {
-			f.wanted.Add(-1)
-		} else {
+		if !f.im.cache.mem.Unasked(j.unit) {
 			keep = append(keep, j)
 		}
 	}
@@ -423,6 +420,5 @@ func (f *fetch) land(j *job, g *resident.Grant, data, stored []byte) error {
 		return j.err
 	}
 	f.im.cache.mem.Land(j.unit, g, data)
-	f.wanted.Add(-1)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -113,6 +114,98 @@ func TestOneFetchForManyReaders(t *testing.T) {
 			if n := store.opens.Load() - before; n != 1 {
 				t.Errorf("%d readers of one block made %d fetches, want 1", readers, n)
 			}
+		})
+	}
+}
+
+// gates lets a body go on a unit of a RAW disk at a time, when the channel says so.
+func gates(next <-chan struct{}) plan {
+	return func(ctx context.Context, open func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {
+		body, err := open(ctx)
+		return &gated{ReadCloser: body, ctx: ctx, next: next}, err
+	}
+}
+
+type gated struct {
+	io.ReadCloser
+	ctx  context.Context
+	next <-chan struct{}
+	left int // bytes that may come
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	if g.left == 0 {
+		select {
+		case <-g.next:
+			g.left = 32 << 10
+		case <-g.ctx.Done():
+			return 0, g.ctx.Err()
+		}
+	}
+	n, err := g.ReadCloser.Read(p[:min(len(p), g.left)])
+	g.left -= n
+	return n, err
+}
+
+// Of the units of one fetch, some that are given up before they come, and some after
+// others came, take nothing from a reader that waits for another: the fetch goes on for
+// it, and ends when it leaves.
+func TestFetchGoesOnForTheLast(t *testing.T) {
+	t.Parallel()
+	const size = 32 << 10
+	disk := benchDisk(1 << 20)
+	f := newFixture(t)
+	data := f.image(t, "raw", disk)
+	for _, stays := range []bool{true, false} {
+		bubble(t, fmt.Sprintf("stays %v", stays), func(t *testing.T) {
+			store := newFaulty(t, f.store)
+			c := newCache(t, store, Options{Stall: time.Hour, Wait: 2 * time.Hour})
+			d := openWith(t, c, at(data))
+			next := make(chan struct{})
+			store.plan(gates(next))
+			read := func(off, n int64) (leave func() error) {
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() {
+					p := make([]byte, n)
+					got, err := d.ReadAtContext(ctx, p, off)
+					if !bytes.Equal(p[:got], disk[off:off+int64(got)]) {
+						t.Error("other bytes")
+					}
+					done <- err
+				}()
+				synctest.Wait()
+				return func() error {
+					cancel()
+					return <-done
+				}
+			}
+			all, second, third := read(0, 3*size), read(size, size), read(2*size, size)
+			if err := all(); !errors.Is(err, context.Canceled) {
+				t.Errorf("the first reader's error is %v", err)
+			}
+			next <- struct{}{} // the first unit, which nobody wants any more
+			synctest.Wait()
+			if err := second(); !errors.Is(err, context.Canceled) {
+				t.Errorf("the second reader's error is %v", err)
+			}
+			synctest.Wait()
+			if stays {
+				for range 2 {
+					select {
+					case next <- struct{}{}:
+					case <-time.After(time.Minute):
+						t.Error("the fetch has ended though a reader waits")
+					}
+				}
+				synctest.Wait()
+				if err := third(); err != nil {
+					t.Errorf("the reader that stayed has the error %v", err)
+				}
+			} else if err := third(); !errors.Is(err, context.Canceled) {
+				t.Errorf("the last reader's error is %v", err)
+			}
+			c.settled() // else the fetch waits for a store that brings nothing
 		})
 	}
 }

@@ -124,3 +124,35 @@ func TestPrefetchOfALocalFile(t *testing.T) {
 		t.Errorf("the bytes differ: %v", err)
 	}
 }
+
+// What was prefetched and not read yet counts as what it takes: of the disk's last unit,
+// which is short, no more than that.
+func TestPrefetchOfTheEnd(t *testing.T) {
+	t.Parallel()
+	disk := append(benchDisk(1<<20), bytes.Repeat([]byte("the end "), 64)...)
+	for _, form := range []string{"raw", "raw with bitmap"} {
+		f := newFarFixture(t)
+		store := newFaulty(t, f.store)
+		c := newCache(t, store, Options{})
+		d := f.openAs(t, c, "image", f.image(t, form, disk))
+		d.readTable(t)
+		c.settled()
+		if form == "raw with bitmap" {
+			store.plan(flip(999)) // of 512 bytes: they are read again
+		}
+		if err := d.Prefetch(t.Context(), 1<<20, 512); err != nil {
+			t.Fatal(err)
+		}
+		c.settled()
+		if n, of := c.mem.Unread(), d.im.ahead.Unread(); n != 512 || of != 512 || c.Stats().Ahead != 512 {
+			t.Errorf("%s: %d bytes are unread, %d of the image, %d were fetched, want 512", form, n, of, c.Stats().Ahead)
+		}
+		p := make([]byte, 512)
+		if n, err := d.ReadAt(p, 1<<20); n != len(p) || !bytes.Equal(p, disk[1<<20:]) {
+			t.Errorf("%s: %d bytes, error %v, or other bytes", form, n, err)
+		}
+		if n, of := c.mem.Unread(), d.im.ahead.Unread(); n != 0 || of != 0 {
+			t.Errorf("%s: %d bytes are unread, %d of the image, when all are read", form, n, of)
+		}
+	}
+}

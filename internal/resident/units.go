@@ -33,9 +33,6 @@ func KeyOf(d Disk, u, size int64) Key {
 	return Key{d, uint64(u*size) | uint64(bits.TrailingZeros64(uint64(size)))}
 }
 
-// size is that of a whole unit.
-func (k Key) size() int64 { return 1 << (k.pos & 63) }
-
 func (m *Memory) shardOf(k Key) *shard {
 	h := (binary.LittleEndian.Uint64(k.disk[:]) ^ k.pos>>15) * 0x9e3779b97f4a7c15
 	return &m.shards[h>>58%shardCount]
@@ -43,8 +40,8 @@ func (m *Memory) shardOf(k Key) *shard {
 
 // Fetch is what works on wanted units.
 type Fetch interface {
-	// Unwanted says of one of the fetch's units that the last read that waited for it has
-	// left. The unit is absent by then.
+	// Unwanted says of one of the fetch's units that it is wanted no longer: it is resident,
+	// or absent. It is said once of each.
 	Unwanted()
 }
 
@@ -63,10 +60,11 @@ func (m *Memory) Unread() int64 { return m.unread.Load() }
 type Unit struct {
 	key    Key
 	number int64
+	ahead  atomic.Pointer[Reader]
+	bytes  int64        // that count as unread while ahead is there
 	refs   atomic.Int32 // of goroutines that read data
 	recent atomic.Bool  // read since the hand passed
 	doomed atomic.Bool  // absent: who reads it last frees data
-	ahead  atomic.Pointer[Reader]
 
 	data []byte // written before the unit is resident
 
@@ -112,8 +110,8 @@ func (m *Memory) touch(u *Unit) {
 
 // read notes that the unit does not wait for its reader any more.
 func (m *Memory) read(u *Unit, r *Reader) {
-	m.unread.Add(-u.key.size())
-	r.unread.Add(-u.key.size())
+	m.unread.Add(-u.bytes)
+	r.unread.Add(-u.bytes)
 }
 
 // leave ends the reading of a unit.
@@ -159,19 +157,19 @@ func (m *Memory) Join(k Key, number int64, w *Waiter) (u *Unit, mine bool) {
 	return u, mine
 }
 
-// Reserve makes an absent unit wanted ahead of the reads of r, and the caller has to start
-// its fetch; nil if it is not absent.
-func (m *Memory) Reserve(k Key, number int64, r *Reader) *Unit {
+// Reserve makes an absent unit of so many bytes wanted ahead of the reads of r, and the
+// caller has to start its fetch; nil if it is not absent.
+func (m *Memory) Reserve(k Key, number, bytes int64, r *Reader) *Unit {
 	s := m.shardOf(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.units[k] != nil {
 		return nil
 	}
-	u := &Unit{key: k, number: number, reserved: true}
+	u := &Unit{key: k, number: number, bytes: bytes, reserved: true}
 	u.ahead.Store(r)
-	m.unread.Add(k.size())
-	r.unread.Add(k.size())
+	m.unread.Add(bytes)
+	r.unread.Add(bytes)
 	s.units[k] = u
 	return u
 }
@@ -182,8 +180,11 @@ func (m *Memory) Start(u *Unit, f Fetch) bool {
 	s := m.shardOf(u.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.units[u.key] != u {
+		return false
+	}
 	u.fetch = f
-	return s.units[u.key] == u
+	return true
 }
 
 // Unasked makes a wanted unit absent if no read waits for it, and reports whether it did
@@ -191,23 +192,36 @@ func (m *Memory) Start(u *Unit, f Fetch) bool {
 func (m *Memory) Unasked(u *Unit) bool {
 	s := m.shardOf(u.key)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.units[u.key] != u {
+		s.mu.Unlock()
 		return true
 	}
 	if len(u.waiters) > 0 {
 		u.reserved = false
+		s.mu.Unlock()
 		return false
 	}
-	m.vanish(s, u)
+	f := m.vanish(s, u)
+	s.mu.Unlock()
+	tell(f)
 	return true
 }
 
-// vanish makes a wanted unit absent. The caller holds the shard's lock.
-func (m *Memory) vanish(s *shard, u *Unit) {
+// vanish makes a wanted unit absent and returns what worked on it. The caller holds the
+// shard's lock.
+func (m *Memory) vanish(s *shard, u *Unit) Fetch {
 	delete(s.units, u.key)
 	if r := u.ahead.Swap(nil); r != nil {
 		m.read(u, r)
+	}
+	return u.fetch
+}
+
+// tell tells a fetch, if there is one, that one of its units is wanted no longer. The
+// caller holds no lock.
+func tell(f Fetch) {
+	if f != nil {
+		f.Unwanted()
 	}
 }
 
@@ -222,7 +236,7 @@ func (m *Memory) Land(u *Unit, g *Grant, data []byte) {
 		g.Free(data)
 		return
 	}
-	waiters := u.waiters
+	waiters, f := u.waiters, u.fetch
 	u.waiters, u.fetch = nil, nil
 	if u.ahead.Load() != nil {
 		m.ahead.Add(int64(len(data)))
@@ -237,6 +251,7 @@ func (m *Memory) Land(u *Unit, g *Grant, data []byte) {
 		w.deliver(u)
 	}
 	m.leave(u)
+	tell(f)
 }
 
 // settle makes a unit resident. The caller holds the shard's lock.
@@ -269,14 +284,16 @@ func (m *Memory) Fail(u *Unit, err error) {
 	s := m.shardOf(u.key)
 	s.mu.Lock()
 	waiters := u.waiters
-	u.waiters, u.fetch = nil, nil
+	u.waiters = nil
+	var f Fetch
 	if s.units[u.key] == u {
-		m.vanish(s, u)
+		f = m.vanish(s, u)
 	}
 	s.mu.Unlock()
 	for _, w := range waiters {
 		w.fail(err)
 	}
+	tell(f)
 }
 
 // Forget makes a unit absent that is resident, if one is.
@@ -389,16 +406,13 @@ func (m *Memory) part(u *Unit, w *Waiter) {
 			u.waiters[i] = u.waiters[len(u.waiters)-1]
 			u.waiters = u.waiters[:len(u.waiters)-1]
 			if len(u.waiters) == 0 && !u.reserved && s.units[u.key] == u {
-				m.vanish(s, u)
-				f = u.fetch
+				f = m.vanish(s, u)
 			}
 			break
 		}
 	}
 	s.mu.Unlock()
-	if f != nil {
-		f.Unwanted()
-	}
+	tell(f)
 }
 
 func (w *Waiter) join(u *Unit) {

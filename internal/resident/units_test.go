@@ -82,6 +82,9 @@ func TestStates(t *testing.T) {
 		t.Fatal("an absent unit is still another fetch's")
 	}
 	land(t, m, u)
+	if m.Fail(u, errors.New("late")); f.n != 1 {
+		t.Errorf("a fetch was told %d times that its unit is unwanted", f.n)
+	}
 	select {
 	case <-done:
 		t.Fatal("a read was served by a fetch that was given up")
@@ -92,6 +95,9 @@ func TestStates(t *testing.T) {
 	}
 	m.Start(next, f)
 	land(t, m, next)
+	if f.n != 2 {
+		t.Errorf("a fetch of two units was told %d times that one is unwanted", f.n)
+	}
 	<-done
 	if err := w.Leave(m); err != nil || !bytes.Equal(p, content(3)) {
 		t.Errorf("error %v, or other bytes", err)
@@ -146,8 +152,8 @@ func TestReserved(t *testing.T) {
 	t.Parallel()
 	m := newMemory(t, 4<<20)
 	var r Reader
-	u := m.Reserve(key(0), 0, &r)
-	if u == nil || m.Reserve(key(0), 0, &r) != nil || r.Unread() != size || m.Unread() != size {
+	u := m.Reserve(key(0), 0, size, &r)
+	if u == nil || m.Reserve(key(0), 0, size, &r) != nil || r.Unread() != size || m.Unread() != size {
 		t.Fatalf("%d bytes are unread", r.Unread())
 	}
 	f := &unwanted{}
@@ -161,11 +167,11 @@ func TestReserved(t *testing.T) {
 	if w.Leave(m) != nil || r.Unread() != 0 || m.Stats().AheadUsed != size {
 		t.Errorf("%d bytes are unread, %d used", r.Unread(), m.Stats().AheadUsed)
 	}
-	u = m.Reserve(key(1), 1, &r)
-	if !m.Unasked(u) || r.Unread() != 0 || m.Reserve(key(1), 1, &r) == nil {
+	u = m.Reserve(key(1), 1, size, &r)
+	if !m.Unasked(u) || r.Unread() != 0 || m.Reserve(key(1), 1, size, &r) == nil {
 		t.Error("a reserved unit that nobody wants stays")
 	}
-	u = m.Reserve(key(2), 2, &r)
+	u = m.Reserve(key(2), 2, size, &r)
 	land(t, m, u)
 	m.Forget(key(2))
 	if s := m.Stats(); s.Wasted != size || s.Ahead != 2*size || m.Unread() != size {
