@@ -81,6 +81,9 @@ type Report struct {
 	Size       int64 // bytes
 	Table      diskformat.PartitionTable
 	Partitions []Partition
+	// TableNoted says that what is wrong with the partition table is what
+	// [diskformat.ReadHints] tells, too: it is for other sectors or a larger disk.
+	TableNoted bool
 
 	OSType       string // Linux or Windows
 	OSName       string // as the system calls itself

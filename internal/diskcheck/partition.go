@@ -60,6 +60,7 @@ func (c *checker) partitions() {
 		}
 	}
 	if len(beyond) > 0 {
+		c.TableNoted = true
 		c.add(PartitionTable, Error, "Make the image again from the whole disk; this one was cut off, or the disk was made smaller than its partitions.",
 			"%s, but the disk ends at %d", strings.Join(beyond, ", "), c.Size)
 		return
@@ -123,6 +124,7 @@ func (c *checker) gpt() {
 		}
 	}
 	if len(t.entries) > 0 && c.sectorSize != diskformat.SectorSize {
+		c.TableNoted = true
 		c.add(PartitionTable, Error, "Start the machine with a disk of 4096-byte sectors (QEMU: logical_block_size=4096), or partition a disk of 512-byte sectors and copy the partitions into it.",
 			"the GPT was made for sectors of %d bytes; the disks of images have sectors of 512 bytes, and neither firmware nor kernel finds the table there", c.sectorSize)
 	}

@@ -131,8 +131,8 @@ func SystemNotes(r diskcheck.Report) (notes []diskformat.Note) {
 	for _, severity := range []diskcheck.Severity{diskcheck.Error, diskcheck.Warning} {
 		texts, order, fixes := map[diskcheck.ID][]string{}, []diskcheck.ID(nil), map[diskcheck.ID]string{}
 		for _, f := range r.Findings {
-			if f.Severity != severity {
-				continue
+			if f.Severity != severity || r.TableNoted && f.ID == diskcheck.PartitionTable {
+				continue // TableNotes has it
 			}
 			if texts[f.ID] == nil {
 				order = append(order, f.ID)

@@ -27,7 +27,7 @@ import (
 var ErrNeedsFile = blockwise.ErrNeedsFile
 
 // Summary is what was written: the disk's blocks, those that the file stores, and
-// the file's size in bytes. RAW has no blocks.
+// the file's size in bytes. RAW has no blocks; where RAW is made of ZVHD2 they are those of the source.
 type Summary = blockwise.Summary
 
 // Options say how a disk is written.
@@ -198,14 +198,18 @@ func writeZVHD(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, 
 
 func writeRaw(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o Options) (Summary, error) {
 	at, ok := dst.(io.WriterAt)
-	if !ok {
-		return Summary{FileSize: size}, sparse.Stream(ctx, dst, src, size, o.CopyOptions)
+	made := Summary{FileSize: size}
+	disk, packed := src.(*zvhd2.File)
+	if packed {
+		made.Blocks, made.DataBlocks = int64(disk.Blocks()), int64(disk.DataBlocks())
 	}
-	if disk, ok := src.(*zvhd2.File); ok && size == disk.OrigSize() {
-		err := disk.Extract(ctx, at, zvhd2.ExtractOptions{Options: zvhd2.Options{Concurrency: o.Concurrency, Progress: o.Progress}})
-		return Summary{FileSize: size}, err
+	switch {
+	case !ok:
+		return made, sparse.Stream(ctx, dst, src, size, o.CopyOptions)
+	case packed && size == disk.OrigSize():
+		return made, disk.Extract(ctx, at, zvhd2.ExtractOptions{Options: zvhd2.Options{Concurrency: o.Concurrency, Progress: o.Progress}})
 	}
-	return Summary{FileSize: size}, sparse.Copy(ctx, at, src, size, o.CopyOptions)
+	return made, sparse.Copy(ctx, at, src, size, o.CopyOptions)
 }
 
 func writeQCOW2(ctx context.Context, dst io.Writer, src io.ReaderAt, size int64, o Options) (Summary, error) {
