@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -41,7 +42,11 @@ func qemuNBD(t *testing.T, uri string) (socket string) {
 	socket = filepath.Join(t.TempDir(), "qemu.sock")
 	start(t, exec.Command("qemu-nbd", "--read-only", "--persistent", "--shared=8", "--cache=none", "--aio=threads", "-f", "raw", "-x", "disk", "-k", socket, uri))
 	harness.Eventually(t, "qemu-nbd listens", func() bool {
-		_, err := os.Stat(socket)
+		// The socket is there before it takes connections.
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			c.Close()
+		}
 		return err == nil
 	})
 	return socket
