@@ -175,7 +175,7 @@ func (c *checker) access() {
 	if !c.needRoot(Access) {
 		return
 	}
-	if c.cloud.login {
+	if c.cloud.login && c.ssh {
 		c.add(Access, OK, "", "cloud-init brings the owner's key or password")
 		return
 	}
@@ -207,6 +207,9 @@ func (c *checker) access() {
 		c.add(Access, OK, "", "over SSH as %s", shown(strings.Join(overSSH, ", ")))
 	case len(console) > 0:
 		c.add(Access, Warning, fix, "over the network nobody can log in, at the console %s can", shown(strings.Join(console, ", ")))
+	case c.cloud.login:
+		c.absent(Access, Error, "Let an SSH server run, or set a password for the console.",
+			"nobody can log in: cloud-init brings the owner's key, but no SSH server runs, and no account has a password for the console")
 	default:
 		c.absent(Access, Error, fix, "nobody can log in: no account has a password or, over SSH, an authorised key, and cloud-init brings none")
 	}

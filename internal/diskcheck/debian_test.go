@@ -266,9 +266,11 @@ var defects = []struct {
 	},
 		diskcheck.GrowRoot, diskcheck.Warning, "nothing enlarges", nil},
 	{"no SSH server", func(t *testing.T, s *system) { s.root().drop(t, "usr/sbin/sshd") },
-		diskcheck.SSHServer, diskcheck.Warning, "no SSH server", nil},
+		diskcheck.SSHServer, diskcheck.Warning, "no SSH server", []diskcheck.ID{diskcheck.Access}},
 	{"a masked SSH server", func(_ *testing.T, s *system) { s.root()["etc/systemd/system/ssh.service"] = "-> /dev/null" },
-		diskcheck.SSHServer, diskcheck.Warning, "its unit is masked", nil},
+		diskcheck.SSHServer, diskcheck.Warning, "its unit is masked", []diskcheck.ID{diskcheck.Access}},
+	{"a masked SSH server, and keys from cloud-init alone", func(_ *testing.T, s *system) { s.root()["etc/systemd/system/ssh.service"] = "-> /dev/null" },
+		diskcheck.Access, diskcheck.Error, "no SSH server runs", []diskcheck.ID{diskcheck.SSHServer}},
 	{"fstab without a root", func(t *testing.T, s *system) { s.root()["etc/fstab"] = "# UNCONFIGURED FSTAB\n" },
 		diskcheck.Fstab, diskcheck.Error, "has no line for /", nil},
 	{"a fixed address", func(t *testing.T, s *system) {
