@@ -25,7 +25,8 @@ const (
 	prepareTime = time.Minute
 	openTime    = 10 * time.Minute
 	// restTime is how long the others wait for clients whose requests take long; these
-	// are passed on later, one by one, for lateTime.
+	// are passed on later, one by one, for lateTime and as long as reads wait for the
+	// store (store.wait).
 	restTime = 250 * time.Millisecond
 	lateTime = time.Minute
 	// takeTime is how long the new process may take while the clients rest.
@@ -307,7 +308,7 @@ func (s *Service) startClients(ctx context.Context) {
 	defer b.peer.Close()
 	defer context.AfterFunc(ctx, func() { b.peer.Close() })()
 	for {
-		m, files, err := b.peer.Receive(handover.Conn, drainTime+lateTime)
+		m, files, err := b.peer.Receive(handover.Conn, drainTime+lateTime+s.cfg.Store.Wait)
 		if err != nil {
 			return // the end of the other process
 		}
@@ -510,7 +511,7 @@ func (s *Service) passRest() {
 		return
 	}
 	s.nbd.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), lateTime)
+	ctx, cancel := context.WithTimeout(context.Background(), lateTime+s.cfg.Store.Wait)
 	defer cancel()
 	for {
 		p := s.nbdServer.Next(ctx)

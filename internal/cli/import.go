@@ -31,22 +31,23 @@ import (
 type ImportCmd struct {
 	serverFlags
 	inputFlags
-	Source            string   `arg:"" name:"source" help:"A local disk file, which is uploaded first, or bucket:key of a RAW or ZVHD2 file that is there already."`
-	Name              string   `required:"" help:"The image's name."`
-	OSVersion         string   `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as \"quickims os-versions\" lists them; not for a data disk. Default: what the disk says."`
-	MinDisk           *int64   `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
-	Type              string   `enum:"ECS,BMS,DataImage" default:"ECS" help:"What the image is for: ECS (virtual machines), BMS (bare metal) or DataImage (a data disk). Default: ECS."`
-	OSType            string   `name:"os-type" enum:",Linux,Windows" default:"" placeholder:"TYPE" help:"For a data disk: Linux or Windows. Default: Linux."`
-	Description       string   `placeholder:"TEXT" help:"One line about the image."`
-	Tag               []string `sep:"none" placeholder:"KEY=VALUE" help:"A tag. May be given up to 10 times."`
-	Architecture      string   `enum:",x86,arm" default:"" placeholder:"ARCH" help:"x86 or arm. Default: x86."`
-	Firmware          string   `enum:",bios,uefi" default:"" placeholder:"FIRMWARE" help:"bios or uefi. Default: bios, for arm uefi."`
-	EnterpriseProject string   `placeholder:"ID" help:"Enterprise project of the image. Default: 0."`
-	Bucket            string   `help:"Bucket that a local file is uploaded to; made if it is not there. Default: images-PROJECT_ID."`
-	Convert           bool     `help:"Upload a local RAW file as ZVHD2, which is made on the way; other formats are always converted."`
-	Restart           bool     `help:"Begin the upload anew: throw away what an earlier one, which did not come to its end, left in the store."`
-	RemoveSource      bool     `name:"remove-source" help:"When the image is active, delete the object that it was made from, and its bitmap, from the bucket. A local file stays."`
-	NoWait            bool     `help:"Do not wait for the job's end: print its id."`
+	Source            string             `arg:"" name:"source" help:"A local disk file, which is uploaded first, or bucket:key of a RAW or ZVHD2 file that is there already."`
+	Name              string             `required:"" help:"The image's name."`
+	OSVersion         string             `name:"os-version" placeholder:"OS" help:"Operating system on the disk, as \"quickims os-versions\" lists them; not for a data disk. Default: what the disk says."`
+	MinDisk           *int64             `placeholder:"GIB" help:"Least size of a machine's disk in GiB. Default: the size of the disk in the file, rounded up."`
+	Type              string             `enum:"ECS,BMS,DataImage" default:"ECS" help:"What the image is for: ECS (virtual machines), BMS (bare metal) or DataImage (a data disk). Default: ECS."`
+	OSType            string             `name:"os-type" enum:",Linux,Windows" default:"" placeholder:"TYPE" help:"For a data disk: Linux or Windows. Default: Linux."`
+	Description       string             `placeholder:"TEXT" help:"One line about the image."`
+	Tag               []string           `sep:"none" placeholder:"KEY=VALUE" help:"A tag. May be given up to 10 times."`
+	Architecture      string             `enum:",x86,arm" default:"" placeholder:"ARCH" help:"x86 or arm. Default: x86."`
+	Firmware          string             `enum:",bios,uefi" default:"" placeholder:"FIRMWARE" help:"bios or uefi. Default: bios, for arm uefi."`
+	EnterpriseProject string             `placeholder:"ID" help:"Enterprise project of the image. Default: 0."`
+	Bucket            string             `help:"Bucket that a local file is uploaded to; made if it is not there. Default: images-PROJECT_ID."`
+	Convert           bool               `help:"Upload a local RAW file as ZVHD2, which is made on the way; other formats are always converted."`
+	Restart           bool               `help:"Begin the upload anew: throw away what an earlier one, which did not come to its end, left in the store."`
+	RemoveSource      bool               `name:"remove-source" help:"When the image is active, delete the object that it was made from, and its bitmap, from the bucket. A local file stays."`
+	For               diskcheck.Platform `enum:"otc,openstack,kvm" default:"otc" placeholder:"PLATFORM" help:"Where the machines will run, for the check of the system on the disk: otc, openstack or kvm. Default: otc."`
+	NoWait            bool               `help:"Do not wait for the job's end: print its id."`
 }
 
 // Help shows the command's use.
@@ -273,7 +274,7 @@ func (c *ImportCmd) checkSystem(ctx context.Context, s *session, d *diskFile, r 
 	if c.dataDisk() {
 		return nil
 	}
-	report, err := diskcheck.Check(ctx, d, d.OrigSize, diskcheck.OTC)
+	report, err := diskcheck.Check(ctx, d, d.OrigSize, c.For)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", c.Source, interrupted(ctx, err))
 	}
