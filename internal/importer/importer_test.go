@@ -242,7 +242,7 @@ func TestSystemIsLookedAt(t *testing.T) {
 		must(t, err)
 		job := b.ended(id)
 		warned := slices.ContainsFunc(job.Source.Warnings, func(w ims.Warning) bool {
-			return w.ID == "partition-table" && strings.Contains(w.Text, "partition 1 ends at byte")
+			return w.ID == "root-filesystem" && strings.Contains(w.Text, "no file system of the disk holds a system")
 		})
 		if job.Status != ims.JobSuccess || warned != (env == ims.EnvECS) || reads > 50 {
 			t.Errorf("%s: %s, %d reads, %+v", env, job.Status, reads, job.Source.Warnings)
