@@ -52,7 +52,7 @@ type ImportCmd struct {
 
 // Help shows the command's use.
 func (ImportCmd) Help() string {
-	return `A local file is uploaded over S3, under its own name. With a RAW file goes its .mf, which is checked first or made if there is none. A file of another format (qcow2, VMDK, VHD, VHDX, VDI, ZVHD), or RAW with --convert, becomes ZVHD2 on the way, without a file in between. What the service would refuse is found out before the upload as far as can be. The system on the disk is checked as "quickims check" does; what it finds are warnings. A large upload as it is that was cut goes on when the same command is run again; one with conversion leaves nothing behind and begins anew.
+	return `A local file is uploaded over S3, under its own name. With a RAW file goes its .mf, which is checked first or made if there is none. A file of another format (qcow2, VMDK, VHD, VHDX, VDI, qcow, QED, ZVHD), or RAW with --convert, becomes ZVHD2 on the way, without a file in between. What the service would refuse is found out before the upload as far as can be. The system on the disk is checked as "quickims check" does; what it finds are warnings. A large upload as it is that was cut goes on when the same command is run again; one with conversion leaves nothing behind and begins anew.
 
 Examples:
 
